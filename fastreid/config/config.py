@@ -1,6 +1,7 @@
 """A yacs CfgNode with ``_BASE_`` files and errors that name the key."""
 
 import ast
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,8 @@ def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: li
 def _coerce(value: Any, old: Any, name: str, source: str) -> Any:
     """`value` in the type of `old`: text is read as a Python literal, int widens to float, list <-> tuple."""
     if isinstance(value, str) and not isinstance(old, str):
-        try:
+        with suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            pass
     if type(value) is type(old):
         return value
     if isinstance(old, float) and type(value) is int:

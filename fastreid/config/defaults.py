@@ -46,7 +46,7 @@ _C.MODEL.HEADS.NORM = "BN"  # the neck's normalisation: BN, or syncBN over all r
 _C.MODEL.HEADS.WITH_BNNECK = True
 _C.MODEL.HEADS.NECK_FEAT = "before"  # which feature metric losses see: before or after the neck
 _C.MODEL.HEADS.CLS_LAYER = "Linear"  # Linear, ArcSoftmax, CosSoftmax, CircleSoftmax
-_C.MODEL.HEADS.SCALE = 1  # logit scale of the classification layer
+_C.MODEL.HEADS.SCALE = 1.0  # logit scale of the classification layer
 _C.MODEL.HEADS.MARGIN = 0.0  # its margin (ArcSoftmax, CosSoftmax, CircleSoftmax)
 
 _C.MODEL.LOSSES = CN()

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from termcolor import colored
@@ -47,7 +47,7 @@ def setup_logger(output_dir: str | None = None, rank: int = 0) -> logging.Logger
     return logger
 
 
-@lru_cache(maxsize=None)
+@cache
 def warn_once(name: str, message: str) -> None:
     """Log `message` as a warning of logger `name`, the first time only."""
     logging.getLogger(name).warning(message)

@@ -1,0 +1,54 @@
+"""Identity tokens and a view prototype become the cross-attention context (SD-ReID, Stage 2)."""
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPEncoder
+
+from fastreid.utils.errors import UserError
+
+
+class ConditionLearner(nn.Module):
+    """A small transformer over L tokens, with a learned *null context* for classifier-free guidance.
+
+    Args:
+        dim: token width D.
+        num_tokens: L, the identity tokens and the view prototype together.
+        depth: transformer layers.
+        heads: attention heads; must divide `dim`.
+    """
+
+    def __init__(self, dim: int, num_tokens: int, depth: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise UserError(
+                f"MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS {heads} does not divide"
+                f" MODEL.BACKBONE.FEAT_DIM {dim}"
+            )
+        config = CLIPTextConfig(
+            hidden_size=dim,
+            intermediate_size=4 * dim,
+            num_hidden_layers=depth,
+            num_attention_heads=heads,
+            attn_implementation="sdpa",
+        )
+        self.transformer = CLIPEncoder(config)
+        self.null_context = nn.Parameter(0.02 * torch.randn(1, num_tokens, dim))
+
+    def forward(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
+        """The context of each image under one view.
+
+        Args:
+            id_tokens: (B, L-1, D).
+            prototypes: (B, D) the prototype of the view asked for.
+
+        Returns:
+            (B, L, D)
+        """
+        tokens = torch.cat([id_tokens, prototypes[:, None]], dim=1)
+        return self.transformer(inputs_embeds=tokens).last_hidden_state
+
+    def drop(self, context: Tensor, probability: float) -> Tensor:
+        """Replace the context of a random share of the samples by the null context (training)."""
+        dropped = torch.rand(len(context), 1, 1, device=context.device) < probability
+        return torch.where(dropped, self.null_context.to(context.dtype), context)

@@ -1,0 +1,37 @@
+"""Noise that depends on the seed, the view and at most the image's name: never on the batch."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+
+def noise_generators(
+    seed: int, num_views: int, names: Sequence[str], per_image: bool
+) -> list[torch.Generator]:
+    """One CPU random generator for each pair of image and view, images outermost.
+
+    Generators on the CPU draw the same numbers whatever the model's device.
+
+    Args:
+        seed: ``MODEL.SEED``.
+        num_views: V.
+        names: B image paths; only the file name counts.
+        per_image: False gives all images the same V sequences, so that distances between images carry
+            no noise of their own.
+
+    Returns:
+        B * V generators, in the order that diffusers' schedulers expect for a batch of B * V latents.
+    """
+    return [
+        torch.Generator().manual_seed(_hash(seed, view, Path(name).name if per_image else ""))
+        for name in names
+        for view in range(num_views)
+    ]
+
+
+def _hash(*parts: object) -> int:
+    """63 bits of SHA-256: the same in every process and Python version, unlike ``hash``."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,89 @@
+"""The denoising UNet: diffusers' own, from a folder or small and from random weights; what of it trains."""
+
+import logging
+import math
+
+from diffusers import UNet2DConditionModel
+
+from fastreid.config import CfgNode
+from fastreid.modeling.diffusion.latent import LATENT_CHANNELS
+from fastreid.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PROJECTIONS = {"Q": "to_q", "K": "to_k", "V": "to_v", "OUT": "to_out"}
+
+
+def build_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
+    """The UNet of ``UNET_CONFIG``, with gradients on for the parameters that the configuration trains.
+
+    Args:
+        context_dim: width of the cross-attention context, the backbone's D.
+
+    Raises:
+        UserError: if the folder does not hold a UNet that fits, or a block index does not exist.
+    """
+    path = cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH
+    unet = _load_unet(path) if path else _small_unet(cfg, context_dim)
+    if unet.config.cross_attention_dim != context_dim or unet.config.in_channels != LATENT_CHANNELS:
+        raise UserError(
+            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {path}: this UNet has cross_attention_dim"
+            f" {unet.config.cross_attention_dim} and in_channels {unet.config.in_channels}, but"
+            f" MODEL.BACKBONE.FEAT_DIM {context_dim} needs {context_dim} and {LATENT_CHANNELS}"
+        )
+    _select_trainable(unet, cfg.MODEL.SDMODEL.UNET_CONFIG)
+    return unet
+
+
+def _load_unet(path: str) -> UNet2DConditionModel:
+    try:
+        return UNet2DConditionModel.from_pretrained(path, local_files_only=True, low_cpu_mem_usage=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {path}: not a usable diffusers UNet folder"
+            f" (config.json and diffusion_pytorch_model.safetensors): {reason}"
+        ) from error
+
+
+def _small_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
+    settings = cfg.MODEL.SDMODEL.UNET_CONFIG
+    widths = tuple(settings.WIDTHS)
+    if not widths or any(width % settings.HEAD_DIM for width in widths):
+        raise UserError(
+            f"MODEL.SDMODEL.UNET_CONFIG.WIDTHS {list(widths)} must be multiples of"
+            f" HEAD_DIM {settings.HEAD_DIM}"
+        )
+    logger.warning(
+        "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH is empty:"
+        " a small UNet of widths %s starts from random weights",
+        list(widths),
+    )
+    return UNet2DConditionModel(
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D",) * len(widths),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("CrossAttnUpBlock2D",) * len(widths),
+        block_out_channels=widths,
+        layers_per_block=settings.LAYERS_PER_BLOCK,
+        # diffusers' `attention_head_dim` is, for historical reasons, the number of heads.
+        attention_head_dim=tuple(width // settings.HEAD_DIM for width in widths),
+        norm_num_groups=math.gcd(32, settings.HEAD_DIM),
+        cross_attention_dim=context_dim,
+    )
+
+
+def _select_trainable(unet: UNet2DConditionModel, settings: CfgNode) -> None:
+    unet.requires_grad_(settings.TRAIN_ALL)
+    for index in settings.TRAINABLE_BLOCK_IDX:
+        if not 0 <= index < len(unet.up_blocks):
+            raise UserError(
+                f"MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX {list(settings.TRAINABLE_BLOCK_IDX)}:"
+                f" the decoder has blocks 0 to {len(unet.up_blocks) - 1}"
+            )
+        for name, module in unet.up_blocks[index].named_modules():
+            kind = {"attn1": "SELF", "attn2": "CROSS"}.get(name.rsplit(".", 1)[-1])
+            for suffix, projection in PROJECTIONS.items():
+                if kind and settings[f"TRAIN_{kind}_ATTN_{suffix}"]:
+                    getattr(module, projection).requires_grad_(True)

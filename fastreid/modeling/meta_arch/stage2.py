@@ -1,0 +1,105 @@
+"""SD-ReID Stage 2: the frozen encoder and the generator of features in every view (arXiv 2504.09549)."""
+
+import logging
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from fastreid.config import CfgNode
+from fastreid.modeling.diffusion.generator import FeatureGenerator
+from fastreid.modeling.meta_arch.stage1 import SDReIDStage1
+from fastreid.utils.events import put_scalar
+
+logger = logging.getLogger(__name__)
+
+GENERATOR = "generator."
+
+
+class SDReIDStage2(SDReIDStage1):
+    """Everything of Stage 1, frozen and in eval mode, and a generator that trains.
+
+    In training mode it maps a batch to the diffusion loss, in eval mode to the retrieval features
+    (B, D + V * D): the post-neck person feature joined with the generated feature of every view.
+    """
+
+    stage = 2
+    trainable_from = (GENERATOR,)
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        self.requires_grad_(False)
+        self.generator = FeatureGenerator(cfg, cfg.MODEL.BACKBONE.FEAT_DIM, self.backbone.num_id_tokens)
+        self.cross_view = cfg.MODEL.SDMODEL.TARGET == "cross_view"
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "SDReIDStage2":
+        """Set the generator's mode; the encoder stays in eval mode: no drop path, no batch statistics."""
+        super().train(mode)
+        for module in (self.backbone, self.heads, self.view_heads, self.memory_bank):
+            module.eval()
+        return self
+
+    @torch.no_grad()
+    def on_train_start(self, train_set, build_loader: Callable[[list], Iterable[dict]]) -> None:
+        """Compute the latent statistics over the training set when the configuration standardises latents."""
+        if not self.cfg.MODEL.SDMODEL.STANDARDIZE_LATENT:
+            return
+        logger.info("Computing the latent statistics of %d training images", len(train_set.samples))
+        count, total, squares = 0, 0.0, 0.0
+        for batch in build_loader(train_set.samples):
+            features = self.encode(batch["images"]).features.double()
+            count += len(features)
+            total = total + features.sum(0)
+            squares = squares + features.square().sum(0)
+        mean = total / count
+        self.generator.codec.fit(mean, (squares / count - mean.square()).clamp(min=0).sqrt())
+
+    def forward(self, batch: dict) -> dict[str, Tensor] | Tensor:
+        with torch.no_grad():
+            encoded = self.encode(batch["images"])
+        if self.training:
+            targets = batch["targets"].to(self.device, non_blocking=True)
+            views = batch["viewids"].to(self.device, non_blocking=True)
+            return self._generation_loss(encoded, targets, views)
+
+        person = self.heads(encoded.features)
+        generated = self.generator.generate(
+            encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"]
+        )
+        return torch.cat([person, generated.flatten(1)], dim=1).float()
+
+    def _generation_loss(self, encoded, targets: Tensor, views: Tensor) -> dict[str, Tensor]:
+        """The loss of generating each image's target: itself, or its identity in another view."""
+        chosen = cross_view_targets(targets, views) if self.cross_view else torch.arange(len(targets))
+        chosen = chosen.to(self.device)
+        if self.cross_view:
+            put_scalar("other_view_share", (views[chosen] != views).float().mean())
+        loss = self.generator(
+            id_tokens=encoded.id_tokens,
+            prototypes=self.memory_bank.prototypes[views[chosen]],
+            view_tokens=encoded.view_token[chosen],
+            targets=encoded.features[chosen],
+        )
+        return {"loss_noise": loss}
+
+
+def cross_view_targets(targets: Tensor, views: Tensor) -> Tensor:
+    """For each image, another image of the same identity: first a view drawn at random, then an image of it.
+
+    An image that is alone of its identity in the batch is its own target.
+
+    Args:
+        targets: (B,) identities.
+        views: (B,) view ids.
+
+    Returns:
+        (B,) int64 indices into the batch.
+    """
+    same_identity = (targets[:, None] == targets).float()
+    candidates = same_identity - torch.eye(len(targets), device=targets.device)
+    same_view = (views[:, None] == views).float()
+    # Divided by the number of candidates in the same view: every view gets the same total weight.
+    weights = candidates / (candidates @ same_view).clamp(min=1)
+    alone = candidates.sum(1) == 0
+    return torch.multinomial(weights + torch.diag_embed(alone.float()), 1)[:, 0]
