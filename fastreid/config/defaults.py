@@ -177,7 +177,8 @@ _C.SOLVER.WARMUP_ITERS = 2000  # iterations
 _C.SOLVER.WARMUP_FACTOR = 0.01
 _C.SOLVER.WARMUP_METHOD = "linear"  # linear, constant
 _C.SOLVER.FREEZE_ITERS = 0  # how long MODEL.FREEZE_LAYERS stay frozen
-_C.SOLVER.CHECKPOINT_PERIOD = 20  # epochs
+_C.SOLVER.CHECKPOINT_PERIOD = 20  # epochs between two kept checkpoints, model_NNNN.pth
+_C.SOLVER.CHECKPOINT_ITERS = 0  # iterations between two writings of model_latest.pth; 0 = none
 _C.SOLVER.LOG_PERIOD = 50  # iterations between two lines on the console
 _C.SOLVER.CLIP_GRADIENTS = CN()
 _C.SOLVER.CLIP_GRADIENTS.ENABLED = True
@@ -187,6 +188,7 @@ _C.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
 _C.SOLVER.AMP = CN()
 _C.SOLVER.AMP.ENABLED = True  # mixed precision on CUDA; the CPU computes in float32
 _C.SOLVER.AMP.DTYPE = "bf16"  # bf16, fp16 (with loss scaling)
+_C.SOLVER.AMP.MAX_SKIPPED = 20  # fp16: steps skipped in a row for non-finite gradients before the run stops
 
 # ----------------------------------------------------------------------------------------------------- test
 _C.TEST = CN()
