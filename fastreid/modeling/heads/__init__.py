@@ -1,0 +1,23 @@
+"""Heads: from an encoder's features to class logits in training, to the retrieval feature in evaluation."""
+
+from fastreid.modeling.heads.build import REID_HEADS_REGISTRY, build_head
+from fastreid.modeling.heads.cls_layers import (
+    CLS_LAYER_REGISTRY,
+    ArcSoftmax,
+    CircleSoftmax,
+    CosSoftmax,
+    Linear,
+)
+from fastreid.modeling.heads.embedding_head import EmbeddingHead, HeadOutput
+
+__all__ = [
+    "ArcSoftmax",
+    "CLS_LAYER_REGISTRY",
+    "CircleSoftmax",
+    "CosSoftmax",
+    "EmbeddingHead",
+    "HeadOutput",
+    "Linear",
+    "REID_HEADS_REGISTRY",
+    "build_head",
+]
