@@ -63,6 +63,7 @@ class VisionTransformer(nn.Module):
         if depth < 2:
             raise ValueError(f"the encoder needs at least 2 blocks, one before the view prompt; got {depth}")
         self.feat_dim = width
+        self.num_id_tokens = depth - 1
         self.patch_embed = PatchEmbed(image_size, patch_size, stride, width, conv_stem)
         rows, columns = self.patch_embed.grid_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))

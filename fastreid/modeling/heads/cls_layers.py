@@ -70,7 +70,7 @@ class ArcSoftmax(_Cosine):
 
 @CLS_LAYER_REGISTRY.register()
 class CircleSoftmax(_Cosine):
-    """Circle loss with class labels (Sun et al., CVPR 2020, eq. 4 and 8, with one positive: the target).
+    """Circle loss with class labels (Sun et al., CVPR 2020, sec. 3.3), the target being the one positive.
 
     s * a_p * (cos_y - (1 - m)) with a_p = max(0, 1 + m - cos_y) for the target,
     s * a_n * (cos_j - m) with a_n = max(0, cos_j + m) elsewhere; no gradient through a_p and a_n.

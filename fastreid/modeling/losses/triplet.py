@@ -1,0 +1,66 @@
+"""Triplet loss with the mining inside the batch."""
+
+import torch
+import torch.nn.functional as F
+
+from fastreid.modeling.losses.pairwise import FAR, mean_over_usable, pair_masks
+
+
+def triplet(
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    margin: float = 0.0,
+    norm_feat: bool = False,
+    hard_mining: bool = True,
+) -> torch.Tensor:
+    """Triplet loss with every sample as an anchor, a scalar in float32.
+
+    Hard mining takes each anchor's farthest positive and nearest negative (Hermans et al., "In Defense of
+    the Triplet Loss", 2017, eq. 5). Otherwise the two distances are averages, with softmax(d) as the
+    positives' weights and softmax(-d) as the negatives' (Ristani and Tomasi, CVPR 2018); gradients
+    flow through the weights. The loss is max(0, d_p - d_n + margin), or, for margin 0, the soft margin
+    log(1 + exp(d_p - d_n)). Anchors without a positive or without a negative do not count; a batch without
+    any usable anchor gives 0 with zero gradients.
+
+    Args:
+        features: (B, E).
+        targets: int64 (B,).
+        margin: at least 0; 0 means the soft margin.
+        norm_feat: use 1 - cosine as the distance instead of the Euclidean distance.
+        hard_mining: hardest pairs, or weighted averages.
+
+    Raises:
+        ValueError: for a negative margin.
+    """
+    if margin < 0:
+        raise ValueError(f"the triplet margin must not be negative: {margin}")
+    distance = _distance_matrix(features, norm_feat)
+    positive, negative, usable = pair_masks(targets)
+    if hard_mining:
+        to_positive = distance.masked_fill(~positive, -FAR).amax(dim=1)
+        to_negative = distance.masked_fill(~negative, FAR).amin(dim=1)
+    else:
+        to_positive = _weighted_mean(distance, distance, positive)
+        to_negative = _weighted_mean(distance, -distance, negative)
+    gap = to_positive - to_negative
+    losses = F.relu(gap + margin) if margin > 0 else F.softplus(gap)
+    return mean_over_usable(losses, usable)
+
+
+def _distance_matrix(features: torch.Tensor, norm_feat: bool) -> torch.Tensor:
+    """(B, E) -> (B, B) float32: 1 - cosine, or Euclidean with a gradient of 0 where the distance is 0."""
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.float()
+        if norm_feat:
+            features = F.normalize(features, eps=1e-6)
+            return 1 - features @ features.T
+        # Distances do not change with the origin; at the batch's centre the squares lose the least precision.
+        features = features - features.detach().mean(dim=0)
+        squares = features.square().sum(dim=1)
+        squared = squares[:, None] + squares[None, :] - 2 * features @ features.T
+        return squared.clamp(min=1e-12).sqrt()
+
+
+def _weighted_mean(distance: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    weights = scores.masked_fill(~mask, -FAR).softmax(dim=1)
+    return (weights * distance).sum(dim=1)
