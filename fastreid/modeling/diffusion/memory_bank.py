@@ -27,9 +27,10 @@ class MemoryBank(nn.Module):
             tokens: (B, D) view tokens of this rank's images; the means are over all ranks' images.
             views: (B,) int64 view ids.
         """
-        members = nn.functional.one_hot(views, len(self.prototypes)).to(self.prototypes.dtype)
-        sums = torch.cat([members.T @ tokens.to(self.prototypes.dtype), members.sum(0)[:, None]], dim=1)
-        sums = comm.all_reduce_sum(sums)
+        members = nn.functional.one_hot(views, len(self.prototypes)).float()
+        # No matrix product: autocast would round it, and the ones appended to the tokens count the images.
+        tokens = nn.functional.pad(tokens.float(), (0, 1), value=1.0)
+        sums = comm.all_reduce_sum((members[:, :, None] * tokens[:, None]).sum(0))
         counts = sums[:, -1:]
         means = sums[:, :-1] / counts.clamp(min=1)
 

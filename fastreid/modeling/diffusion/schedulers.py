@@ -64,5 +64,5 @@ def _read_config(folder: str) -> dict:
     except (OSError, ValueError) as error:
         raise UserError(
             f"MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH: cannot read {path}"
-            f" ({error.__class__.__name__}); see pretrained/README.md, or leave the key empty for SD v1.5's schedule"
+            f" ({error.__class__.__name__}); see pretrained/README.md"
         ) from error

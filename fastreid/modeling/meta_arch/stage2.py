@@ -29,7 +29,9 @@ class SDReIDStage2(SDReIDStage1):
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
         self.requires_grad_(False)
-        self.generator = FeatureGenerator(cfg, cfg.MODEL.BACKBONE.FEAT_DIM, self.backbone.num_id_tokens)
+        self.generator = FeatureGenerator(
+            cfg, cfg.MODEL.BACKBONE.FEAT_DIM, num_id_tokens=len(self.backbone.blocks) - 1
+        )
         self.cross_view = cfg.MODEL.SDMODEL.TARGET == "cross_view"
         self.train(self.training)
 

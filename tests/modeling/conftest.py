@@ -1,0 +1,64 @@
+"""Tiny models and batches: every part is real, only the sizes are small."""
+
+import pytest
+import torch
+
+from fastreid.config import get_cfg
+
+DIM = 128  # a latent of 4 x 8 x 4
+
+
+@pytest.fixture
+def tiny_cfg():
+    """`tiny_cfg(views, "KEY", value, …)`: a configuration of width 128 with 4 blocks on 64x32 images."""
+
+    def build(views: int = 2, *options):
+        cfg = get_cfg()
+        cfg.MODEL.DEVICE = "cpu"
+        cfg.MODEL.HEADS.NUM_CLASSES = 6
+        cfg.MODEL.BACKBONE.merge_values(
+            {"DEPTH": "custom", "FEAT_DIM": DIM, "NUM_LAYERS": 4, "NUM_HEADS": 2, "PRETRAIN": False}, "test"
+        )
+        cfg.MODEL.SDMODEL.VIEW_NUM = views
+        cfg.MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX = [0, 1, 2]
+        cfg.MODEL.SDMODEL.UNET_CONFIG.WIDTHS = [32, 64, 64]
+        cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS = 4
+        cfg.INPUT.SIZE_TRAIN = [64, 32]
+        cfg.INPUT.SIZE_TEST = [64, 32]
+        cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS = 3
+        cfg.merge_from_list(list(options))
+        torch.manual_seed(cfg.MODEL.SEED)
+        return cfg
+
+    return build
+
+
+@pytest.fixture
+def make_batch():
+    """`make_batch(views, size)`: images of 6 identities, views in turn, as the loaders give them."""
+
+    def build(views: int = 2, size: int = 12, seed: int = 0) -> dict:
+        generator = torch.Generator().manual_seed(seed)
+        numbers = torch.arange(size)
+        return {
+            "images": torch.randint(0, 256, (size, 3, 64, 32), dtype=torch.uint8, generator=generator),
+            "targets": numbers // 2 % 6,
+            "viewids": numbers % views,
+            "camids": numbers % views,
+            "img_paths": [f"image_{seed}_{number}.jpg" for number in range(size)],
+        }
+
+    return build
+
+
+@pytest.fixture
+def randomize():
+    """Shifts every parameter of a module at random, so that no zero initialisation hides a part."""
+
+    def apply(module: torch.nn.Module, scale: float = 0.05) -> None:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+    return apply

@@ -1,0 +1,308 @@
+"""The parts of the Stage-2 generator, each against what the design says of it."""
+
+import pytest
+import torch
+
+from fastreid.modeling.diffusion.generator import FeatureGenerator
+from fastreid.modeling.diffusion.latent import LatentCodec, latent_shape
+from fastreid.modeling.diffusion.noise import noise_generators
+from fastreid.modeling.diffusion.schedulers import SCHEDULERS, build_scheduler
+from fastreid.modeling.diffusion.unet import build_unet
+from fastreid.modeling.diffusion.view_refined_decoder import ViewRefinedDecoder, refined_unet
+from fastreid.utils.errors import UserError
+
+DIM, ID_TOKENS = 128, 3
+
+
+@pytest.fixture
+def generator(tiny_cfg, randomize):
+    """`generator("KEY", value, …)`: a generator whose parameters are all random, in eval mode."""
+
+    def build(*options) -> FeatureGenerator:
+        model = FeatureGenerator(tiny_cfg(2, *options), DIM, ID_TOKENS).eval()
+        randomize(model)
+        return model
+
+    return build
+
+
+def conditions(batch: int = 3, views: int = 2) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    source = torch.Generator().manual_seed(7)
+    id_tokens = torch.randn(batch, ID_TOKENS, DIM, generator=source)
+    prototypes = torch.randn(views, DIM, generator=source)
+    return id_tokens, prototypes, [f"{index}.jpg" for index in range(batch)]
+
+
+class TestLatent:
+    @pytest.mark.parametrize(
+        ("dim", "shape"), [(768, (4, 16, 12)), (384, (4, 12, 8)), (192, (4, 8, 6)), (1024, (4, 16, 16))]
+    )
+    def test_is_as_square_as_possible(self, dim, shape):
+        assert latent_shape(dim) == shape
+
+    @pytest.mark.parametrize("dim", [127, 4 * 13, 4])
+    def test_widths_without_a_grid_are_refused(self, dim):
+        with pytest.raises(UserError, match=f"FEAT_DIM {dim}"):
+            latent_shape(dim)
+
+    def test_raw_latents_are_the_features_reshaped(self):
+        features = torch.randn(2, 768)
+        latents = LatentCodec(768).encode(features)
+        assert latents.shape == (2, 4, 16, 12)
+        assert torch.equal(latents.flatten(1), features)
+
+    def test_fitted_latents_are_standardised_and_decode_back(self):
+        features = torch.randn(500, 128) * 0.03 + 2
+        codec = LatentCodec(128)
+        codec.fit(features.mean(0), features.std(0, correction=0))
+        latents = codec.encode(features).flatten(1)
+        torch.testing.assert_close(latents.mean(0), torch.zeros(128), atol=1e-3, rtol=0)
+        torch.testing.assert_close(latents.std(0, correction=0), torch.ones(128), atol=1e-3, rtol=0)
+        torch.testing.assert_close(codec.decode(codec.encode(features)), features)
+
+
+class TestViewRefinedDecoder:
+    def test_pyramids_have_the_sizes_of_stable_diffusion_at_full_width(self):
+        from diffusers import UNet2DConditionModel
+
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(cross_attention_dim=768)  # diffusers' defaults are SD v1.5's sizes
+            vrd = ViewRefinedDecoder(768, unet)
+            residuals = vrd(torch.empty(2, 768))
+        expected = [(2, 320, 16, 12), (2, 640, 8, 6), (2, 1280, 4, 3)]
+        assert [tuple(level.shape) for level in residuals.encoder] == expected
+        assert [tuple(level.shape) for level in residuals.decoder] == expected
+
+    @pytest.mark.parametrize("dim", [128, 192, 384])
+    def test_pyramids_fit_the_unet_at_every_width(self, tiny_cfg, dim):
+        unet = build_unet(tiny_cfg(2), dim)
+        vrd = ViewRefinedDecoder(dim, unet)
+        latents = torch.randn(2, *latent_shape(dim))
+        predicted = refined_unet(
+            unet, latents, torch.tensor([5, 9]), torch.randn(2, 4, dim), vrd(torch.randn(2, dim))
+        )
+        assert predicted.shape == latents.shape
+
+    def test_training_starts_from_the_unet_as_it_is(self, tiny_cfg):
+        generator = FeatureGenerator(tiny_cfg(2), DIM, ID_TOKENS).eval()
+        latents, context = torch.randn(2, 4, 8, 4), torch.randn(2, 4, DIM)
+        plain = generator.unet(latents, 5, encoder_hidden_states=context).sample
+        refined = refined_unet(
+            generator.unet, latents, 5, context, generator.view_refined_decoder(torch.randn(2, DIM))
+        )
+        torch.testing.assert_close(refined, plain)
+
+    @pytest.mark.parametrize("part", ["encoder", "decoder", "context"])
+    def test_each_condition_changes_the_prediction(self, generator, part):
+        model = generator()
+        latents, context = torch.randn(2, 4, 8, 4), torch.randn(2, 4, DIM)
+        residuals = model.view_refined_decoder(torch.randn(2, DIM))
+        other = model.view_refined_decoder(torch.randn(2, DIM))
+        before = refined_unet(model.unet, latents, 5, context, residuals)
+        if part == "context":
+            after = refined_unet(model.unet, latents, 5, context + 1, residuals)
+        else:
+            after = refined_unet(
+                model.unet, latents, 5, context, residuals._replace(**{part: getattr(other, part)})
+            )
+        assert (after - before).abs().max() > 1e-3
+
+    def test_the_decoder_pyramid_leaves_the_unets_encoder_alone(self, generator):
+        model = generator()
+        seen = []
+        model.unet.down_blocks[-1].register_forward_hook(
+            lambda module, inputs, outputs: seen.append(outputs[0])
+        )
+        residuals = model.view_refined_decoder(torch.randn(2, DIM))
+        doubled = residuals._replace(decoder=tuple(2 * level for level in residuals.decoder))
+        latents, context = torch.randn(2, 4, 8, 4), torch.randn(2, 4, DIM)
+        for each in (residuals, doubled):
+            refined_unet(model.unet, latents, 5, context, each)
+        assert torch.equal(seen[0], seen[1])
+
+    def test_residuals_survive_repeated_calls(self, generator):
+        """The reference release lost them after the first sampling step."""
+        model = generator()
+        latents, context = torch.randn(2, 4, 8, 4), torch.randn(2, 4, DIM)
+        residuals = model.view_refined_decoder(torch.randn(2, DIM))
+        first, second = (refined_unet(model.unet, latents, 5, context, residuals) for _ in range(2))
+        assert torch.equal(first, second)
+        assert len(residuals.encoder) == len(residuals.decoder) == 3
+
+
+class TestTraining:
+    def test_only_the_chosen_projections_of_the_unet_train(self, tiny_cfg):
+        unet = build_unet(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX", "[1, 2]"), DIM)
+        trained = {name for name, parameter in unet.named_parameters() if parameter.requires_grad}
+        assert trained
+        for name in trained:
+            assert name.startswith(("up_blocks.1.", "up_blocks.2."))
+            assert ".attn2.to_k." in name or ".attn2.to_v." in name
+
+    def test_timesteps_follow_the_cubic_law(self, generator):
+        model = generator()
+        steps = model.draw_timesteps(200_000, torch.device("cpu"))
+        assert steps.min() >= 0
+        assert steps.max() <= 999
+        # P(t < x T) = 1 - (1 - x)^(1/3) for t = (1 - u^3) T
+        for share in (0.1, 0.5, 0.9):
+            expected = 1 - (1 - share) ** (1 / 3)
+            assert (steps < share * 1000).float().mean().item() == pytest.approx(expected, abs=0.01)
+
+    def test_uniform_timesteps_are_a_setting(self, generator):
+        model = generator("MODEL.SDMODEL.SCHEDULER_CONFIG.CUBIC_SAMPLING", "False")
+        assert model.draw_timesteps(100_000, torch.device("cpu")).float().mean().item() == pytest.approx(
+            500, abs=5
+        )
+
+    def test_the_loss_is_the_mean_squared_error_of_the_noise(self, generator):
+        model = generator("MODEL.SDMODEL.U_COND_PERCENT", "0.0")
+        id_tokens, prototypes, _ = conditions(batch=2)
+        view_tokens, targets = torch.randn(2, DIM), torch.randn(2, DIM)
+        torch.manual_seed(3)
+        loss = model(id_tokens, prototypes, view_tokens, targets)
+
+        torch.manual_seed(3)
+        torch.rand(2, 1, 1)  # the draw for the null context
+        noise = torch.randn(2, 4, 8, 4)
+        steps = ((1 - torch.rand(2) ** 3) * 1000).long()
+        kept = model.noise_scheduler.alphas_cumprod[steps].view(2, 1, 1, 1)
+        noisy = kept.sqrt() * targets.view(2, 4, 8, 4) + (1 - kept).sqrt() * noise
+        context = model.condition_learner(id_tokens, prototypes)
+        predicted = refined_unet(model.unet, noisy, steps, context, model.view_refined_decoder(view_tokens))
+        torch.testing.assert_close(loss, (predicted - noise).square().mean())
+
+    def test_the_null_context_replaces_the_configured_share(self, generator):
+        learner = generator().condition_learner
+        dropped = learner.drop(torch.zeros(20_000, ID_TOKENS + 1, DIM), 0.2)
+        is_null = (dropped == learner.null_context).all(dim=(1, 2))
+        assert is_null.float().mean().item() == pytest.approx(0.2, abs=0.01)
+        assert (dropped[~is_null] == 0).all()
+
+
+class TestGeneration:
+    @pytest.mark.parametrize("views", [2, 3])
+    def test_every_view_is_generated_and_they_differ(self, generator, views):
+        id_tokens, prototypes, names = conditions(views=views)
+        features = generator().generate(id_tokens, prototypes, names)
+        assert features.shape == (3, views, DIM)
+        for view in range(1, views):
+            assert (features[:, view] - features[:, 0]).abs().max() > 1e-3
+
+    @pytest.mark.parametrize("noise", ["common", "per_image"])
+    @pytest.mark.parametrize("prediction", ["sample", "mean"])
+    def test_a_feature_does_not_depend_on_its_batch(self, generator, noise, prediction):
+        model = generator("TEST.SDMODEL.NOISE", noise, "TEST.SDMODEL.PREDICTION", prediction)
+        id_tokens, prototypes, names = conditions(batch=4)
+        together = model.generate(id_tokens, prototypes, names)
+        torch.rand(10)  # the global generator plays no part
+        order = [2, 0, 3, 1]
+        alone = torch.cat([model.generate(id_tokens[[i]], prototypes, [names[i]]) for i in order])
+        torch.testing.assert_close(alone, together[order], atol=1e-5 * together.abs().max().item(), rtol=0)
+
+    @pytest.mark.parametrize("name", SCHEDULERS)
+    def test_without_guidance_it_is_the_plain_diffusers_loop(self, generator, tiny_cfg, name):
+        options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name, "TEST.SDMODEL.FULL_GUIDANCE_SCALE", "1.0")
+        model = generator(*options)
+        id_tokens, prototypes, names = conditions(batch=1, views=1)
+        features = model.generate(id_tokens, prototypes, names)
+
+        scheduler = build_scheduler(tiny_cfg(2, *options), name)
+        source = noise_generators(1111, 1, names, per_image=False)[0]
+        context = model.condition_learner(id_tokens, prototypes)
+        residuals = model.view_refined_decoder(prototypes)
+        scheduler.set_timesteps(3)
+        latents = torch.randn(1, 4, 8, 4, generator=source) * scheduler.init_noise_sigma
+        for step in scheduler.timesteps:
+            with torch.no_grad():
+                noise = refined_unet(
+                    model.unet, scheduler.scale_model_input(latents, step), step, context, residuals
+                )
+            extra = {} if name in ("pndm", "unipc") else {"generator": source}
+            latents = scheduler.step(noise, step, latents, **extra).prev_sample
+        torch.testing.assert_close(features[0], latents.flatten(1), atol=1e-5, rtol=1e-5)
+
+    def test_guidance_extrapolates_from_the_learned_null_context(self, generator):
+        options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", "ddim", "TEST.SDMODEL.NUM_INFERENCE_STEPS", "1")
+        id_tokens, prototypes, names = conditions(batch=2)
+
+        def generated(scale: str) -> torch.Tensor:
+            model = generator(*options, "TEST.SDMODEL.FULL_GUIDANCE_SCALE", scale)
+            return model.generate(id_tokens, prototypes, names)
+
+        unconditional, conditional, guided = (generated(scale) for scale in ("0.0", "1.0", "2.0"))
+        torch.testing.assert_close(guided, 2 * conditional - unconditional, atol=1e-3, rtol=1e-3)
+
+        model = generator(*options, "TEST.SDMODEL.FULL_GUIDANCE_SCALE", "0.0")
+        model.condition_learner.null_context.data += 1
+        assert (model.generate(id_tokens, prototypes, names) - unconditional).abs().max() > 1e-3
+
+    def test_the_mean_is_the_clean_latent_predicted_from_pure_noise(self, generator):
+        model = generator("TEST.SDMODEL.PREDICTION", "mean")
+        id_tokens, prototypes, names = conditions(batch=1, views=1)
+        noise = torch.randn(1, 4, 8, 4, generator=noise_generators(1111, 1, names, per_image=False)[0])
+        with torch.no_grad():
+            context = model.condition_learner(id_tokens, prototypes)
+            predicted = refined_unet(model.unet, noise, 999, context, model.view_refined_decoder(prototypes))
+        kept = model.noise_scheduler.alphas_cumprod[999]
+        expected = (noise - (1 - kept).sqrt() * predicted) / kept.sqrt()
+        features = model.generate(id_tokens, prototypes, names)
+        torch.testing.assert_close(features[0], expected.flatten(1), atol=1e-3, rtol=1e-4)
+
+
+class TestNoise:
+    def test_common_noise_is_one_sequence_for_each_view(self):
+        draws = [
+            torch.randn(4, generator=g) for g in noise_generators(1, 2, ["a.jpg", "b.jpg"], per_image=False)
+        ]
+        assert torch.equal(draws[0], draws[2])
+        assert torch.equal(draws[1], draws[3])
+        assert not torch.equal(draws[0], draws[1])
+
+    def test_per_image_noise_depends_on_the_file_name_and_not_on_its_folder(self):
+        names = ["x/a.jpg", "y/a.jpg", "x/b.jpg"]
+        draws = [torch.randn(4, generator=g) for g in noise_generators(1, 1, names, per_image=True)]
+        assert torch.equal(draws[0], draws[1])
+        assert not torch.equal(draws[0], draws[2])
+
+    def test_noise_depends_on_the_seed(self):
+        one, other = (
+            torch.randn(4, generator=noise_generators(seed, 1, ["a"], per_image=False)[0]) for seed in (1, 2)
+        )
+        assert not torch.equal(one, other)
+
+
+class TestFolders:
+    def test_a_saved_unet_loads_from_its_folder(self, tiny_cfg, tmp_path):
+        saved = build_unet(tiny_cfg(2), DIM)
+        saved.save_pretrained(tmp_path / "unet")
+        loaded = build_unet(
+            tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet")), DIM
+        )
+        for name, value in saved.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], value)
+
+    def test_a_unet_of_another_width_is_refused(self, tiny_cfg, tmp_path):
+        build_unet(tiny_cfg(2), 192).save_pretrained(tmp_path / "unet")
+        with pytest.raises(UserError, match="cross_attention_dim 192.*FEAT_DIM 128"):
+            build_unet(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet")), DIM)
+
+    def test_a_scheduler_folder_is_read_and_its_steps_replaced(self, tiny_cfg, tmp_path):
+        build_scheduler(tiny_cfg(2), "pndm").save_pretrained(tmp_path)
+        cfg = tiny_cfg(
+            2,
+            "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH",
+            str(tmp_path),
+            "MODEL.SDMODEL.TRAIN_STEP",
+            "600",
+        )
+        scheduler = build_scheduler(cfg, "ddpm")
+        assert scheduler.config.num_train_timesteps == 600
+        assert scheduler.config.beta_schedule == "scaled_linear"
+
+    def test_a_missing_scheduler_folder_and_an_unknown_name_are_explained(self, tiny_cfg, tmp_path):
+        missing = tiny_cfg(2, "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH", str(tmp_path / "none"))
+        with pytest.raises(UserError, match="none/scheduler_config.json"):
+            build_scheduler(missing, "ddpm")
+        with pytest.raises(UserError, match="'ddim'"):
+            build_scheduler(tiny_cfg(2), "ddimm")
