@@ -1,0 +1,70 @@
+# Shared by the scripts of this repository: sourced from its root folder, never run by itself.
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+
+# The first Python of at least 3.10 on the PATH.
+find_python() {
+  local candidate
+  for candidate in python3 python3.13 python3.12 python3.11 python3.10 python; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  echo "error: no Python of version 3.10 or newer on the PATH; install one, or name it with PYTHON_BIN" >&2
+  return 2
+}
+
+# Set PYTHON_BIN for commands that need nothing installed by us: as given, else .venv, else the PATH's Python.
+choose_python() {
+  if [[ -z "${PYTHON_BIN:-}" ]]; then
+    if [[ -x .venv/bin/python ]]; then PYTHON_BIN=.venv/bin/python; else PYTHON_BIN=$(find_python); fi
+  fi
+}
+
+# Set PYTHON_BIN to a Python with everything installed. One named by the caller is used as it is; else .venv is
+# made or completed. The stamp is written last, so an interrupted installation is taken up again.
+ensure_environment() {
+  if [[ -n "${PYTHON_BIN:-}" ]]; then return; fi
+  local stamp=.venv/installed base
+  local wanted
+  wanted=$(cat requirements.txt fastreid/evaluation/rank_cylib/*.pyx fastreid/evaluation/rank_cylib/setup.py | cksum)
+  PYTHON_BIN=.venv/bin/python
+  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then return; fi
+
+  if ! "$PYTHON_BIN" -m pip --version >/dev/null 2>&1; then
+    base=$(find_python)
+    say "Making .venv with $base"
+    if ! "$base" -m venv --clear .venv; then
+      echo "error: $base cannot make a virtual environment; install its venv module (Debian: python3-venv)" >&2
+      return 2
+    fi
+  fi
+  say "Installing requirements.txt into .venv (once; PyTorch is large)"
+  "$PYTHON_BIN" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  build_extension
+  printf '%s' "$wanted" >"$stamp"
+}
+
+# The compiled rank evaluation is optional: without a compiler the Python one runs, and says so.
+build_extension() {
+  local log
+  log=$(mktemp)
+  if ! (cd fastreid/evaluation/rank_cylib && "${OLDPWD}/$PYTHON_BIN" setup.py build_ext --inplace) >"$log" 2>&1; then
+    echo "warning: the Cython extension did not build (log: $log); evaluation uses the slower Python version" >&2
+    return
+  fi
+  rm -f "$log"
+}
+
+# Train Stage 1, then Stage 2 from its best checkpoint; each ends with its evaluation.
+# Arguments: Stage-1 config, Stage-2 config, then what both commands get (options and KEY VALUE pairs).
+train_both_stages() {
+  local stage1=$1 stage2=$2
+  shift 2
+  choose_python
+  say "Stage 1: $stage1"
+  "$PYTHON_BIN" tools/train_net.py --config-file "$stage1" "$@"
+  say "Stage 2: $stage2"
+  "$PYTHON_BIN" tools/train_net.py --config-file "$stage2" "$@"
+}

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# G2APS-ReID on 128x64 crops: Stage 1, then Stage 2.
+#   FASTREID_DATASETS names the folder of the datasets, PYTHON_BIN the interpreter; further arguments go to
+#   both trainings, e.g.  bash run_G2APS_ReID_128.sh --num-gpus 2 SOLVER.IMS_PER_BATCH 64
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source go/lib.sh
+train_both_stages configs/G2APS_ReID/base_stage1_128.yml configs/G2APS_ReID/base_stage2_128.yml "$@"
