@@ -1,0 +1,24 @@
+"""Benchmarks, samplers, transforms and loaders."""
+
+from fastreid.data.datasets import DATASET_REGISTRY, ReIDDataset, Sample, describe
+from fastreid.data.images import read_image
+from fastreid.data.loaders import build_test_datasets, build_test_loader, build_train_loader
+from fastreid.data.samplers import SAMPLER_REGISTRY, Draw
+from fastreid.data.train_set import TrainSet, build_train_dataset
+from fastreid.data.transforms import build_transforms
+
+__all__ = [
+    "DATASET_REGISTRY",
+    "Draw",
+    "ReIDDataset",
+    "SAMPLER_REGISTRY",
+    "Sample",
+    "TrainSet",
+    "build_test_datasets",
+    "build_test_loader",
+    "build_train_dataset",
+    "build_train_loader",
+    "build_transforms",
+    "describe",
+    "read_image",
+]

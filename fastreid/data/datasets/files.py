@@ -1,0 +1,119 @@
+"""What stands in a benchmark's folder: image files, and protocol files that list them."""
+
+import os
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is read as an image; hidden files (``._0001.jpg``) are not."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def missing_path_error(benchmark: str, kind: str, path: str) -> UserError:
+    """The error for a `kind` ("folder", "protocol file") of a benchmark that is not where it should be."""
+    return UserError(
+        f"{benchmark}: {kind} not found: {path}; set DATASETS.ROOT, or the environment variable"
+        f" FASTREID_DATASETS, to the folder that holds the benchmark's folder"
+    )
+
+
+def scan_images(folder: str) -> list[str]:
+    """Paths of all image files at any depth below `folder`, sorted; hidden files and folders are left out.
+
+    Raises:
+        UserError: if a folder cannot be read.
+    """
+    images: list[str] = []
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        try:
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    if is_image_name(entry.name):
+                        images.append(entry.path)
+                    elif not entry.name.startswith(".") and entry.is_dir():
+                        pending.append(entry.path)
+        except OSError as error:
+            raise UserError(f"cannot read folder {current}: {error.strerror}") from error
+    return sorted(images)
+
+
+def parse_protocol(text: str, source: str) -> tuple[list[str], list[str]]:
+    """Split the text of a protocol file into query and gallery paths, in the file's order.
+
+    A line is one path relative to the benchmark's folder, with ``/`` or ``\\`` between its components;
+    it is a query if its first component starts with ``query``. Blank lines and surrounding white space
+    mean nothing. A path that is listed again is left out, with a warning.
+
+    Returns:
+        Query paths and gallery paths, with ``/``.
+
+    Raises:
+        UserError: for a line that is no such path; it names `source` and the line number.
+    """
+    query: list[str] = []
+    gallery: list[str] = []
+    seen: set[str] = set()
+    repeated = 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.strip()
+        if not line:
+            continue
+        path = PurePosixPath(line.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or len(path.parts) < 2 or not is_image_name(path.name):
+            raise UserError(
+                f"{source}, line {number}: {line!r} is not the path of an image relative to the"
+                f" benchmark's folder, such as query/0001_c3.jpg"
+            )
+        if str(path) in seen:
+            repeated += 1
+            continue
+        seen.add(str(path))
+        (query if path.parts[0].startswith("query") else gallery).append(str(path))
+    if repeated:
+        warn_once(__name__, f"{source} lists {repeated} images more than once; each counts once")
+    return query, gallery
+
+
+def read_protocol_file(benchmark: str, folder: str, name: str) -> tuple[list[str], list[str]]:
+    """Full paths of the query and gallery images that protocol file `name` in `folder` lists.
+
+    Raises:
+        UserError: if the file is missing, is not text, has a malformed line, or names missing images.
+    """
+    source = os.path.join(folder, name)
+    try:
+        with open(source, encoding="utf-8-sig") as file:
+            text = file.read()
+    except FileNotFoundError:
+        raise missing_path_error(benchmark, "protocol file", source) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read protocol file {source}: {error}") from error
+    query, gallery = (
+        [os.path.join(folder, path) for path in paths] for paths in parse_protocol(text, source)
+    )
+    _check_present(query + gallery, source)
+    return query, gallery
+
+
+def _check_present(paths: list[str], source: str) -> None:
+    """Raise a UserError with numbers if files are missing. Lists each folder once: no call per file."""
+    by_folder: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        by_folder[os.path.dirname(path)].add(os.path.basename(path))
+    missing: list[str] = []
+    for folder, names in by_folder.items():
+        present = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        missing += [os.path.join(folder, name) for name in names - present]
+    if missing:
+        raise UserError(
+            f"{source} names {len(paths)} images, of which {len(missing)} are missing,"
+            f" first {min(missing)}; complete the benchmark's folder"
+        )

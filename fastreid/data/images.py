@@ -1,0 +1,40 @@
+"""Image files as RGB tensors."""
+
+import os
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from fastreid.utils.errors import UserError
+
+
+def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
+    """Decode an image file: uint8 (3, H, W), RGB, upright, in channels-last memory.
+
+    Grayscale, CMYK, palette and transparent images become RGB (transparency is dropped), 16-bit images
+    8-bit ones, and the EXIF orientation is applied. With `size` (height, width), a JPEG file of at least
+    twice that size is decoded at a half, quarter or eighth of its own, still no smaller than `size`.
+
+    Raises:
+        UserError: if the file is missing, empty, truncated or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(_upright_rgb(image, size))
+    except FileNotFoundError:
+        raise UserError(f"image file not found: {path}; complete the benchmark's folder") from None
+    except Exception as error:
+        empty = os.path.isfile(path) and os.path.getsize(path) == 0
+        reason = "it is empty (0 bytes)" if empty else " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read image {path}: {reason}; restore or remove the file") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _upright_rgb(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    if size is not None:
+        image.draft("RGB", (size[1], size[0]))
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,100 @@
+"""Data loaders: batches of uint8 images with their labels."""
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from fastreid.config import CfgNode
+from fastreid.data.datasets import DATASET_REGISTRY, ReIDDataset, Sample
+from fastreid.data.samplers import SAMPLER_REGISTRY
+from fastreid.data.train_set import ImageSet, TrainSet
+from fastreid.utils import comm
+from fastreid.utils.errors import UserError
+
+
+class ReIDLoader(DataLoader):
+    """A DataLoader of batch dicts that leaves torch's global generator alone.
+
+    A batch has ``images`` uint8 (B, 3, H, W) RGB, ``targets``, ``camids``, ``viewids`` int64 (B,) and
+    ``img_paths``, a list of B paths. A UserError in a worker arrives here as the line it was raised with.
+    """
+
+    def __init__(self, cfg: CfgNode, dataset: ImageSet, **options: Any) -> None:
+        uses_cuda = cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available()
+        super().__init__(
+            dataset,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=uses_cuda,
+            worker_init_fn=_init_worker,
+            generator=torch.Generator(),
+            **options,
+        )
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from super().__iter__()
+        except UserError as error:  # torch puts the worker's traceback before the message
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+
+
+class TrainLoader(ReIDLoader):
+    """Endless; its length is the number of iterations of an epoch."""
+
+    def __init__(self, cfg: CfgNode, train_set: TrainSet, start_iter: int) -> None:
+        make_sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)
+        sampler = make_sampler(
+            train_set.samples,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            num_instance=cfg.DATALOADER.NUM_INSTANCE,
+            seed=cfg.MODEL.SEED,
+            start_iter=start_iter,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+        )
+        super().__init__(
+            cfg, train_set, batch_sampler=sampler, persistent_workers=cfg.DATALOADER.NUM_WORKERS > 0
+        )
+        self._iters_per_epoch = cfg.SOLVER.ITERS_PER_EPOCH or len(train_set) // cfg.SOLVER.IMS_PER_BATCH
+
+    def __len__(self) -> int:
+        return max(1, self._iters_per_epoch)
+
+
+def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
+    """The protocols of ``DATASETS.TESTS``, with their query and gallery read.
+
+    Raises:
+        UserError: for an unknown name, and for missing or empty data.
+    """
+    if not cfg.DATASETS.TESTS:
+        raise UserError("DATASETS.TESTS is empty: name a protocol to evaluate, such as CARGO_AG")
+    datasets = [DATASET_REGISTRY.get(name)(root=cfg.DATASETS.ROOT) for name in cfg.DATASETS.TESTS]
+    for dataset in datasets:
+        _ = dataset.query
+    return datasets
+
+
+def build_train_loader(cfg: CfgNode, train_set: TrainSet, start_iter: int = 0) -> TrainLoader:
+    """Endless batches of this rank's ``SOLVER.IMS_PER_BATCH`` / world size images, from `start_iter` on.
+
+    Batch k of a run depends on the configuration alone: not on `start_iter`, the number of workers or, all
+    ranks together, of ranks. ``len()`` is the number of iterations of an epoch.
+
+    Raises:
+        UserError: if the batch size does not fit the ranks, ``DATALOADER.NUM_INSTANCE`` or the identities.
+    """
+    return TrainLoader(cfg, train_set, start_iter)
+
+
+def build_test_loader(cfg: CfgNode, samples: list[Sample]) -> ReIDLoader:
+    """Batches of ``TEST.IMS_PER_BATCH`` of exactly `samples`, in their order, without augmentation."""
+    return ReIDLoader(cfg, ImageSet(cfg, samples, is_train=False), batch_size=cfg.TEST.IMS_PER_BATCH)
+
+
+def _init_worker(worker_id: int) -> None:
+    """An interrupt from the keyboard is the main process's business; one thread a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,118 @@
+"""The joined training images as a torch dataset."""
+
+from collections import Counter
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from fastreid.config import CfgNode
+from fastreid.data.datasets import DATASET_REGISTRY, ReIDDataset, Sample
+from fastreid.data.images import read_image
+from fastreid.data.samplers import Draw
+from fastreid.data.transforms import augmentation_seed, build_transforms, seeded_rng
+from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
+
+
+class ImageSet(Dataset):
+    """Samples as they are read and transformed, one dict each (see :meth:`__getitem__`)."""
+
+    def __init__(self, cfg: CfgNode, samples: list[Sample], is_train: bool) -> None:
+        self.samples = samples
+        self._transform = build_transforms(cfg, is_train)
+        self._size = tuple(cfg.INPUT.SIZE_TRAIN if is_train else cfg.INPUT.SIZE_TEST)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """``images`` uint8 (3, H, W) RGB; ``targets``, ``camids``, ``viewids`` int; ``img_paths`` str.
+
+        Raises:
+            UserError: if the file cannot be read; it names the file.
+        """
+        sample = self.samples[index]
+        return {
+            "images": self._transform(read_image(sample.path, self._size)),
+            "targets": sample.pid,
+            "camids": sample.camid,
+            "viewids": sample.viewid,
+            "img_paths": sample.path,
+        }
+
+
+class TrainSet(ImageSet):
+    """Training images with pids 0 … ``num_classes`` - 1; indexed by the sampler's draws.
+
+    Attributes:
+        samples: the images of all `datasets`, one after the other.
+        datasets: the joined training sets, to be described in the log.
+        num_classes: identities.
+        num_views: views that the benchmarks have.
+    """
+
+    def __init__(self, cfg: CfgNode, datasets: list[ReIDDataset]) -> None:
+        super().__init__(cfg, _join(datasets, cfg.DATASETS.COMBINEALL), is_train=True)
+        self.datasets = datasets
+        self.num_classes = len({sample.pid for sample in self.samples})
+        self.num_views = max(len(dataset.view_names) for dataset in datasets)
+        self._seed = cfg.MODEL.SEED
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        """The drawn image. Its augmentation depends on ``MODEL.SEED`` and the draw's number alone."""
+        with seeded_rng(augmentation_seed(self._seed, draw.number)):
+            return super().__getitem__(draw.index)
+
+
+def build_train_dataset(cfg: CfgNode) -> TrainSet:
+    """Join the training images of ``DATASETS.NAMES`` (with ``COMBINEALL``, also their query and gallery).
+
+    Identities are relabelled in the order of the names, then of the benchmark's person ids; within a
+    benchmark the same person id is the same person in every split.
+
+    Raises:
+        UserError: for an unknown name, a benchmark named twice, missing or empty data, or a
+            ``MODEL.SDMODEL.VIEW_NUM`` that is not the benchmarks' number of views.
+    """
+    names = list(cfg.DATASETS.NAMES)
+    if not names:
+        raise UserError("DATASETS.NAMES is empty: name a training set, such as CARGO")
+    datasets = [DATASET_REGISTRY.get(name)(root=cfg.DATASETS.ROOT) for name in names]
+    folders = Counter(dataset.folder for dataset in datasets)
+    if max(folders.values()) > 1:
+        raise UserError(
+            f"DATASETS.NAMES {names} joins the images of {folders.most_common(1)[0][0]} twice:"
+            f" all protocols of a benchmark have the same training images, name one"
+        )
+    train_set = TrainSet(cfg, datasets)
+    _check_views(cfg, train_set)
+    return train_set
+
+
+def _join(datasets: list[ReIDDataset], combine_all: bool) -> list[Sample]:
+    joined: list[tuple[int, Sample]] = []
+    for number, dataset in enumerate(datasets):
+        samples = list(dataset.train)
+        if combine_all:
+            samples += [sample for sample in dataset.query + dataset.gallery if sample.pid >= 0]
+        joined += [(number, sample) for sample in samples]
+    labels = {person: label for label, person in enumerate(sorted({(n, s.pid) for n, s in joined}))}
+    return [Sample(s.path, labels[n, s.pid], s.camid, s.viewid) for n, s in joined]
+
+
+def _check_views(cfg: CfgNode, train_set: TrainSet) -> None:
+    names = max((dataset.view_names for dataset in train_set.datasets), key=len)
+    if train_set.num_views != cfg.MODEL.SDMODEL.VIEW_NUM:
+        raise UserError(
+            f"MODEL.SDMODEL.VIEW_NUM is {cfg.MODEL.SDMODEL.VIEW_NUM}, but DATASETS.NAMES"
+            f" {list(cfg.DATASETS.NAMES)} has {train_set.num_views} views ({', '.join(names)}):"
+            f" set it to {train_set.num_views}"
+        )
+    counts = Counter(sample.viewid for sample in train_set.samples)
+    for view, name in enumerate(names):
+        if not counts[view]:
+            warn_once(
+                __name__,
+                f"none of the {len(train_set)} training images of {list(cfg.DATASETS.NAMES)} shows view"
+                f" {view} ({name}): nothing is learnt about it",
+            )
