@@ -1,8 +1,10 @@
 """What every command-line tool does with a mistake of the user: one line, exit code 2."""
 
+import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from fastreid.utils.errors import UserError
 
@@ -21,3 +23,10 @@ def exit_on_user_error(debug: bool = False) -> Iterator[None]:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+class CommandLineParser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose complaints are a `UserError`: use it inside `exit_on_user_error`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")

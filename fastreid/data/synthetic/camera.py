@@ -1,0 +1,124 @@
+"""The cameras of a benchmark, and where one of them stands when it takes one picture.
+
+World: x to the camera's right, y away from it, z up, metres; the person stands at the origin.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+ELEVATION = {"ground": (0.0, 15.0), "aerial": (45.0, 80.0)}  # degrees above the horizontal
+DISTANCE = {"ground": (5.0, 13.0), "wearable": (2.2, 5.0), "aerial": (8.0, 30.0)}  # metres
+EYE_HEIGHT = (1.5, 1.75)  # metres, of a wearable camera
+GROUND_STYLES = ("asphalt", "slabs", "grass", "bricks", "crossing")
+WALL_STYLES = ("masonry", "windows", "hedge")
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """What stays the same over all pictures of one camera."""
+
+    view: str  # "aerial", "ground" or "wearable"
+    elevation: float  # degrees, typical (not used by a wearable camera)
+    distance: float  # metres, typical
+    detail: float  # pixels of the sensor for one pixel of the picture, each way
+    noise: float  # standard deviation, 0-1
+    tint: tuple[float, float, float]  # white balance times exposure
+    sun: tuple[float, float, float]  # colour and strength of the direct light
+    sky: tuple[float, float, float]  # colour and strength of the light from everywhere
+    sun_azimuth: float  # radians, in a fixed camera's own frame
+    sun_elevation: float  # radians
+    ground: str
+    wall: str
+    wall_distance: float  # metres behind the person
+    texture_seed: int
+    fixed: bool  # fixed cameras keep their sun and ground; flying and worn ones turn
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture's viewpoint. `basis` rows are right, up and forward; image x = X/Z, y = Y/Z."""
+
+    eye: np.ndarray  # (3,) float32
+    basis: np.ndarray  # (3, 3) float32
+    sun: np.ndarray  # (3, 3) float32, rows: two directions across the light, and the one towards it
+    turn: float  # radians, of the ground's texture
+    offset: tuple[float, float, float]  # metres, where on the ground's and wall's texture the person stands
+    exposure: float
+
+
+def sample_camera(rng: np.random.Generator, view: str) -> Camera:
+    """Draw a camera of a view; aerial ones resolve less and look through haze."""
+    warm = rng.uniform(-1, 1)
+    cast = np.array([1 + 0.07 * warm, 1 + rng.uniform(-0.03, 0.03), 1 - 0.07 * warm])
+    sunny = rng.uniform(0.15, 0.7)
+    return Camera(
+        view=view,
+        elevation=float(rng.uniform(*ELEVATION.get(view, (0.0, 0.0)))),
+        distance=float(rng.uniform(*DISTANCE[view])),
+        detail=float(rng.uniform(0.45, 0.75) if view == "aerial" else rng.uniform(0.8, 1.0)),
+        noise=float(rng.uniform(0.008, 0.03)),
+        tint=tuple(float(v) for v in cast * rng.uniform(0.88, 1.1)),
+        sun=tuple(float(v) for v in np.array([1.0, 0.95, 0.85]) * sunny),
+        sky=tuple(float(v) for v in np.array([0.95, 0.98, 1.05]) * (0.86 - 0.55 * sunny)),
+        sun_azimuth=float(rng.uniform(0, 2 * np.pi)),
+        sun_elevation=float(np.radians(rng.uniform(30, 70))),
+        ground=str(rng.choice(GROUND_STYLES)),
+        wall=str(rng.choice(WALL_STYLES)),
+        wall_distance=float(rng.uniform(3, 18)),
+        texture_seed=int(rng.integers(2**31)),
+        fixed=view == "ground",
+    )
+
+
+def _spherical(azimuth: float, elevation: float) -> np.ndarray:
+    return np.array(
+        [np.sin(azimuth) * np.cos(elevation), np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]
+    )
+
+
+def look_along(forward: np.ndarray, roll: float = 0.0) -> np.ndarray:
+    """(3, 3) float32 orthonormal basis with rows right, up, forward; `roll` radians about forward."""
+    right = np.cross(forward, [0, 0, 1])
+    right /= np.sqrt(np.sum(right**2))
+    up = np.cross(right, forward)
+    cos, sin = np.cos(roll), np.sin(roll)
+    return np.stack([cos * right + sin * up, cos * up - sin * right, forward]).astype(np.float32)
+
+
+def elevation_of(camera: Camera, distance: float, height: float, rng: np.random.Generator) -> float:
+    """Radians above the horizontal at which the camera sees the middle of a person of that height."""
+    if camera.view == "wearable":
+        return float(np.arcsin((rng.uniform(*EYE_HEIGHT) - height / 2) / distance))
+    low, high = ELEVATION[camera.view]
+    return float(np.radians(np.clip(camera.elevation + rng.normal(0, 4), low, high)))
+
+
+def sample_shot(rng: np.random.Generator, camera: Camera, height: float) -> Shot:
+    """Place the camera for one picture of a person who is `height` metres tall."""
+    distance = camera.distance * float(rng.uniform(0.8, 1.25))
+    elevation = elevation_of(camera, distance, height, rng)
+    forward = -_spherical(np.pi, elevation)
+    eye = np.array([0, 0, height / 2]) - distance * forward
+    roll = rng.normal(0, 0.02 if camera.fixed else 0.07)
+    turn = 0.0 if camera.fixed else rng.uniform(0, 2 * np.pi)
+    azimuth = camera.sun_azimuth + turn
+    sun = look_along(_spherical(azimuth, camera.sun_elevation))
+    return Shot(
+        eye=eye.astype(np.float32),
+        basis=look_along(forward, float(roll)),
+        sun=sun,
+        turn=float(turn),
+        offset=tuple(float(v) for v in rng.uniform(0, 8, 3)),
+        exposure=float(rng.uniform(0.9, 1.1)),
+    )
+
+
+def at_night(camera: Camera) -> Camera:
+    """The same camera under street lamps: darker, bluish, and noisier."""
+    return replace(
+        camera,
+        sun=tuple(0.45 * v for v in camera.sun),
+        sky=tuple(0.62 * v * cast for v, cast in zip(camera.sky, (0.92, 0.97, 1.12), strict=True)),
+        noise=1.6 * camera.noise,
+    )
