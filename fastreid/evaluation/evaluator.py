@@ -1,0 +1,210 @@
+"""Evaluation of a model on the test protocols: one encoding of each image, one table of results."""
+
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastreid.config import CfgNode
+from fastreid.evaluation.distance import METRICS, distance_rows, normalise
+from fastreid.evaluation.extraction import extract_over_ranks
+from fastreid.evaluation.features import rank_features
+from fastreid.evaluation.query_expansion import expand_queries
+from fastreid.evaluation.rank import Labels, QueryScores, check_labels, rank_matrix
+from fastreid.evaluation.report import log_table, write_ranks, write_results
+from fastreid.evaluation.rerank import jaccard_distance, rerank_distance
+from fastreid.evaluation.roc import FALSE_POSITIVE_RATES, tpr_at_fpr
+from fastreid.utils import comm
+from fastreid.utils.errors import UserError, nearest_name
+
+logger = logging.getLogger(__name__)
+
+SAVED_RANKS = 50  # gallery items per query in the file that TEST.SAVE_RANKS writes
+
+
+class Evaluation(NamedTuple):
+    """What one protocol gave."""
+
+    metrics: dict[str, float]  # percent: Rank-1, Rank-5, Rank-10, mAP, mINP, mean, and TPR@FPR=… with ROC
+    scores: QueryScores
+    top_k: np.ndarray | None  # (Q, k) int32 gallery indices in rank order, -1 behind the last; SAVE_RANKS
+
+
+class ReidEvaluator:
+    """Scores features as the ``TEST`` section of `cfg` says.
+
+    The distance matrix is only made for re-ranking and the Jaccard metric; otherwise the features are
+    ranked in blocks.
+
+    Raises:
+        UserError: for an unknown ``TEST.METRIC``.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.test = cfg.TEST
+        known = [*METRICS, "jaccard"]
+        if self.test.METRIC not in known:
+            raise UserError(
+                f"unknown TEST.METRIC {self.test.METRIC!r}.{nearest_name(self.test.METRIC, known)}"
+                f" Known: {', '.join(known)}"
+            )
+
+    def evaluate(
+        self, q_feats: torch.Tensor, g_feats: torch.Tensor, query: list, gallery: list
+    ) -> Evaluation:
+        """Score (Q, D) against (G, D) float32 features of the samples `query` and `gallery`.
+
+        Raises:
+            ValueError: for features that are not finite, or when no query has a match.
+        """
+        labels = check_labels(len(query), len(gallery), *_label_columns(query, gallery))
+        if self.test.AQE.ENABLED:
+            aqe = self.test.AQE
+            q_feats, g_feats = expand_queries(q_feats, g_feats, aqe.QE_TIME, aqe.QE_K, aqe.ALPHA)
+        if self.test.METRIC == "jaccard" or self.test.RERANK.ENABLED:
+            distmat = self._rerank(q_feats, g_feats)
+            scores = rank_matrix(distmat, labels)
+
+            def row_blocks():
+                yield slice(0, len(distmat)), distmat
+        else:
+            scores = rank_features(q_feats, g_feats, labels, self.test.METRIC)
+
+            def row_blocks():
+                return distance_rows(q_feats, g_feats, self.test.METRIC)
+
+        metrics = summarise_percent(scores, len(gallery))
+        if self.test.ROC.ENABLED:
+            for rate, tpr in zip(FALSE_POSITIVE_RATES, tpr_at_fpr(row_blocks, labels), strict=True):
+                metrics[f"TPR@FPR={_short(rate)}"] = 100 * float(tpr)
+        top_k = top_k_gallery(row_blocks(), labels, SAVED_RANKS) if self.test.SAVE_RANKS else None
+        return Evaluation(metrics, scores, top_k)
+
+    def _rerank(self, q_feats: torch.Tensor, g_feats: torch.Tensor) -> np.ndarray:
+        rerank = self.test.RERANK
+        if self.test.METRIC == "jaccard":
+            return jaccard_distance(normalise(q_feats), normalise(g_feats), rerank.K1, rerank.K2)
+        if self.test.METRIC == "cosine":
+            q_feats, g_feats = normalise(q_feats), normalise(g_feats)
+        return rerank_distance(q_feats, g_feats, rerank.K1, rerank.K2, rerank.LAMBDA)
+
+
+def summarise_percent(scores: QueryScores, num_gallery: int) -> dict[str, float]:
+    """``{"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "mean"}`` in percent; mean = (Rank-1 + mAP) / 2."""
+    cmc, ap, inp = scores.summarise(10, num_gallery)
+    metrics = {f"Rank-{r}": 100 * float(cmc[min(r, len(cmc)) - 1]) for r in (1, 5, 10)}
+    metrics["mAP"] = 100 * float(ap.mean())
+    metrics["mINP"] = 100 * float(inp.mean())
+    metrics["mean"] = (metrics["Rank-1"] + metrics["mAP"]) / 2
+    return metrics
+
+
+def top_k_gallery(row_blocks: Any, labels: Labels, k: int) -> np.ndarray:
+    """(Q, k) int32: each query's nearest gallery indices, own-camera matches removed; -1 fills short rows."""
+    top_k = np.full((len(labels.starts), k), -1, np.int32)
+    for rows, distances in row_blocks:
+        for query, row in enumerate(distances, start=rows.start):
+            valid = np.ones(len(row), bool)
+            valid[labels.hits_and_junk(query)[1]] = False
+            valid = np.flatnonzero(valid)
+            if len(valid) > k:
+                valid = valid[row[valid] <= np.partition(row[valid], k - 1)[k - 1]]
+            nearest = valid[np.argsort(row[valid], kind="stable")[:k]]
+            top_k[query, : len(nearest)] = nearest
+    return top_k
+
+
+def evaluate_protocols(
+    cfg: CfgNode, model: nn.Module, datasets: list, checkpoint: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Score `model` on every protocol, from one encoding of the union of their image files.
+
+    Every rank encodes its share and gets the same result. Rank 0 logs the table and writes
+    ``results.json`` (and, with ``TEST.SAVE_RANKS``, ``ranks_PROTOCOL.npz``) in ``OUTPUT_DIR``.
+
+    Args:
+        datasets: protocols, each with ``name`` and the lists of samples ``query`` and ``gallery``.
+        checkpoint: file of the model's weights, named in ``results.json``. Default: ``MODEL.WEIGHTS``,
+            unless the model is in training mode, when no file holds what is evaluated.
+
+    Returns:
+        ``{protocol: {"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "mean"}}`` in percent, and
+        ``"TPR@FPR=1e-4"`` … with ``TEST.ROC.ENABLED``.
+
+    Raises:
+        UserError: for a protocol without queries, gallery or any match, and for features that are not
+            finite.
+    """
+    evaluator = ReidEvaluator(cfg)
+    for dataset in datasets:
+        if not dataset.query or not dataset.gallery:
+            raise UserError(
+                f"protocol {dataset.name}: {len(dataset.query)} queries and {len(dataset.gallery)} gallery"
+                f" images found; expected some of both under DATASETS.ROOT {cfg.DATASETS.ROOT}"
+            )
+    if checkpoint is None and not model.training:
+        checkpoint = cfg.MODEL.WEIGHTS
+    samples = list({s.path: s for d in datasets for s in [*d.gallery, *d.query]}.values())
+    logger.info("Evaluating %d protocols: %d distinct images", len(datasets), len(samples))
+    features = extract_over_ranks(cfg, model, samples)
+    outcome: Any = None
+    if features is not None:
+        try:
+            outcome = _score_protocols(cfg, evaluator, features, samples, datasets, checkpoint)
+        except Exception as error:
+            # the other ranks wait for an outcome: they get this one
+            comm.broadcast_object(error)
+            raise
+    outcome = comm.broadcast_object(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _score_protocols(
+    cfg: CfgNode,
+    evaluator: ReidEvaluator,
+    features: torch.Tensor,
+    samples: list,
+    datasets: list,
+    checkpoint: str | None,
+) -> dict[str, dict[str, float]]:
+    row_of = {sample.path: row for row, sample in enumerate(samples)}
+    results, sizes = {}, {}
+    for dataset in datasets:
+        parts = [_take(features, [row_of[s.path] for s in part]) for part in (dataset.query, dataset.gallery)]
+        try:
+            evaluation = evaluator.evaluate(*parts, dataset.query, dataset.gallery)
+        except ValueError as error:
+            raise UserError(f"protocol {dataset.name} cannot be scored: {error}") from error
+        results[dataset.name] = evaluation.metrics
+        sizes[dataset.name] = {"queries": len(dataset.query), "gallery": len(dataset.gallery)}
+        if cfg.TEST.SAVE_RANKS:
+            write_ranks(cfg.OUTPUT_DIR, dataset.name, evaluation.scores, evaluation.top_k)
+    log_table(results, sizes)
+    write_results(cfg, results, sizes, checkpoint)
+    return results
+
+
+def _take(features: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """The rows, as a view where they follow each other."""
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        return features[rows[0] : rows[0] + len(rows)]
+    return features[rows]
+
+
+def _label_columns(query: list, gallery: list) -> list[np.ndarray]:
+    """``[q_pids, g_pids, q_camids, g_camids]``."""
+    return [
+        np.array([getattr(s, field) for s in part], np.int64)
+        for field in ("pid", "camid")
+        for part in (query, gallery)
+    ]
+
+
+def _short(rate: float) -> str:
+    """``1e-4`` rather than Python's ``0.0001``."""
+    mantissa, exponent = f"{rate:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"

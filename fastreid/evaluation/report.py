@@ -1,0 +1,63 @@
+"""What an evaluation leaves behind: a table in the log, ``results.json``, and files of ranks."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from tabulate import tabulate
+
+from fastreid.config import CfgNode
+from fastreid.evaluation.rank import QueryScores
+from fastreid.utils.env import code_version
+from fastreid.utils.file_io import atomic_write, write_json
+
+logger = logging.getLogger(__name__)
+
+
+def log_table(results: dict[str, dict[str, float]], sizes: dict[str, dict[str, int]]) -> None:
+    """Log one row per protocol: its name, queries, gallery, and its metrics in percent."""
+    rows = [{"protocol": name, **sizes[name], **metrics} for name, metrics in results.items()]
+    table = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".2f")
+    logger.info("Evaluation results (percent):\n%s", table)
+
+
+def write_results(
+    cfg: CfgNode,
+    results: dict[str, dict[str, float]],
+    sizes: dict[str, dict[str, int]],
+    checkpoint: str | None,
+) -> None:
+    """Write ``OUTPUT_DIR/results.json``: results with sizes, checkpoint and hash, code version, config."""
+    Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {
+        "results": {name: sizes[name] | metrics for name, metrics in results.items()},
+        "checkpoint": describe_checkpoint(checkpoint),
+        "version": code_version(),
+        "config": yaml.safe_load(cfg.dump()),
+    }
+    write_json(Path(cfg.OUTPUT_DIR) / "results.json", content)
+
+
+def describe_checkpoint(path: str | None) -> dict[str, str] | None:
+    """``{"path", "sha256"}`` of the file; None when there is no such file."""
+    if not path or not Path(path).is_file():
+        return None
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return {"path": str(path), "sha256": digest.hexdigest()}
+
+
+def write_ranks(output_dir: str, protocol: str, scores: QueryScores, top_k: np.ndarray) -> None:
+    """Write ``ranks_PROTOCOL.npz``: per query, in the protocol's order, ``ap`` (float32, NaN without a
+    match), ``first_hit`` (int32, from 1; 0 without a match) and ``top_k`` (int32 gallery indices, -1 = none).
+    """
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    with atomic_write(Path(output_dir) / f"ranks_{protocol}.npz") as file:
+        np.savez_compressed(
+            file, ap=scores.ap.astype(np.float32), first_hit=scores.first_hit.astype(np.int32), top_k=top_k
+        )
