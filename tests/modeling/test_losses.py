@@ -246,6 +246,23 @@ def test_each_loss_has_a_gradient_that_finite_differences_confirm():
         assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=2e-2, abs=1e-3)
 
 
+def test_circle_takes_no_gradient_through_its_weights():
+    """One anchor's pairs by hand, the weights as plain numbers."""
+    margin, gamma = 0.25, 8.0
+    features = torch.randn(3, 4, generator=torch.Generator().manual_seed(8), requires_grad=True)
+    targets = torch.tensor([0, 0, 1])  # two anchors; the third has no positive
+    (gradient,) = torch.autograd.grad(circle(features, targets, margin, gamma), features)
+
+    cosine = torch.nn.functional.cosine_similarity
+    s_p, expected = cosine(features[0], features[1], dim=0), 0
+    for anchor in (0, 1):
+        s_n = cosine(features[anchor], features[2], dim=0)
+        positive = max(0.0, 1 + margin - s_p.item()) * (s_p - 1 + margin)
+        negative = max(0.0, s_n.item() + margin) * (s_n - margin)
+        expected = expected + torch.log1p((gamma * (negative - positive)).exp()) / 2
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, features)[0], rtol=1e-4, atol=1e-5)
+
+
 def test_low_precision_features_are_computed_in_float32_under_autocast():
     features, targets = random_batch([0, 0, 1, 1, 2, 2], seed=5, width=16)
     features = features.bfloat16()
