@@ -1,6 +1,6 @@
 """The SD-ReID encoder: a vision transformer with a view prompt before its last block."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from timm.models.vision_transformer import Block
@@ -115,7 +115,7 @@ class VisionTransformer(nn.Module):
         return EncoderOutput(self.norm(tokens[:, 1]), tokens[:, 0], torch.stack(id_tokens, dim=1))
 
 
-def _layer_norm(width: int, **kwargs) -> nn.LayerNorm:
+def _layer_norm(width: int, **kwargs: Any) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps=1e-6, **kwargs)
 
 
