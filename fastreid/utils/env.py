@@ -1,17 +1,18 @@
 """Seeds, devices and versions."""
 
-import logging
 import random
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from fastreid import __version__
 from fastreid.utils.errors import UserError
-
-logger = logging.getLogger(__name__)
+from fastreid.utils.logger import warn_once
 
 
 def seed_all_rng(seed: int) -> None:
@@ -19,6 +20,39 @@ def seed_all_rng(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every random number generator, as plain containers and tensors."""
+    name, keys, *rest = np.random.get_state()
+    state = {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restore what :func:`rng_state` returned."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def preserved_rng_state() -> Iterator[None]:
+    """Random numbers drawn inside the block do not change those drawn after it."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -32,7 +66,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
-        logger.warning("No CUDA device found: running on the CPU (set MODEL.DEVICE cpu to say so yourself)")
+        warn_once(__name__, "No CUDA device found: running on the CPU (MODEL.DEVICE cpu asks for that)")
         return torch.device("cpu")
     try:
         device = torch.device(name)

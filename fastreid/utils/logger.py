@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import deque
 from functools import cache
 from pathlib import Path
 
@@ -17,11 +18,22 @@ class _ConsoleFormatter(logging.Formatter):
         return colored(text, color) if color else text
 
 
+class _EarlyRecords(logging.Handler):
+    """Keeps what is logged before there is a log file."""
+
+    def __init__(self, limit: int = 1000) -> None:
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=limit)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 def setup_logger(output_dir: str | None = None, rank: int = 0) -> logging.Logger:
     """Configure the ``fastreid`` logger and return it. Calling it again replaces the handlers.
 
-    Rank 0 logs to the console and, when `output_dir` is given, to ``log.txt`` in it; other ranks log
-    warnings only, to ``log.txt.rankN``. The colours are left out when the console is no terminal.
+    Rank 0 logs to the console. With `output_dir` a log file is opened at once; without it,
+    :func:`open_log_file` may do so later. The colours are left out when the console is no terminal.
     """
     logger = logging.getLogger("fastreid")
     logger.setLevel(logging.DEBUG)
@@ -35,16 +47,30 @@ def setup_logger(output_dir: str | None = None, rank: int = 0) -> logging.Logger
         console.setLevel(logging.INFO)
         console.setFormatter(_ConsoleFormatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
         logger.addHandler(console)
+    logger.addHandler(_EarlyRecords())
     if output_dir:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-        file = logging.FileHandler(Path(output_dir) / name, delay=True)
-        file.setLevel(logging.DEBUG if rank == 0 else logging.WARNING)
-        file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s"))
-        logger.addHandler(file)
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
+        open_log_file(output_dir, rank)
     return logger
+
+
+def open_log_file(output_dir: str, rank: int = 0) -> None:
+    """Log to ``log.txt`` in `output_dir` from now on, beginning with what was logged since `setup_logger`.
+
+    Ranks other than 0 log warnings only, to ``log.txt.rankN``, made when there is one.
+    """
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
+    file = logging.FileHandler(Path(output_dir) / name, delay=True, encoding="utf-8")
+    file.setLevel(logging.DEBUG if rank == 0 else logging.WARNING)
+    file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s"))
+    logger = logging.getLogger("fastreid")
+    for handler in logger.handlers[:]:
+        if isinstance(handler, _EarlyRecords):
+            logger.removeHandler(handler)
+            for record in handler.records:
+                if record.levelno >= file.level:
+                    file.handle(record)
+    logger.addHandler(file)
 
 
 @cache

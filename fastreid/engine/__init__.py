@@ -1,0 +1,22 @@
+"""Training: launching, the loop with its hooks, and the trainer that a configuration describes."""
+
+from fastreid.engine.defaults import default_argument_parser, default_setup, open_output_dir, setup_config
+from fastreid.engine.launch import WorkerError, launch
+from fastreid.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
+from fastreid.engine.trained_model import check_views, load_trained_model
+from fastreid.engine.trainer import DefaultTrainer
+
+__all__ = [
+    "DefaultTrainer",
+    "HookBase",
+    "SimpleTrainer",
+    "TrainerBase",
+    "WorkerError",
+    "check_views",
+    "default_argument_parser",
+    "default_setup",
+    "launch",
+    "load_trained_model",
+    "open_output_dir",
+    "setup_config",
+]

@@ -1,0 +1,142 @@
+"""What every training program starts with: arguments, configuration, logging, seeds, output folder."""
+
+import argparse
+import logging
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from fastreid.config import CfgNode, check_config, get_cfg
+from fastreid.utils import comm
+from fastreid.utils.cli import CommandLineParser
+from fastreid.utils.env import code_version, resolve_device, seed_all_rng
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import atomic_write
+from fastreid.utils.logger import open_log_file, setup_logger
+
+logger = logging.getLogger(__name__)
+
+# A fresh run moves what an earlier one left under these names out of its way.
+RUN_FILES = ("last_checkpoint", "model_*.pth", "metrics.json", "evaluations.json", "events.out.tfevents.*")
+
+
+def default_argument_parser() -> CommandLineParser:
+    """Arguments of the training program. Parse with `parse_intermixed_args`: options may stand anywhere.
+
+    Its complaints are a `UserError`.
+    """
+    parser = CommandLineParser(
+        description="Train or evaluate a model as a config file says.",
+        epilog="Several machines: the same command on each, with --num-machines, --machine-rank and"
+        " --dist-url; torchrun works too.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="YAML file, e.g. configs/v2/base_stage1.yml"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, metavar="N", help="processes on this machine (default 1)"
+    )
+    parser.add_argument(
+        "--num-machines", type=int, default=1, metavar="N", help="machines of the run (default 1)"
+    )
+    parser.add_argument(
+        "--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0"
+    )
+    parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of errors in the input")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
+    return parser
+
+
+def world_size_of(args: argparse.Namespace) -> int:
+    """Processes of the run that these arguments, or torchrun, start."""
+    return int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
+
+
+def setup_config(args: argparse.Namespace) -> CfgNode:
+    """The frozen and checked configuration: defaults, then the file, then the pairs of the command line.
+
+    Raises:
+        UserError: for an unknown key or a value that is not allowed.
+    """
+    cfg = get_cfg()
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    check_config(cfg, world_size_of(args), training=not args.eval_only)
+    _check_output_dir(cfg.OUTPUT_DIR)
+    cfg.freeze()
+    return cfg
+
+
+def default_setup(cfg: CfgNode) -> None:
+    """Set up logging to the console, seeds, cuDNN and the device of this process. Writes no file.
+
+    Weights are initialised from MODEL.SEED on every rank alike; the training steps draw from it by rank.
+    """
+    rank = comm.get_rank()
+    setup_logger(rank=rank)
+    device = resolve_device(cfg.MODEL.DEVICE)
+    seed_all_rng(cfg.MODEL.SEED)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
+    name = (
+        f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})"
+        if device.type == "cuda"
+        else "CPU"
+    )
+    logger.info(
+        "fastreid %s, Python %s, torch %s, %s, %d process(es)",
+        code_version(),
+        platform.python_version(),
+        torch.__version__,
+        name,
+        comm.get_world_size(),
+    )
+    logger.debug("Configuration:\n%s", cfg.dump())
+
+
+def open_output_dir(cfg: CfgNode, write_config: bool = True) -> None:
+    """Make OUTPUT_DIR, open its log file and write config.yaml. Call it once the input has proved good.
+
+    Raises:
+        UserError: if the folder cannot be written.
+    """
+    try:
+        open_log_file(cfg.OUTPUT_DIR, comm.get_rank())
+        if write_config and comm.is_main_process():
+            with atomic_write(Path(cfg.OUTPUT_DIR) / "config.yaml", "w") as file:
+                file.write(cfg.dump())
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {error.strerror}") from error
+
+
+def set_earlier_run_aside(output_dir: str) -> None:
+    """Move checkpoints and metrics of an earlier run in `output_dir` to its subfolder ``earlier.N``."""
+    folder = Path(output_dir)
+    files = [path for pattern in RUN_FILES for path in folder.glob(pattern)]
+    if not files:
+        return
+    number = 1
+    while (target := folder / f"earlier.{number}").exists():
+        number += 1
+    target.mkdir()
+    for path in files:
+        os.replace(path, target / path.name)
+    logger.warning("OUTPUT_DIR held an earlier run (--resume would go on with it): moved to %s", target)
+
+
+def _check_output_dir(output_dir: str) -> None:
+    if not output_dir:
+        raise UserError("OUTPUT_DIR is empty; name the folder for logs and checkpoints")
+    path = Path(output_dir).absolute()
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not existing.is_dir():
+        raise UserError(f"OUTPUT_DIR {output_dir!r}: {existing} is a file, not a folder; choose another")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"OUTPUT_DIR {output_dir!r}: no permission to write in {existing}; choose another")

@@ -1,0 +1,21 @@
+"""What happens around training steps, one small file a subject."""
+
+from fastreid.engine.hooks.checkpointing import PeriodicCheckpointer
+from fastreid.engine.hooks.evaluation import EvalHook
+from fastreid.engine.hooks.freezing import LayerFreeze
+from fastreid.engine.hooks.lr import LRScheduler
+from fastreid.engine.hooks.precise_bn import PreciseBN
+from fastreid.engine.hooks.signals import StopOnSignal
+from fastreid.engine.hooks.timing import IterationTimer
+from fastreid.engine.hooks.writing import PeriodicWriter
+
+__all__ = [
+    "EvalHook",
+    "IterationTimer",
+    "LRScheduler",
+    "LayerFreeze",
+    "PeriodicCheckpointer",
+    "PeriodicWriter",
+    "PreciseBN",
+    "StopOnSignal",
+]

@@ -1,0 +1,36 @@
+"""When checkpoints are written."""
+
+from fastreid.engine.train_loop import HookBase
+
+FINAL, LATEST, BEST = "model_final.pth", "model_latest.pth", "model_best.pth"
+
+
+class PeriodicCheckpointer(HookBase):
+    """Calls `trainer.save_checkpoint(name)`; registered before the evaluation, so that none can cost work.
+
+    - ``model_NNNN.pth`` after every `period` epochs (NNNN: epochs done), kept;
+    - ``model_final.pth`` after the last epoch;
+    - ``model_latest.pth``, overwritten each time: before an evaluation that falls on none of these
+      (`eval_period` epochs), and every `period_iters` iterations.
+
+    Args:
+        period, eval_period, period_iters: 0 = never.
+    """
+
+    def __init__(self, period: int, eval_period: int = 0, period_iters: int = 0) -> None:
+        self.period = period
+        self.eval_period = eval_period
+        self.period_iters = period_iters
+
+    def after_step(self) -> None:
+        if self.period_iters and self.trainer.iteration % self.period_iters == 0:
+            self.trainer.save_checkpoint(LATEST)
+
+    def after_epoch(self) -> None:
+        epoch = self.trainer.epoch
+        if epoch == self.trainer.max_epoch:
+            self.trainer.save_checkpoint(FINAL)
+        elif self.period and epoch % self.period == 0:
+            self.trainer.save_checkpoint(f"model_{epoch:04d}.pth")
+        elif self.eval_period and epoch % self.eval_period == 0:
+            self.trainer.save_checkpoint(LATEST)

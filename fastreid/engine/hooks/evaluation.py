@@ -1,0 +1,85 @@
+"""Evaluation during training."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastreid.engine.hooks.checkpointing import BEST
+from fastreid.engine.train_loop import HookBase
+from fastreid.utils import comm
+from fastreid.utils.env import preserved_rng_state
+from fastreid.utils.file_io import write_json
+
+logger = logging.getLogger(__name__)
+
+Results = dict[str, dict[str, float]]
+
+
+class EvalHook(HookBase):
+    """Evaluates every `period` epochs and after the last; keeps the best model as ``model_best.pth``.
+
+    The best is by the mean over the protocols of their `mean` (of Rank-1 and mAP). Every evaluation is
+    added to ``evaluations.json``: a resumed run knows from it what the best was, and makes up for an
+    evaluation that the interruption cut off.
+
+    Args:
+        evaluate: returns ``{protocol: {metric: percent}}``, the same on all ranks.
+        period: epochs; 0 = only after the last.
+        output_dir: of evaluations.json.
+    """
+
+    def __init__(self, evaluate: Callable[[], Results], period: int, output_dir: str) -> None:
+        self.evaluate = evaluate
+        self.period = period
+        self.path = Path(output_dir) / "evaluations.json"
+        self.history: list[dict[str, Any]] = []
+
+    def before_train(self) -> None:
+        trainer = self.trainer
+        if trainer.iteration == 0:
+            return
+        earlier = json.loads(self.path.read_text()) if self.path.exists() else []
+        self.history = [entry for entry in comm.broadcast_object(earlier) if entry["epoch"] <= trainer.epoch]
+        known = [entry["mean"] for entry in self.history]
+        if trainer.best_metric is not None:
+            known.append(trainer.best_metric)
+        trainer.best_metric = max(known, default=None)
+        cut_off = trainer.iteration == trainer.epoch * trainer.iters_per_epoch and self._is_due(trainer.epoch)
+        if cut_off and all(entry["epoch"] != trainer.epoch for entry in self.history):
+            logger.info("Making up for the evaluation of epoch %d", trainer.epoch)
+            self._evaluate()
+
+    def after_epoch(self) -> None:
+        if self._is_due(self.trainer.epoch):
+            self._evaluate()
+
+    def _is_due(self, epoch: int) -> bool:
+        return epoch == self.trainer.max_epoch or bool(epoch and self.period and epoch % self.period == 0)
+
+    def _evaluate(self) -> None:
+        trainer = self.trainer
+        with preserved_rng_state(), trainer.stopping_at_once():
+            results = trainer.last_results = self.evaluate()
+        trainer.model.train()
+        trainer.write_scalars(
+            {
+                f"{protocol}/{name}": value
+                for protocol, metrics in results.items()
+                for name, value in metrics.items()
+            }
+        )
+        mean = sum(metrics["mean"] for metrics in results.values()) / len(results)
+        is_best = trainer.best_metric is None or mean > trainer.best_metric
+        if is_best:
+            trainer.best_metric = mean
+            trainer.save_checkpoint(BEST, mark_last=False)
+        logger.info(
+            "Epoch %d: mean over protocols %.2f (best %.2f)", trainer.epoch, mean, trainer.best_metric
+        )
+        # After model_best.pth: an interruption between the two repeats the evaluation, and loses nothing.
+        entry = {"epoch": trainer.epoch, "iteration": trainer.iteration, "mean": mean, "results": results}
+        self.history.append(entry)
+        if comm.is_main_process():
+            write_json(self.path, self.history)

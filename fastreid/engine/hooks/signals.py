@@ -1,0 +1,72 @@
+"""Stopping cleanly on SIGINT (Ctrl-C) and SIGTERM."""
+
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+
+import torch
+
+from fastreid.engine.hooks.checkpointing import LATEST
+from fastreid.engine.train_loop import HookBase
+from fastreid.utils import comm
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopOnSignal(HookBase):
+    """On a signal, finishes the iteration, writes ``model_latest.pth`` and exits with 128 + its number.
+
+    With several ranks, one that is asked stops all after the same iteration. While an evaluation runs
+    (`trainer.may_stop_at_once`) nothing has to be saved and the process exits at once. A second signal
+    always ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._requested = 0
+        self._previous: dict[int, object] = {}
+
+    def before_train(self) -> None:
+        self._pid = os.getpid()
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+
+    def after_step(self) -> None:
+        number = self._agreed()
+        if number:
+            self.trainer.save_checkpoint(LATEST)
+            logger.warning(
+                "Stopped after iteration %d; the same command with --resume goes on", self.trainer.iteration
+            )
+            raise SystemExit(128 + number)
+
+    def after_train(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a loader's worker: Ctrl-C reaches it too, but the main process decides
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        if self._requested:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._requested = number
+        name = signal.Signals(number).name
+        if self.trainer.may_stop_at_once:
+            logger.warning("%s during an evaluation; the same command with --resume repeats it", name)
+            raise SystemExit(128 + number)
+        logger.warning("%s: saving after this iteration (once more: stop at once, without saving)", name)
+
+    def _agreed(self) -> int:
+        """The signal that any rank got, 0 for none; the same on all ranks."""
+        if comm.get_world_size() == 1:
+            return self._requested
+        requested = torch.tensor(self._requested, device=self.trainer.device)
+        torch.distributed.all_reduce(requested, op=torch.distributed.ReduceOp.MAX)
+        return int(requested)

@@ -1,0 +1,56 @@
+"""A trained model from its checkpoint, for evaluation and other uses."""
+
+from torch import nn
+
+from fastreid.config import CfgNode
+from fastreid.data import ReIDDataset
+from fastreid.modeling import build_model
+from fastreid.utils.checkpoint import check_stage, load_checkpoint, load_model_weights
+from fastreid.utils.errors import UserError
+
+
+def load_trained_model(cfg: CfgNode) -> nn.Module:
+    """The model of `cfg` in eval mode with the weights of MODEL.WEIGHTS.
+
+    It needs neither training data nor pretrained files. The number of identities is the checkpoint's; a
+    classifier of another number is left out.
+
+    Raises:
+        UserError: if MODEL.WEIGHTS is empty, cannot be read, is of the other stage, or lacks what
+            evaluation needs (unless MODEL.ALLOW_PARTIAL_WEIGHTS).
+    """
+    weights = cfg.MODEL.WEIGHTS
+    if not weights:
+        raise UserError(
+            "MODEL.WEIGHTS is empty: name the checkpoint to evaluate, such as OUTPUT_DIR's model_best.pth"
+        )
+    checkpoint = load_checkpoint(weights)
+    cfg = with_num_classes(cfg, checkpoint["meta"].get("num_classes", 1))
+    model = build_model(cfg)
+    check_stage(checkpoint["meta"], model, "eval", weights)
+    load_model_weights(model, checkpoint["model"], "eval", cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, weights)
+    return model.eval()
+
+
+def with_num_classes(cfg: CfgNode, num_classes: int) -> CfgNode:
+    """A frozen copy of `cfg` whose MODEL.HEADS.NUM_CLASSES, when 0, is `num_classes`."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or num_classes
+    cfg.freeze()
+    return cfg
+
+
+def check_views(cfg: CfgNode, datasets: list[ReIDDataset]) -> None:
+    """Check MODEL.SDMODEL.VIEW_NUM against the views of the test protocols.
+
+    Raises:
+        UserError: naming the first protocol that has another number of views.
+    """
+    for dataset in datasets:
+        views = len(dataset.view_names)
+        if views != cfg.MODEL.SDMODEL.VIEW_NUM:
+            raise UserError(
+                f"MODEL.SDMODEL.VIEW_NUM is {cfg.MODEL.SDMODEL.VIEW_NUM}, but {dataset.name} (DATASETS.TESTS)"
+                f" has {views} views ({', '.join(dataset.view_names)}): set it to {views}"
+            )

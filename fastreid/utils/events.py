@@ -1,0 +1,198 @@
+"""Scalars of a training run: :func:`put_scalar` records them, writers show and store them."""
+
+import datetime
+import json
+import logging
+import resource
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fastreid.utils.file_io import atomic_write
+from fastreid.utils.logger import warn_once
+
+logger = logging.getLogger(__name__)
+
+_active: list["EventStorage"] = []
+
+
+def put_scalar(name: str, value: float | torch.Tensor) -> None:
+    """Record `value` under `name` for the current iteration of the running training loop.
+
+    A 0-dim tensor stays where it is until a writer needs the number, so recording never waits for
+    the GPU. Outside a training loop nothing happens.
+    """
+    if _active:
+        _active[-1].put_scalar(name, value)
+
+
+class EventStorage:
+    """The recent history of every scalar. As a context manager it receives what `put_scalar` records.
+
+    Args:
+        window: how many values a smoothed value is the mean of.
+    """
+
+    def __init__(self, window: int = 20) -> None:
+        self.window = window
+        self.iteration = 0
+        self._history: dict[str, deque[float | torch.Tensor]] = {}
+        self._updated: set[str] = set()
+
+    def __enter__(self) -> "EventStorage":
+        _active.append(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _active.remove(self)
+
+    def put_scalar(self, name: str, value: float | torch.Tensor) -> None:
+        if isinstance(value, torch.Tensor):
+            if value.numel() != 1:
+                raise ValueError(f"scalar {name!r}: expected one number, got shape {tuple(value.shape)}")
+            value = value.detach().clone()
+        self._history.setdefault(name, deque(maxlen=self.window)).append(value)
+        self._updated.add(name)
+
+    def latest(self, name: str) -> float:
+        """The last value. KeyError for a name that was never recorded."""
+        return float(self._history[name][-1])
+
+    def smoothed(self, name: str) -> float:
+        """The mean of the last `window` values. KeyError for a name that was never recorded."""
+        return sum(self._numbers(name)) / len(self._history[name])
+
+    def names(self) -> list[str]:
+        return list(self._history)
+
+    def take_updates(self) -> dict[str, float]:
+        """The latest value of each scalar that was recorded since the last call."""
+        updates = {name: self.latest(name) for name in self._history if name in self._updated}
+        self._updated.clear()
+        return updates
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, so that a resumed run logs what the uninterrupted one would have."""
+        history = {name: self._numbers(name) for name in self._history}
+        return {"history": history, "updated": sorted(self._updated)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._history = {name: deque(values, self.window) for name, values in state["history"].items()}
+        self._updated = set(state["updated"])
+
+    def _numbers(self, name: str) -> list[float]:
+        return [float(value) for value in self._history[name]]
+
+
+class Writer(Protocol):
+    """What :class:`fastreid.engine.hooks.PeriodicWriter` calls on the main process."""
+
+    def write(self, storage: EventStorage, updates: dict[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ConsoleWriter:
+    """One line a call: progress, time left, losses, learning rate, timings, memory.
+
+    Args:
+        max_iteration: iterations of the whole run.
+        iters_per_epoch: to show the epoch.
+    """
+
+    def __init__(self, max_iteration: int, iters_per_epoch: int) -> None:
+        self.max_iteration = max_iteration
+        self.iters_per_epoch = iters_per_epoch
+
+    def write(self, storage: EventStorage, updates: dict[str, float]) -> None:
+        if "total_loss" not in updates:
+            return
+        iteration = storage.iteration
+        epoch = (iteration - 1) // self.iters_per_epoch + 1
+        epochs = self.max_iteration // self.iters_per_epoch
+        parts = [f"epoch {epoch}/{epochs}  iter {iteration}/{self.max_iteration}"]
+        if "time" in updates:
+            seconds = storage.smoothed("time") * (self.max_iteration - iteration)
+            parts.append(f"eta {datetime.timedelta(seconds=int(seconds))}")
+        shown = [name for name in updates if name not in ("time", "data_time", "lr")]
+        shown.sort(key=lambda name: (name != "total_loss", not name.startswith("loss")))
+        parts += [f"{name} {storage.smoothed(name):.4g}" for name in shown]
+        if "lr" in updates:
+            parts.append(f"lr {updates['lr']:.4g}")
+        parts += [
+            f"{name} {storage.smoothed(name):.3f} s" for name in ("time", "data_time") if name in updates
+        ]
+        parts.append(f"memory {_peak_memory_mb():.0f} MB")
+        logger.info("  ".join(parts))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class JSONWriter:
+    """One JSON object a line: ``{"iteration": …, name: latest value, …}``.
+
+    A resumed run (`start_iteration` > 0) drops the lines of iterations that it will repeat, and a line
+    that an interruption left half written.
+    """
+
+    def __init__(self, path: str | Path, start_iteration: int = 0) -> None:
+        path = Path(path)
+        if path.exists():
+            _keep_lines_until(path, start_iteration)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (open for the whole run)
+
+    def write(self, storage: EventStorage, updates: dict[str, float]) -> None:
+        self._file.write(json.dumps({"iteration": storage.iteration, **updates}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardWriter:
+    """Event files for TensorBoard in `folder`. Without the tensorboard package: one warning, no files."""
+
+    def __init__(self, folder: str | Path, start_iteration: int = 0) -> None:
+        self._writer = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            warn_once(
+                __name__, "tensorboard is not installed: no TensorBoard files (metrics.json has the numbers)"
+            )
+            return
+        self._writer = SummaryWriter(str(folder), purge_step=start_iteration + 1 if start_iteration else None)
+
+    def write(self, storage: EventStorage, updates: dict[str, float]) -> None:
+        if self._writer is not None:
+            for name, value in updates.items():
+                self._writer.add_scalar(name, value, storage.iteration, walltime=time.time())
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _peak_memory_mb() -> float:
+    """Peak memory in MB: of the GPU's tensors with CUDA, else of the process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _keep_lines_until(path: Path, iteration: int) -> None:
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["iteration"] <= iteration:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            logger.info("%s: dropped a line that was not completely written", path)
+    with atomic_write(path, "w") as file:
+        file.writelines(kept)

@@ -1,0 +1,62 @@
+"""Train a model, or evaluate one, as a config file says.
+
+python tools/train_net.py --config-file configs/v2/base_stage1.yml --num-gpus 1
+python tools/train_net.py --config-file configs/v2/base_stage1.yml --eval-only MODEL.WEIGHTS model_best.pth
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("fastreid") is None:  # not installed: run from the checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fastreid.data import build_test_datasets
+from fastreid.engine import (
+    DefaultTrainer,
+    check_views,
+    default_argument_parser,
+    default_setup,
+    launch,
+    load_trained_model,
+    open_output_dir,
+    setup_config,
+)
+from fastreid.evaluation import evaluate_protocols
+from fastreid.utils.cli import exit_on_user_error
+
+
+def main(args: argparse.Namespace) -> None:
+    """What every process of the run does."""
+    cfg = setup_config(args)
+    default_setup(cfg)
+    if args.eval_only:
+        datasets = build_test_datasets(cfg)
+        check_views(cfg, datasets)
+        model = load_trained_model(cfg)
+        open_output_dir(cfg, write_config=False)
+        evaluate_protocols(cfg, model, datasets)
+        return
+    trainer = DefaultTrainer(cfg)
+    trainer.resume_or_load(args.resume)
+    trainer.train()
+
+
+def run() -> None:
+    with exit_on_user_error("--debug" in sys.argv):
+        args = default_argument_parser().parse_intermixed_args()
+        cfg = setup_config(args)  # once here, so that a mistake is found before processes are started
+        launch(
+            main,
+            args.num_gpus,
+            args.num_machines,
+            args.machine_rank,
+            args.dist_url,
+            args=(args,),
+            device=cfg.MODEL.DEVICE,
+        )
+
+
+if __name__ == "__main__":
+    run()
