@@ -50,13 +50,7 @@ def load_pretrained_vit(backbone: VisionTransformer, path: str | Path) -> Pretra
         UserError: for a missing or unreadable file, or one whose width, depth or stem is another. The
             encoder is then unchanged.
     """
-    path = Path(path)
-    if not path.is_file():
-        wanted = DOWNLOADS.get(backbone.feat_dim, f"a timm-format ViT of width {backbone.feat_dim}")
-        raise UserError(
-            f"ViT weights not found: {path}. Download {wanted} and put it there, or name its place with"
-            " MODEL.BACKBONE.PRETRAIN_PATH (MODEL.BACKBONE.PRETRAIN False starts from random weights)"
-        )
+    path = require_vit_weights(path, backbone.feat_dim)
     state = _read_tensors(path)
     own = backbone.state_dict()
     left_out = sorted(state.keys() - own.keys())
@@ -68,6 +62,22 @@ def load_pretrained_vit(backbone: VisionTransformer, path: str | Path) -> Pretra
     report = PretrainedReport(sorted(state), resampled, sorted(own.keys() - state.keys()), left_out)
     logger.info("ViT weights from %s: %s", path, _summary(report))
     return report
+
+
+def require_vit_weights(path: str | Path, width: int) -> Path:
+    """`path`, if there is a file.
+
+    Raises:
+        UserError: if there is none; it says which file to download for an encoder of that width.
+    """
+    path = Path(path)
+    if not path.is_file():
+        wanted = DOWNLOADS.get(width, f"a timm-format ViT of width {width}")
+        raise UserError(
+            f"ViT weights not found: {path}. Download {wanted} and put it there, or name its place with"
+            " MODEL.BACKBONE.PRETRAIN_PATH (MODEL.BACKBONE.PRETRAIN False starts from random weights)"
+        )
+    return path
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

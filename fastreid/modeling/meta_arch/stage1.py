@@ -10,7 +10,7 @@ from fastreid.config import CfgNode
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, EncoderOutput, load_pretrained_vit
 from fastreid.modeling.diffusion import MemoryBank
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
-from fastreid.modeling.losses import classification_loss, feature_spread, metric_losses
+from fastreid.modeling.losses import check_loss_names, classification_loss, feature_spread, metric_losses
 from fastreid.utils.events import put_scalar
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class SDReIDStage1(nn.Module):
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         self.cfg = cfg
+        check_loss_names(cfg)
         build_head = REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME)
         self.backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)(cfg)
         dim, views = cfg.MODEL.BACKBONE.FEAT_DIM, cfg.MODEL.SDMODEL.VIEW_NUM

@@ -30,7 +30,7 @@ class SDReIDStage2(SDReIDStage1):
         super().__init__(cfg)
         self.requires_grad_(False)
         self.generator = FeatureGenerator(
-            cfg, cfg.MODEL.BACKBONE.FEAT_DIM, num_id_tokens=len(self.backbone.blocks) - 1
+            cfg, cfg.MODEL.BACKBONE.FEAT_DIM, num_id_tokens=self.backbone.num_id_tokens
         )
         self.cross_view = cfg.MODEL.SDMODEL.TARGET == "cross_view"
         self.train(self.training)
