@@ -1,0 +1,29 @@
+"""Speed measurements: ``python tools/benchmark.py NAME``; each NAME is a file in tools/benchmarks/."""
+
+import importlib
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from fastreid.utils.cli import CommandLineParser, exit_on_user_error  # noqa: E402
+
+
+def main() -> None:
+    parser = CommandLineParser(description=__doc__)
+    commands = parser.add_subparsers(metavar="NAME", required=True)
+    for path in sorted(Path(__file__).with_name("benchmarks").glob("*.py")):
+        module = importlib.import_module(f"tools.benchmarks.{path.stem}")
+        command = commands.add_parser(
+            path.stem, help=module.__doc__.splitlines()[0], description=module.__doc__
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.main)
+    with exit_on_user_error():
+        args = parser.parse_args()
+        args.run(args)
+
+
+if __name__ == "__main__":
+    main()
