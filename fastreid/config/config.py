@@ -40,7 +40,9 @@ class CfgNode(YacsNode):
             self.merge_values(nested, source="command line")
 
     def merge_values(self, values: dict, source: str) -> None:
-        """Merge a nested dict; `source` names its origin in errors."""
+        """Merge a nested dict; `source` names its origin in errors. ValueError if the config is frozen."""
+        if self.is_frozen():
+            raise ValueError("the configuration is frozen: clone and defrost it to change values")
         _merge(values, self, [], source, known=sorted(flat_keys(self)))
 
 
@@ -71,7 +73,9 @@ def _load_with_bases(path: Path, including: tuple[Path, ...]) -> dict:
         hint = f" (named by {BASE_KEY} of {including[-1]})" if including else ""
         raise UserError(f"config file not found: {path}{hint}; the shipped ones are in configs/")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
     values = {} if values is None else values
@@ -80,7 +84,10 @@ def _load_with_bases(path: Path, including: tuple[Path, ...]) -> dict:
 
     merged: dict = {}
     bases = values.pop(BASE_KEY, [])
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(f"config {path}: {BASE_KEY} is {bases!r}; expected a config's path or a list of them")
+    for base in bases:
         _update_nested(merged, _load_with_bases(path.parent / base, (*including, path)))
     _update_nested(merged, values)
     return merged
@@ -109,16 +116,21 @@ def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: li
 
 
 def _coerce(value: Any, old: Any, name: str, source: str) -> Any:
-    """`value` in the type of `old`: text is read as a Python literal, int widens to float, list <-> tuple."""
+    """`value` in the type of `old`: text is read as a Python literal, int widens to float, list <-> tuple.
+
+    Lists are converted element by element, each to the type of the first default.
+    """
     if isinstance(value, str) and not isinstance(old, str):
         with suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
+    if isinstance(old, list | tuple) and isinstance(value, list | tuple):
+        if old:  # the defaults show the type of the elements
+            value = [_coerce(item, old[0], f"{name}[{i}]", source) for i, item in enumerate(value)]
+        return type(old)(value)
     if type(value) is type(old):
         return value
     if isinstance(old, float) and type(value) is int:
         return float(value)
-    if isinstance(old, list | tuple) and isinstance(value, list | tuple):
-        return type(old)(value)
     raise UserError(
         f"config key {name!r} ({source}): expected {type(old).__name__} such as {old!r},"
         f" got {type(value).__name__} {value!r}"

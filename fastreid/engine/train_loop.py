@@ -1,5 +1,6 @@
 """The training loop: hooks around epochs and steps, and the step itself."""
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -194,9 +195,10 @@ class SimpleTrainer(TrainerBase):
         """Set up the averaging of gradients over the ranks; again after `requires_grad` has changed."""
         if comm.get_world_size() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
-            self.parallel_model = DistributedDataParallel(
-                self.model, device_ids=devices, broadcast_buffers=False
-            )
+            # Buffers are equal on all ranks already; the option's name depends on torch's version.
+            known = inspect.signature(DistributedDataParallel).parameters
+            option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            self.parallel_model = DistributedDataParallel(self.model, device_ids=devices, **{option: False})
 
     def train(self) -> None:
         self.model.train()
