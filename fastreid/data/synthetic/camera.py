@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 ELEVATION = {"ground": (0.0, 15.0), "aerial": (45.0, 80.0)}  # degrees above the horizontal
+WANDER = {"ground": 2.0, "aerial": 7.0}  # degrees, standard deviation of one camera's elevation
 DISTANCE = {"ground": (5.0, 13.0), "wearable": (2.2, 5.0), "aerial": (8.0, 30.0)}  # metres
 EYE_HEIGHT = (1.5, 1.75)  # metres, of a wearable camera
 GROUND_STYLES = ("asphalt", "slabs", "grass", "bricks", "crossing")
@@ -51,7 +52,7 @@ def sample_camera(rng: np.random.Generator, view: str) -> Camera:
     """Draw a camera of a view; aerial ones resolve less and look through haze."""
     warm = rng.uniform(-1, 1)
     cast = np.array([1 + 0.07 * warm, 1 + rng.uniform(-0.03, 0.03), 1 - 0.07 * warm])
-    sunny = rng.uniform(0.15, 0.7)
+    sunny = rng.uniform(0.15, 0.6)
     return Camera(
         view=view,
         elevation=float(rng.uniform(*ELEVATION.get(view, (0.0, 0.0)))),
@@ -60,7 +61,7 @@ def sample_camera(rng: np.random.Generator, view: str) -> Camera:
         noise=float(rng.uniform(0.008, 0.03)),
         tint=tuple(float(v) for v in cast * rng.uniform(0.88, 1.1)),
         sun=tuple(float(v) for v in np.array([1.0, 0.95, 0.85]) * sunny),
-        sky=tuple(float(v) for v in np.array([0.95, 0.98, 1.05]) * (0.86 - 0.55 * sunny)),
+        sky=tuple(float(v) for v in np.array([0.95, 0.98, 1.05]) * (1.12 - 0.6 * sunny)),
         sun_azimuth=float(rng.uniform(0, 2 * np.pi)),
         sun_elevation=float(np.radians(rng.uniform(30, 70))),
         ground=str(rng.choice(GROUND_STYLES)),
@@ -91,7 +92,7 @@ def elevation_of(camera: Camera, distance: float, height: float, rng: np.random.
     if camera.view == "wearable":
         return float(np.arcsin((rng.uniform(*EYE_HEIGHT) - height / 2) / distance))
     low, high = ELEVATION[camera.view]
-    return float(np.radians(np.clip(camera.elevation + rng.normal(0, 4), low, high)))
+    return float(np.radians(np.clip(camera.elevation + rng.normal(0, WANDER[camera.view]), low, high)))
 
 
 def sample_shot(rng: np.random.Generator, camera: Camera, height: float) -> Shot:
@@ -118,7 +119,7 @@ def at_night(camera: Camera) -> Camera:
     """The same camera under street lamps: darker, bluish, and noisier."""
     return replace(
         camera,
-        sun=tuple(0.45 * v for v in camera.sun),
-        sky=tuple(0.62 * v * cast for v, cast in zip(camera.sky, (0.92, 0.97, 1.12), strict=True)),
+        sun=tuple(0.5 * v for v in camera.sun),
+        sky=tuple(0.68 * v * cast for v, cast in zip(camera.sky, (0.92, 0.97, 1.12), strict=True)),
         noise=1.6 * camera.noise,
     )

@@ -32,7 +32,7 @@ def choose_images(
 
 
 def write_contact_sheet(
-    plan: Plan, folder: Path, people: int = 8, samples: int = 4, cell_height: int = 128
+    plan: Plan, folder: Path, people: int = 6, samples: int = 4, cell_height: int = 112
 ) -> Path:
     """Paste written images of `plan` into ``folder/contact_sheet.png``, in 256 colours to keep it small."""
     views, rows = choose_images(plan, people, samples)
@@ -53,5 +53,12 @@ def write_contact_sheet(
                 label = plan.layout.cameras[image.sighting.camera][0]
                 draw.text((left + 2, top + 1), label, "white", font, stroke_width=1, stroke_fill="black")
     with atomic_write(folder / CONTACT_SHEET) as file:
-        sheet.quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+        _with_palette(sheet).save(file, "PNG", optimize=True)
     return folder / CONTACT_SHEET
+
+
+def _with_palette(sheet: Image.Image) -> Image.Image:
+    """`sheet` in its 256 best colours, found on a sixteenth of the pixels: all of them take seconds."""
+    sample = sheet.resize((sheet.width // 4, sheet.height // 4), Image.Resampling.NEAREST)
+    palette = sample.quantize(256, kmeans=1)
+    return sheet.quantize(palette=palette, dither=Image.Dither.NONE)

@@ -81,6 +81,7 @@ class Layout:
     label: Callable[[int, np.random.Generator], str]
     path: Callable[[Sighting, str], str]
     protocols: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]  # file -> views of queries, of gallery
+    night: bool = False  # whether some cameras see an identity at night
     junk: bool = False  # whether the training folder holds images of pid -1
     attribute_file: str | None = None
 
@@ -143,7 +144,8 @@ def _sightings(
     for view, count in layout.seen_by.items():
         cameras = [camera for camera in layout.cameras if layout.view_of(camera) == view]
         for camera in sorted(rng.choice(cameras, count, replace=False)):
-            night, stamp = bool(rng.random() < 0.25), int(rng.integers(1000))
+            night = layout.night and bool(rng.random() < 0.25)
+            stamp = int(rng.integers(1000))
             for index in range(spec.images_per_camera):
                 split = "query" if index < queries else "gallery"
                 split = "train" if identity <= spec.train_ids else split
@@ -223,6 +225,7 @@ _LAYOUT_LIST = (
         label=_plain_label,
         path=_cargo_path,
         protocols={},
+        night=True,
     ),
     Layout(
         name="AG_ReID_v1",

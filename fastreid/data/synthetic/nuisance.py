@@ -10,10 +10,11 @@ from fastreid.data.synthetic.camera import Camera
 from fastreid.data.synthetic.surroundings import TILE, tile
 
 OCCLUDED = 0.14  # share of the pictures with something in front of the person
+OCCLUDER_TEXTURE = 1  # seed of the textures of what stands in front
 JPEG_QUALITY = (62, 95)
 
 
-def occlude(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+def occlude(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Cover part of `image` (H, W, 3) now and then: a wall or car from below, a pole, or a tree's crown."""
     if rng.random() >= OCCLUDED:
         return image
@@ -29,8 +30,8 @@ def occlude(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.n
         cy, cx = rng.uniform(0, 1), rng.choice([-0.05, 1.05])
         reach = rng.uniform(0.2, 0.42) + 0.12 * np.sin(9 * x + 14 * y + rng.uniform(0, 6))
         mask = ((y - cy) * 1.4) ** 2 + (x - cx) ** 2 < reach**2
-    style = "hedge" if kind == 2 else str(rng.choice(["masonry", "asphalt", "hedge", "bricks"]))
-    texture = tile(style, camera.texture_seed + 2)
+    style = "hedge" if kind == 2 else str(rng.choice(["masonry", "asphalt", "bricks"]))
+    texture = tile(style, OCCLUDER_TEXTURE)
     top, left = rng.integers(TILE, size=2)
     rows, columns = (np.arange(height) * 2 + top) % TILE, (np.arange(width) * 2 + left) % TILE
     image[mask] = texture[np.ix_(rows, columns)][mask] * np.float32(rng.uniform(0.4, 1.1))

@@ -13,6 +13,11 @@ import numpy as np
 EPSILON = np.float32(1e-9)
 
 
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Inner product over a last axis of length 3, several times faster than `np.sum` of the product."""
+    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
+
+
 class Parts(NamedTuple):
     """P parts. All arrays float32, lengths in metres."""
 
@@ -42,13 +47,13 @@ def perspective_boxes(parts: Parts, eye: np.ndarray, basis: np.ndarray) -> np.nd
     *Multiple View Geometry*, 8.3). Every part must lie in front of the camera.
     """
     centres, semi = _end_ellipsoids(parts)
-    c = np.sum((centres - eye)[..., None, :] * basis, axis=-1)
+    c = dot((centres - eye)[..., None, :], basis)
     e = np.sum(basis[:, :, None] * semi[:, :, None], axis=-2)  # rows: right, up, forward
-    norm_zz = np.sum(e[..., 2, :] ** 2, axis=-1) - c[..., 2] ** 2
+    norm_zz = dot(e[..., 2, :], e[..., 2, :]) - c[..., 2] ** 2
     low, high = [], []
     for axis in (0, 1):
-        cross = np.sum(e[..., axis, :] * e[..., 2, :], axis=-1) - c[..., axis] * c[..., 2]
-        own = np.sum(e[..., axis, :] ** 2, axis=-1) - c[..., axis] ** 2
+        cross = dot(e[..., axis, :], e[..., 2, :]) - c[..., axis] * c[..., 2]
+        own = dot(e[..., axis, :], e[..., axis, :]) - c[..., axis] ** 2
         root = np.sqrt(np.maximum(cross**2 - own * norm_zz, 0))
         low.append(((cross + root) / norm_zz).min(axis=0))
         high.append(((cross - root) / norm_zz).max(axis=0))
@@ -58,8 +63,9 @@ def perspective_boxes(parts: Parts, eye: np.ndarray, basis: np.ndarray) -> np.nd
 def parallel_boxes(parts: Parts, basis: np.ndarray) -> np.ndarray:
     """(P, 4) exact boxes x0, y0, x1, y1 of the parts' parallel projection on the rows 0 and 1 of `basis`."""
     centres, semi = _end_ellipsoids(parts)
-    middle = np.sum(centres[..., None, :] * basis[:2], axis=-1)
-    reach = np.sqrt(np.sum(np.sum(basis[:2, :, None] * semi[:, :, None], axis=-2) ** 2, axis=-1))
+    middle = dot(centres[..., None, :], basis[:2])
+    across = np.sum(basis[:2, :, None] * semi[:, :, None], axis=-2)
+    reach = np.sqrt(dot(across, across))
     return np.concatenate([(middle - reach).min(axis=0), (middle + reach).max(axis=0)], axis=-1)
 
 
@@ -107,14 +113,16 @@ def first_hits(
     boxes = perspective_boxes(parts, eye, basis)
     columns = (xs >= boxes[:, 0:1]) & (xs <= boxes[:, 2:3])
     rows = (ys >= boxes[:, 1:2]) & (ys <= boxes[:, 3:4])
-    part, row, column = np.nonzero(rows[:, :, None] & columns[:, None, :])
+    pair = np.flatnonzero(rows[:, :, None] & columns[:, None, :])  # much faster than a 3-D nonzero
+    part, pixel = np.divmod(pair, len(ys) * len(xs))
+    row, column = np.divmod(pixel, len(xs))
     x, y = xs[column], ys[row]
-    start = np.sum(parts.inverse * (eye - parts.origin)[:, None, :], axis=-1)  # (P, 3)
-    steps = np.sum(parts.inverse[:, :, None, :] * basis, axis=-1)  # (P, part axis, right/up/forward)
+    start = dot(parts.inverse, (eye - parts.origin)[:, None, :])  # (P, 3)
+    steps = dot(parts.inverse[:, :, None, :], basis)  # (P, part axis, right/up/forward)
     direction = [steps[part, i, 2] + x * steps[part, i, 0] + y * steps[part, i, 1] for i in range(3)]
-    depth = np.full((len(parts.length), len(ys) * len(xs)), np.inf, np.float32)
+    depth = np.full((len(rows), len(ys) * len(xs)), np.inf, np.float32)
     origin = [start[part, i] for i in range(3)]
-    depth[part, row * len(xs) + column] = intersect(parts, part, origin, direction)
+    depth.flat[pair] = intersect(parts, part, origin, direction)
     nearest = depth.argmin(axis=0)
     return depth[nearest, np.arange(depth.shape[1])], nearest
 
@@ -125,13 +133,12 @@ def in_shadow(parts: Parts, points: np.ndarray, basis: np.ndarray) -> np.ndarray
     `basis` (3, 3) has two vectors across the light and the direction *to* the light as rows.
     """
     boxes = parallel_boxes(parts, basis)
-    u, v = (np.sum(points * axis, axis=-1) for axis in basis[:2])
+    u, v = dot(points, basis[0]), dot(points, basis[1])
     inside = (u > boxes[:, 0:1]) & (u < boxes[:, 2:3]) & (v > boxes[:, 1:2]) & (v < boxes[:, 3:4])
-    part, point = np.nonzero(inside)
-    to_light = np.sum(parts.inverse * basis[2], axis=-1)
-    offset = (points[point] - parts.origin[part]).T
-    inverse = parts.inverse[part]
-    origin = [sum(inverse[:, i, j] * offset[j] for j in range(3)) for i in range(3)]
+    part, point = np.divmod(np.flatnonzero(inside), len(points))
+    to_light = dot(parts.inverse, basis[2])
+    offset, inverse = points[point] - parts.origin[part], parts.inverse[part]
+    origin = [dot(inverse[:, i], offset) for i in range(3)]
     hit = intersect(parts, part, origin, [to_light[part, i] for i in range(3)])
     shadow = np.zeros(len(points), bool)
     shadow[point[np.isfinite(hit)]] = True
@@ -144,11 +151,11 @@ def surface(parts: Parts, index: np.ndarray, points: np.ndarray) -> tuple[np.nda
     The normal of a round cone points away from the centre, on its axis, of the sphere that touches there.
     """
     inverse = parts.inverse[index]
-    local = np.sum(inverse * (points - parts.origin[index])[:, None, :], axis=-1)
+    local = dot(inverse, (points - parts.origin[index])[:, None, :])
     s = parts.slope[index]
     rho = np.sqrt(local[:, 0] ** 2 + local[:, 1] ** 2)
     centre = np.clip(local[:, 2] - rho * s / np.sqrt(1 - s * s), 0, parts.length[index])
     normal = local.copy()
     normal[:, 2] -= centre
-    normal = np.sum(inverse * normal[:, :, None], axis=1)
-    return local, normal / np.sqrt(np.sum(normal * normal, axis=-1, keepdims=True))
+    normal = dot(np.swapaxes(inverse, 1, 2), normal[:, None, :])
+    return local, normal / np.sqrt(dot(normal, normal))[:, None]

@@ -18,7 +18,7 @@ from fastreid.data.synthetic.body import (
 from fastreid.data.synthetic.camera import Camera, Shot, sample_shot
 from fastreid.data.synthetic.nuisance import develop, encode_jpeg, occlude
 from fastreid.data.synthetic.person import Person, sample_person
-from fastreid.data.synthetic.raycast import Parts, first_hits, in_shadow, perspective_boxes, surface
+from fastreid.data.synthetic.raycast import Parts, dot, first_hits, in_shadow, perspective_boxes, surface
 from fastreid.data.synthetic.surroundings import surroundings
 
 PASSER_BY = 0.08  # share of the pictures with a second person in the background
@@ -83,8 +83,8 @@ def _join(bodies: list[tuple[Parts, Cloth]]) -> tuple[Parts, Cloth]:
 
 def light_scene(
     parts: Parts, cloth: Cloth, camera: Camera, shot: Shot, window: Window, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Radiance (h, w, 3) float32 of the scene through `window`, and the mask (h, w) of the bodies."""
+) -> np.ndarray:
+    """Radiance (h, w, 3) float32 of the scene through `window`; `size` = (h, w)."""
     height, width = size
     xs = np.linspace(window.left, window.right, 2 * width + 1, dtype=np.float32)[1::2]
     ys = np.linspace(window.top, window.bottom, 2 * height + 1, dtype=np.float32)[1::2]
@@ -98,17 +98,14 @@ def light_scene(
     local, normal[body] = surface(parts, part[body], points[body])
     colour[body] = cloth_colour(cloth, part[body], local)
 
-    facing = np.maximum(np.sum(normal * shot.sun[2], axis=-1), 0)
+    facing = np.maximum(dot(normal, shot.sun[2]), 0)
     facing[in_shadow(parts, points + np.float32(0.012) * normal, shot.sun)] = 0
-    open_sky = 0.72 + 0.28 * normal[:, 2]
-    near_feet = np.exp(-6 * np.sum(points[:, :2] ** 2, axis=-1) - 10 * np.abs(points[:, 2]))
+    open_sky = 0.8 + 0.2 * normal[:, 2]
+    near_feet = np.exp(-6 * (points[:, 0] ** 2 + points[:, 1] ** 2) - 10 * np.abs(points[:, 2]))
     open_sky *= 1 - 0.45 * near_feet
     light = facing[:, None] * np.float32(camera.sun) + open_sky[:, None] * np.float32(camera.sky)
-    shines = ~normal.any(axis=-1)
-    light[shines] = 1
-    mask = np.zeros(len(rays), bool)
-    mask[body] = True
-    return (colour * light).reshape(height, width, 3), mask.reshape(height, width)
+    light[~normal.any(axis=-1)] = 1  # the sky shines itself
+    return (colour * light).reshape(height, width, 3)
 
 
 def render(person: Person, camera: Camera, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -126,8 +123,8 @@ def render(person: Person, camera: Camera, size: tuple[int, int], rng: np.random
         bodies.append(build_body(sample_person(rng), sample_pose(rng), place))
     parts, cloth = _join(bodies)
     sensor = tuple(max(8, round(side * camera.detail)) for side in size)
-    image, _ = light_scene(parts, cloth, camera, shot, window, sensor)
-    return develop(occlude(image, camera, rng), camera, shot.exposure, size, rng)
+    image = light_scene(parts, cloth, camera, shot, window, sensor)
+    return develop(occlude(image, rng), camera, shot.exposure, size, rng)
 
 
 def render_jpeg(person: Person, camera: Camera, size: tuple[int, int], rng: np.random.Generator) -> bytes:

@@ -83,7 +83,7 @@ def surroundings(camera: Camera, shot: Shot, rays: np.ndarray) -> tuple[np.ndarr
     sky = ~np.isfinite(depth)
     depth[sky] = 1e4
     points = shot.eye + depth[:, None] * rays
-    cos, sin = np.cos(shot.turn), np.sin(shot.turn)
+    cos, sin = float(np.cos(shot.turn)), float(np.sin(shot.turn))  # NumPy scalars would widen to float64
     u = cos * points[:, 0] + sin * points[:, 1] + shot.offset[0]
     v = cos * points[:, 1] - sin * points[:, 0] + shot.offset[1]
     colour = look_up(tile(camera.ground, camera.texture_seed), u, v)
