@@ -91,7 +91,10 @@ class RandomErasing:
 
 def _overlap(length: int, shift: int) -> tuple[slice, slice]:
     """Where a line of `length` pixels lies after a shift, and which of its pixels are still in sight."""
-    return slice(max(shift, 0), length + min(shift, 0)), slice(max(-shift, 0), length - max(shift, 0))
+    return (
+        slice(max(shift, 0), max(length + min(shift, 0), 0)),
+        slice(max(-shift, 0), max(length - max(shift, 0), 0)),
+    )
 
 
 def _augmentations(cfg: CfgNode) -> list[Transform]:
