@@ -243,7 +243,7 @@ class SimpleTrainer(TrainerBase):
         self.skipped += 1
         if self.grad_scaler.is_enabled() and self.skipped < self.max_skipped:
             return
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
         after = f" after {self.skipped} skipped steps in a row" if self.grad_scaler.is_enabled() else ""
         raise UserError(
             f"training diverged at iteration {self.iteration + 1}{after}: {values}, gradient norm"

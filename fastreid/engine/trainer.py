@@ -67,7 +67,7 @@ class DefaultTrainer(SimpleTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:
-        """The hooks in their order: what changes the training state, then what saves it, then the evaluation."""
+        """The hooks in their order: what changes the training state, then what saves it, then the rest."""
         cfg, solver, period = self.cfg, self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD
         chosen: list[HookBase] = [hooks.IterationTimer()]
         if cfg.MODEL.FREEZE_LAYERS and solver.FREEZE_ITERS:

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +58,9 @@ def _read(path: Path) -> Any:
     with open(path, "rb") as file:
         magic = file.read(4)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd files, which are refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if magic == ZIP_MAGIC or magic[:1] == b"\x80":
             raise UserError(

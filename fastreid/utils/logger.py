@@ -56,7 +56,8 @@ def setup_logger(output_dir: str | None = None, rank: int = 0) -> logging.Logger
 def open_log_file(output_dir: str, rank: int = 0) -> None:
     """Log to ``log.txt`` in `output_dir` from now on, beginning with what was logged since `setup_logger`.
 
-    Ranks other than 0 log warnings only, to ``log.txt.rankN``, made when there is one.
+    Ranks other than 0 log warnings only, to ``log.txt.rankN``, made when there is one. A log file that
+    was open before is closed.
     """
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
@@ -65,7 +66,10 @@ def open_log_file(output_dir: str, rank: int = 0) -> None:
     file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s"))
     logger = logging.getLogger("fastreid")
     for handler in logger.handlers[:]:
-        if isinstance(handler, _EarlyRecords):
+        if isinstance(handler, logging.FileHandler):
+            logger.removeHandler(handler)
+            handler.close()
+        elif isinstance(handler, _EarlyRecords):
             logger.removeHandler(handler)
             for record in handler.records:
                 if record.levelno >= file.level:

@@ -1,0 +1,214 @@
+"""A training that was interrupted and resumed is, bit for bit, the one that was not."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from toy_training import ToyLoader, ToyModel
+
+from fastreid.engine import DefaultTrainer, HookBase
+from fastreid.engine import trainer as trainer_module
+from fastreid.utils.checkpoint import load_checkpoint
+from fastreid.utils.errors import UserError
+
+TIMES = ("time", "data_time")
+
+
+class Interrupted(Exception):
+    """Stands for a kill: nothing of the trainer survives it but the files."""
+
+
+class StopAt(HookBase):
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_step(self) -> None:
+        if self.trainer.iteration == self.iteration:
+            raise Interrupted
+
+
+class SignalAt(StopAt):
+    def __init__(self, iteration: int, number: signal.Signals) -> None:
+        super().__init__(iteration)
+        self.number = number
+
+    def before_step(self) -> None:
+        if self.trainer.iteration == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+def run(cfg, resume=False, *extra_hooks, **changes) -> DefaultTrainer:
+    cfg = cfg.clone()
+    cfg.merge_values(changes, source="test")
+    trainer = DefaultTrainer(cfg)
+    trainer.register_hooks(extra_hooks)
+    trainer.resume_or_load(resume)
+    trainer.train()
+    return trainer
+
+
+def logged(folder) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def same_state(first: dict, second: dict) -> bool:
+    """Equality of nested containers, tensors bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same_state(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same_state, first, second))
+    return first == second
+
+
+@pytest.fixture
+def uninterrupted(toy_cfg, toy_world, tmp_path):
+    """Final checkpoint and metrics of the run without interruption; the folder is then free again."""
+    trainer = run(toy_cfg)
+    folder = tmp_path / "run"
+    final = load_checkpoint(folder / "model_final.pth")
+    assert trainer.iteration == 12
+    metrics = logged(folder)
+    folder.rename(tmp_path / "uninterrupted")
+    return final, metrics
+
+
+def check_same(uninterrupted, folder) -> None:
+    final, metrics = uninterrupted
+    resumed = load_checkpoint(folder / "model_final.pth")
+    final["meta"].pop("config")
+    resumed["meta"].pop("config")
+    for state in (final, resumed):
+        for name in TIMES:
+            state["events"]["history"].pop(name)
+    assert same_state(resumed, final)
+    assert logged(folder) == metrics
+
+
+@pytest.mark.parametrize("killed_at", [4, 6, 11])
+def test_a_kill_costs_the_iterations_since_the_last_checkpoint_and_changes_nothing(
+    killed_at, uninterrupted, toy_cfg, tmp_path
+):
+    with pytest.raises(Interrupted):
+        run(toy_cfg, False, StopAt(killed_at))
+    trainer = run(toy_cfg, resume=True)
+    assert trainer.model.starts == 0
+    check_same(uninterrupted, tmp_path / "run")
+
+
+def test_checkpoints_in_the_middle_of_an_epoch(uninterrupted, toy_cfg, tmp_path):
+    solver = {"SOLVER": {"CHECKPOINT_ITERS": 3, "CHECKPOINT_PERIOD": 0}}
+    for killed_at in (4, 8, 10):
+        with pytest.raises(Interrupted):
+            run(toy_cfg, True, StopAt(killed_at), **solver)
+    run(toy_cfg, resume=True, **solver)
+    check_same(uninterrupted, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_stops_with_its_exit_code(number, code, uninterrupted, toy_cfg, tmp_path):
+    before = signal.getsignal(number)
+    for iteration in (1, 3, 6):  # 3: the last iteration of an epoch
+        with pytest.raises(SystemExit) as stopped:
+            run(toy_cfg, True, SignalAt(iteration, number))
+        assert stopped.value.code == code
+        assert load_checkpoint(tmp_path / "run/model_latest.pth")["iteration"] == iteration + 1
+    assert signal.getsignal(number) is before
+    run(toy_cfg, resume=True)
+    check_same(uninterrupted, tmp_path / "run")
+
+
+def test_a_signal_during_an_evaluation_stops_at_once_and_the_evaluation_is_made_up(
+    uninterrupted, toy_cfg, toy_world, tmp_path, monkeypatch
+):
+    def interrupted(cfg, model, datasets):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal did not stop the evaluation")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "evaluate_protocols", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            run(toy_cfg)
+    assert stopped.value.code == 143
+    assert not (tmp_path / "run/evaluations.json").exists()
+    run(toy_cfg, resume=True)
+    check_same(uninterrupted, tmp_path / "run")
+    assert [entry["epoch"] for entry in json.loads((tmp_path / "run/evaluations.json").read_text())] == [
+        1,
+        2,
+        3,
+    ]
+
+
+def test_a_crash_in_the_evaluation_costs_no_epoch(toy_cfg, toy_world, tmp_path):
+    toy_world.means = [-1]
+    with pytest.raises(AssertionError):
+        run(toy_cfg)
+    assert load_checkpoint(tmp_path / "run/model_0001.pth")["epoch"] == 1
+
+
+def test_the_best_model_survives_a_resume(toy_cfg, toy_world, tmp_path):
+    toy_world.means = [10.0, 30.0]
+    with pytest.raises(Interrupted):
+        run(toy_cfg, False, StopAt(8))
+    assert load_checkpoint(tmp_path / "run/model_best.pth")["epoch"] == 2
+    toy_world.means = [20.0]
+    trainer = run(toy_cfg, resume=True)
+    assert toy_world.evaluated == [10.0, 30.0, 20.0]
+    assert trainer.best_metric == 30.0
+    best = load_checkpoint(tmp_path / "run/model_best.pth")
+    assert (best["epoch"], best["best_metric"]) == (2, 30.0)
+
+
+def test_without_a_checkpoint_a_resume_starts_afresh_and_says_so(toy_cfg, toy_world, caplog_fastreid):
+    trainer = run(toy_cfg, resume=True)
+    assert trainer.model.starts == 1
+    assert "no checkpoint" in caplog_fastreid.text
+
+
+def test_a_finished_run_is_left_as_it_is(toy_cfg, toy_world, tmp_path):
+    run(toy_cfg)
+    before = (tmp_path / "run/model_final.pth").stat().st_mtime_ns
+    run(toy_cfg, resume=True)
+    assert len(toy_world.evaluated) == 3
+    assert (tmp_path / "run/model_final.pth").stat().st_mtime_ns == before
+
+
+def test_a_fresh_run_keeps_the_files_of_an_earlier_one(toy_cfg, toy_world, tmp_path):
+    run(toy_cfg)
+    earlier = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("model_*.pth")}
+    run(toy_cfg)
+    kept = {p.name: p.read_bytes() for p in (tmp_path / "run/earlier.1").glob("model_*.pth")}
+    assert kept == earlier
+    assert len(logged(tmp_path / "run")) == len(logged(tmp_path / "run/earlier.1"))
+
+
+def test_another_config_is_listed_and_refused_where_it_changes_the_run(toy_cfg, toy_world, caplog_fastreid):
+    with pytest.raises(Interrupted):
+        run(toy_cfg, False, StopAt(5))
+    with pytest.raises(UserError, match=r"SOLVER.BASE_LR 0.5, was 0.01") as error:
+        run(toy_cfg, True, SOLVER={"BASE_LR": 0.5, "LOG_PERIOD": 2})
+    assert "LOG_PERIOD" not in str(error.value)
+    assert "another SOLVER.LOG_PERIOD: 2, was 1" in caplog_fastreid.text
+    with pytest.raises(UserError, match="SOLVER.MAX_EPOCH"):  # the cosine would be another
+        run(toy_cfg, True, SOLVER={"MAX_EPOCH": 5})
+    run(toy_cfg, True, SOLVER={"LOG_PERIOD": 2})
+
+
+def test_other_data_is_refused(toy_cfg, toy_world, monkeypatch):
+    with pytest.raises(Interrupted):
+        run(toy_cfg, False, StopAt(5))
+    monkeypatch.setattr(ToyLoader, "__len__", lambda loader: 9)
+    with pytest.raises(UserError, match="4 iterations an epoch, now there are 9"):
+        run(toy_cfg, True)
+
+
+def test_weights_alone_cannot_be_resumed(toy_cfg, toy_world, tmp_path):
+    (tmp_path / "run").mkdir()
+    torch.save(ToyModel().state_dict(), tmp_path / "run/model_0001.pth")
+    with pytest.raises(UserError, match="name it in MODEL.WEIGHTS"):
+        run(toy_cfg, True)
