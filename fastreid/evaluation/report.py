@@ -1,6 +1,7 @@
 """What an evaluation leaves behind: a table in the log, ``results.json``, and files of ranks."""
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tabulate import tabulate
 from fastreid.config import CfgNode
 from fastreid.evaluation.rank import QueryScores
 from fastreid.utils.env import code_version
+from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, write_json
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,19 @@ def write_results(
         "config": yaml.safe_load(cfg.dump()),
     }
     write_json(Path(cfg.OUTPUT_DIR) / "results.json", content)
+
+
+def read_results(output_dir: str) -> dict[str, Any]:
+    """What :func:`write_results` wrote.
+
+    Raises:
+        UserError: if the folder has no readable ``results.json``.
+    """
+    path = Path(output_dir) / "results.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"no readable results in {path}: it should be an evaluation's OUTPUT_DIR") from error
 
 
 def describe_checkpoint(path: str | None) -> dict[str, str] | None:

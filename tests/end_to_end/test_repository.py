@@ -1,0 +1,87 @@
+"""What holds for the repository as a whole: scripts parse, layers keep their order, configs load."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+
+from fastreid.config import get_cfg
+
+SCRIPTS = sorted([*REPO.glob("*.sh"), *REPO.glob("go/*.sh"), REPO / ".ci" / "run"])
+CONFIGS = sorted((REPO / "configs").rglob("*.yml"))
+
+# Who may import whom: a package's own level and those on its left.
+LAYERS = [{"utils", "config"}, {"data", "modeling", "solver", "evaluation"}, {"engine"}]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_parse(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_every_file_compiles(tmp_path):
+    command = [sys.executable, "-m", "compileall", "-q", "-f", "fastreid", "tools"]
+    subprocess.run(command, cwd=REPO, check=True, env={"PYTHONPYCACHEPREFIX": str(tmp_path)})
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(REPO / "configs")))
+def test_every_configuration_loads(config):
+    cfg = get_cfg()
+    cfg.merge_from_file(config)
+    assert cfg.MODEL.META_ARCHITECTURE == ("SDReIDStage2" if "stage2" in config.name else "SDReIDStage1")
+
+
+def test_stage_2_starts_from_the_checkpoint_that_stage_1_writes():
+    for config in CONFIGS:
+        if "stage2" not in config.name or config.parent.name == "configs":
+            continue
+        stage1, stage2 = get_cfg(), get_cfg()
+        stage2.merge_from_file(config)
+        name = "base_stage1_128.yml" if config.name.endswith("_128.yml") else "base_stage1.yml"
+        stage1.merge_from_file(config.parent / name)
+        assert f"{stage1.OUTPUT_DIR}/model_best.pth" == stage2.MODEL.WEIGHTS
+        assert stage1.OUTPUT_DIR != stage2.OUTPUT_DIR
+
+
+def test_packages_import_only_what_lies_below_them():
+    level_of = {name: level for level, names in enumerate(LAYERS) for name in names}
+    for path in (REPO / "fastreid").rglob("*.py"):
+        package = path.relative_to(REPO / "fastreid").parts[0]
+        if package not in level_of:
+            continue
+        for imported in re.findall(r"^\s*(?:from|import) fastreid\.(\w+)", path.read_text(), re.MULTILINE):
+            assert level_of[imported] <= level_of[package], f"{path} imports fastreid.{imported}"
+
+
+def test_stage_1_never_imports_diffusers():
+    program = (
+        "import sys; from fastreid.config import get_cfg; from fastreid.modeling import build_model;"
+        "import fastreid.engine; cfg = get_cfg(); cfg.MODEL.HEADS.NUM_CLASSES = 2;"
+        "cfg.merge_from_list(['MODEL.BACKBONE.DEPTH', 'tiny', 'MODEL.BACKBONE.FEAT_DIM', '192']);"
+        "build_model(cfg); sys.exit('diffusers' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=REPO, check=True)
+
+
+def test_nothing_but_the_stated_folders_lies_at_the_top():
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    top = {Path(line).parts[0] for line in tracked.splitlines()}
+    assert top <= {
+        *(
+            "configs",
+            "fastreid",
+            "tools",
+            "go",
+            "pretrained",
+            "tests",
+            "docs",
+            ".ci",
+            ".gitignore",
+            "LICENSE",
+        ),
+        *("README.md", "pyproject.toml", "requirements.txt", "setup.py"),
+        *("run_v2.sh", "run_LAGPeR.sh", "run_G2APS_ReID.sh", "run_G2APS_ReID_128.sh", "CARGO.sh"),
+    }

@@ -1,0 +1,87 @@
+"""Put the results of several evaluations into one table, and into a JSON file.
+
+python tools/compare_runs.py --run stage1=logs/demo/stage1 --run stage2=logs/demo/stage2 --output summary.json
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tabulate import tabulate
+
+from fastreid.evaluation.report import read_results
+from fastreid.utils.cli import CommandLineParser, exit_on_user_error
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import write_json
+
+METRICS = ("Rank-1", "mAP", "mINP")
+
+
+def named(text: str) -> tuple[str, str]:
+    """``"NAME=VALUE"`` -> (NAME, VALUE)."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def named_number(text: str) -> tuple[str, float]:
+    """``"NAME=1.5"`` -> (NAME, 1.5)."""
+    name, value = named(text)
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} in {text!r} is not a number") from None
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--run",
+        type=named,
+        action="append",
+        required=True,
+        metavar="NAME=DIR",
+        help="OUTPUT_DIR of an evaluation",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=named_number,
+        action="append",
+        default=[],
+        metavar="NAME=S",
+        help="a duration to record",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="JSON to write: the metrics of each run, the seconds"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def main() -> None:
+    with exit_on_user_error("--debug" in sys.argv):
+        args = build_parser().parse_args()
+        runs = {name: read_results(folder)["results"] for name, folder in args.run}
+        protocols = list(next(iter(runs.values())))
+        for name, results in runs.items():
+            if list(results) != protocols:
+                raise UserError(f"run {name} has protocols {list(results)}, expected {protocols}")
+        rows = [
+            [protocol, name, *(results[protocol][metric] for metric in METRICS)]
+            for protocol in protocols
+            for name, results in runs.items()
+        ]
+        print(tabulate(rows, headers=["protocol", "run", *METRICS], tablefmt="github", floatfmt=".1f"))
+        if args.output:
+            summary = {
+                name: {protocol: {m: results[protocol][m] for m in METRICS} for protocol in protocols}
+                for name, results in runs.items()
+            }
+            write_json(args.output, summary | {"seconds": dict(args.seconds)})
+
+
+if __name__ == "__main__":
+    main()
