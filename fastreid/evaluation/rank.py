@@ -5,11 +5,13 @@ person *and* camera are removed; a query without a match left is skipped; equal 
 gallery index, as a stable sort orders them.
 """
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from fastreid.evaluation import rank_numpy
 from fastreid.evaluation.rank_cylib import rank_cy
 from fastreid.utils.logger import warn_once
 
@@ -96,53 +98,22 @@ def rank_matrix(distmat: np.ndarray, labels: Labels, use_cython: bool = True) ->
     if distmat.strides[1] != distmat.itemsize:
         distmat = np.ascontiguousarray(distmat)
     ok = np.ones(len(distmat), np.uint8)
-    if use_cython and compiled_kernels():
-        rank_cy.rank_queries(distmat, *_kernel_labels(labels), *scores, ok, torch.get_num_threads())
-    else:
-        for query, row in enumerate(distmat):
-            ok[query] = not np.isnan(row).any()
-            hits, junk = labels.hits_and_junk(query)
-            if ok[query] and len(hits):
-                hits = SortedHits.of(row[hits].astype(np.float64), hits)
-                near = np.flatnonzero(row <= hits.distances[-1])
-                counts = hits.count(row[near], near) - hits.count(row[junk], junk)
-                store_scores(scores, query, counts)
+    groups = labels.members, labels.starts, labels.stops, labels.q_camids, labels.g_camids
+    rank_kernels(use_cython).rank_queries(distmat, *groups, *scores, ok, torch.get_num_threads())
     if not ok.all():
         raise ValueError(f"distmat holds NaN, first in the row of query {int(np.argmin(ok))}")
     return scores
 
 
-class SortedHits(NamedTuple):
-    """A query's hits in rank order: the NumPy form of the kernels' search."""
-
-    distances: np.ndarray  # (K,) float64, ascending
-    indices: np.ndarray  # (K,) gallery indices, ascending among equal distances
-
-    @classmethod
-    def of(cls, distances: np.ndarray, indices: np.ndarray) -> "SortedHits":
-        order = np.lexsort((indices, distances))
-        return cls(distances[order], indices[order])
-
-    def count(self, distances: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """(K,) int64: how many of the items lie between hit k - 1 and hit k, hit k itself included."""
-        distinct = np.unique(self.distances)
-        stride = int(max(self.indices.max(), indices.max(initial=0))) + 1
-
-        def order_key(distances: np.ndarray, indices: np.ndarray) -> np.ndarray:
-            # odd levels are the hits' distances, even ones the gaps: index order decides within a level
-            level = distinct.searchsorted(distances, "left") + distinct.searchsorted(distances, "right")
-            return level * stride + indices
-
-        before = np.searchsorted(order_key(*self), order_key(distances, indices))
-        return np.bincount(before, minlength=len(self.indices) + 1)[: len(self.indices)]
-
-
-def store_scores(scores: QueryScores, query: int, counts: np.ndarray) -> None:
-    """Fill in one query's scores from the (K,) counts between its hits."""
-    ranks = np.cumsum(counts)
-    scores.ap[query] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
-    scores.inp[query] = len(ranks) / ranks[-1]
-    scores.first_hit[query] = ranks[0]
+def rank_kernels(use_cython: bool = True) -> ModuleType:
+    """The compiled kernels when they are wanted and built, else those in NumPy; says once if not built."""
+    if use_cython and rank_cy is None:
+        warn_once(
+            __name__,
+            "The compiled rank kernels are not built, so NumPy counts, which is slower. To build them:"
+            " (cd fastreid/evaluation/rank_cylib && python setup.py build_ext --inplace)",
+        )
+    return rank_cy if use_cython and rank_cy is not None else rank_numpy
 
 
 def check_max_rank(max_rank: int) -> None:
@@ -168,18 +139,3 @@ def check_labels(
     grouped = g_pids[members]
     starts, stops = np.searchsorted(grouped, q_pids, "left"), np.searchsorted(grouped, q_pids, "right")
     return Labels(q_camids, g_camids, members, starts.astype(np.int64), stops.astype(np.int64))
-
-
-def compiled_kernels() -> bool:
-    """Whether the extension is there; warns once when it is not."""
-    if rank_cy is None:
-        warn_once(
-            __name__,
-            "The compiled rank kernels are not built, so NumPy counts, which is slower. To build them:"
-            " (cd fastreid/evaluation/rank_cylib && python setup.py build_ext --inplace)",
-        )
-    return rank_cy is not None
-
-
-def _kernel_labels(labels: Labels) -> tuple[np.ndarray, ...]:
-    return labels.members, labels.starts, labels.stops, labels.q_camids, labels.g_camids
