@@ -3,6 +3,7 @@
 The person's own frame has x to the right, y forward and z up, in metres, with the ground at z = 0.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -89,6 +90,11 @@ class _Tailor:
     ) -> None:
         """An ellipsoid: a sphere squeezed by `flat`."""
         self.add(centre, centre, (radius, radius), colour, flat, pattern, (1.0, cloth_z))
+
+    def add_strap(self, points: list[Point], radius: float, colour: tuple) -> None:
+        """A band along `points`."""
+        for start, end in itertools.pairwise(points):
+            self.add(start, end, (radius, radius), colour)
 
     def finish(self, heading: float, place: tuple[float, float]) -> tuple[Parts, Cloth]:
         """All parts turned by `heading` about z and moved to `place` on the ground."""
@@ -261,19 +267,19 @@ def _add_bag(tailor: _Tailor, person: Person, shoulder: Point, hands: list[Point
         high = _shift(shoulder, y=-0.11 * h * g, z=-0.05 * h)
         tailor.add(low, high, (0.085 * h, 0.075 * h), bag, (1.05, 0.72, 1))
         for side in (-1, 1):
-            rear = _shift(shoulder, x=side * 0.065 * h, y=-0.07 * h * g, z=-0.02 * h)
-            peak = _shift(shoulder, x=side * 0.062 * h, z=0.018 * h)
-            front = _shift(shoulder, x=side * 0.062 * h, y=0.06 * h * g, z=-0.08 * h)
-            tailor.add(rear, peak, (0.013 * h, 0.013 * h), bag)
-            tailor.add(peak, front, (0.013 * h, 0.013 * h), bag)
+            x = side * 0.06 * h
+            rear, peak = _shift(shoulder, x, -0.07 * h * g, -0.02 * h), _shift(shoulder, x, z=0.018 * h)
+            collar = _shift(shoulder, x, 0.052 * h * g, -0.015 * h)
+            front = _shift(shoulder, x, 0.068 * h * g, -0.12 * h)
+            tailor.add_strap([rear, peak, collar, front], 0.012 * h, bag)
     elif person.bag == "shoulder_bag":
         hip = _shift(shoulder, x=0.125 * h * g, y=-0.02 * h, z=-0.29 * h)
         tailor.add(hip, _shift(hip, z=0.06 * h), (0.06 * h, 0.055 * h), bag, (0.55, 1.3, 1))
         peak = _shift(shoulder, x=-0.075 * h, z=0.022 * h)
-        for depth in (-0.072, 0.072):
-            middle = _shift(shoulder, x=0.01 * h, y=depth * h * g, z=-0.13 * h)
-            tailor.add(peak, middle, (0.011 * h, 0.011 * h), bag)
-            tailor.add(middle, _shift(hip, z=0.08 * h), (0.011 * h, 0.011 * h), bag)
+        for side in (-1, 1):
+            high = _shift(shoulder, -0.055 * h, side * 0.068 * h * g, -0.04 * h)
+            low = _shift(shoulder, 0.065 * h, side * 0.066 * h * g, -0.19 * h)
+            tailor.add_strap([peak, high, low, _shift(hip, z=0.07 * h)], 0.011 * h, bag)
     elif person.bag == "handbag":
         low, high = _shift(hands[1], z=-0.15 * h), _shift(hands[1], z=-0.09 * h)
         tailor.add(low, high, (0.065 * h, 0.05 * h), bag, (0.5, 1.25, 1))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json
+from fastreid.utils.logger import warn_once
 
 MANIFEST = "synthetic_manifest.json"
 AUTHOR = "fastreid synthetic benchmark"
@@ -80,6 +81,10 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{folder} is being written by another process: wait for it to end") from error
+        except OSError as error:
+            warn_once(
+                __name__, f"{folder} cannot be locked ({error.strerror}): write it with one process at a time"
+            )
         yield
     finally:
         os.close(descriptor)

@@ -133,7 +133,9 @@ def _listen(pipes: list[Connection]) -> Iterator[None]:
             try:
                 message = pipe.recv()
             except EOFError:
-                raise RuntimeError("a rendering process died: run again to continue") from None
+                raise UserError(
+                    "a rendering process was killed: run again to continue (fewer --workers need less memory)"
+                ) from None
             if isinstance(message, OSError):
                 raise message
             if isinstance(message, str):
