@@ -39,10 +39,10 @@ def default_argument_parser() -> CommandLineParser:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
     parser.add_argument(
-        "--num-gpus", type=int, default=1, metavar="N", help="processes on this machine (default 1)"
+        "--num-gpus", type=_count, default=1, metavar="N", help="processes on this machine (default 1)"
     )
     parser.add_argument(
-        "--num-machines", type=int, default=1, metavar="N", help="machines of the run (default 1)"
+        "--num-machines", type=_count, default=1, metavar="N", help="machines of the run (default 1)"
     )
     parser.add_argument(
         "--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0"
@@ -51,6 +51,12 @@ def default_argument_parser() -> CommandLineParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors in the input")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
+    return int(text)
 
 
 def world_size_of(args: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import logging
 import os
 import signal
 import sys
@@ -17,8 +16,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fastreid.utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may encode alone for a while
 GRACE_SECONDS = 5.0  # between a failure and the killing of the other ranks
@@ -39,8 +36,8 @@ def launch(
 ) -> None:
     """Call `main(*args)` in every process of the run, with the process group set up.
 
-    One process: in this one. Several: `num_gpus_per_machine` are spawned here, on NCCL with CUDA and on
-    gloo without. Under torchrun (environment RANK, WORLD_SIZE, LOCAL_RANK) this process is one of them.
+    One process a machine: in this one. Several: they are spawned here. They talk over NCCL with CUDA and
+    over gloo without. Under torchrun (environment RANK, WORLD_SIZE, LOCAL_RANK) this process is one of them.
 
     Args:
         main: a module-level function.
@@ -68,6 +65,9 @@ def launch(
         main(*args)
         return
     _check_devices(num_gpus_per_machine, device)
+    if num_gpus_per_machine == 1:
+        _run_in_group(main, args, machine_rank, 0, world_size, dist_url, device)
+        return
     _spawn(main, args, device, num_gpus_per_machine, num_machines, machine_rank, dist_url)
 
 
@@ -159,7 +159,12 @@ def _run_under_torchrun(main: Callable[..., Any], args: tuple, device: str) -> N
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
-    _join_group(rank, local_rank, world_size, "env://", device)
+    _run_in_group(main, args, rank, local_rank, world_size, "env://", device)
+
+
+def _run_in_group(main: Callable[..., Any], args: tuple, *settings: Any) -> None:
+    """Call `main` in this process, which is one of the group that `settings` (of `_join_group`) describe."""
+    _join_group(*settings)
     main(*args)
     dist.destroy_process_group()
 

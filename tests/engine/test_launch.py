@@ -1,0 +1,117 @@
+"""Several processes on gloo: they train one model, and the first failure ends all."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import toy_workers
+
+from fastreid.engine import WorkerError, launch
+from fastreid.utils.errors import UserError
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def states_in(folder) -> list[dict[str, torch.Tensor]]:
+    return [torch.load(path, weights_only=True) for path in sorted(folder.glob("rank*.pth"))]
+
+
+def check_two_ranks(folder, reference: dict[str, torch.Tensor]) -> None:
+    first, second = states_in(folder)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for name, value in reference.items():
+        if name.startswith(("hidden", "classifier")) or name == "neck.running_mean":
+            torch.testing.assert_close(first[name], value)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> dict[str, torch.Tensor]:
+    """The model that one process trains on whole batches."""
+    folder = tmp_path_factory.mktemp("one")
+    launch(toy_workers.train, 1, args=(str(folder),), device="cpu")
+    return states_in(folder)[0]
+
+
+def test_two_processes_train_the_model_of_one(tmp_path, reference):
+    launch(toy_workers.train, 2, args=(str(tmp_path),), device="cpu")
+    check_two_ranks(tmp_path, reference)
+
+
+def test_two_machines_meet_at_an_address(tmp_path, reference):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    program = (
+        "import sys, toy_workers; from fastreid.engine import launch;"
+        "launch(toy_workers.train, 1, 2, int(sys.argv[1]), sys.argv[2], (sys.argv[3],), 'cpu')"
+    )
+    machines = [run_python("-c", program, str(rank), url, str(tmp_path)) for rank in (0, 1)]
+    assert [machine.wait(timeout=60) for machine in machines] == [0, 0]
+    check_two_ranks(tmp_path, reference)
+
+
+def test_torchrun_is_recognised(tmp_path, reference):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, toy_workers; from fastreid.engine import launch\n"
+        "launch(toy_workers.train, 1, args=(sys.argv[1],), device='cpu')\n"
+    )
+    options = ("--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
+    run = run_python("-m", "torch.distributed.run", *options, str(program), str(tmp_path))
+    assert run.wait(timeout=60) == 0
+    check_two_ranks(tmp_path, reference)
+
+
+def run_python(*arguments: str) -> subprocess.Popen:
+    """A Python process that finds the package and the modules of this folder."""
+    path = os.pathsep.join([str(REPO), str(Path(__file__).parent)])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *arguments], env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "said"),
+    [
+        ("user error", UserError, "^SOME.KEY is wrong: change it$"),
+        ("kill", WorkerError, "process 1 .*killed by SIGKILL"),
+    ],
+)
+def test_the_first_failure_ends_all_processes_and_is_the_one_reported(how, error, said):
+    with pytest.raises(error, match=said):
+        launch(toy_workers.fail, 2, args=(how,), device="cpu")
+    assert multiprocessing.active_children() == []
+
+
+def test_a_signal_to_the_parent_stops_all_processes_after_the_same_iteration(tmp_path):
+    def stop_when_running() -> None:
+        while not all((tmp_path / f"running{rank}").exists() for rank in (0, 1)):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_running, daemon=True).start()
+    with pytest.raises(SystemExit) as stopped:
+        launch(toy_workers.wait_for_signal, 2, args=(str(tmp_path),), device="cpu")
+    assert stopped.value.code == 143
+    assert (tmp_path / "saved0").read_text() == (tmp_path / "saved1").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"num_gpus_per_machine": 0}, "at least 1"),
+        ({"num_machines": 2, "machine_rank": 2}, "--machine-rank 2"),
+        ({"num_machines": 2}, "--dist-url 'auto'.*tcp://HOST:PORT"),
+        ({"num_gpus_per_machine": 2, "device": "cuda:1"}, "MODEL.DEVICE 'cuda:1' is one GPU"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_explained(arguments, said):
+    with pytest.raises(UserError, match=said):
+        launch(print, **arguments)

@@ -1,0 +1,82 @@
+"""What the processes of the launch tests do; spawned processes import it by name."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from toy_training import DIM, IDENTITIES, ToyLoader
+
+from fastreid.engine import SimpleTrainer
+from fastreid.engine.hooks import LayerFreeze, StopOnSignal
+from fastreid.utils import comm
+from fastreid.utils.errors import UserError
+
+
+class Halves:
+    """The part of each toy batch that this rank gets."""
+
+    def __init__(self, start_iter: int) -> None:
+        self.batches = iter(ToyLoader(start_iter))
+
+    def __iter__(self):
+        for batch in self.batches:
+            size = len(batch["targets"]) // comm.get_world_size()
+            part = slice(comm.get_rank() * size, (comm.get_rank() + 1) * size)
+            yield {name: value[part] for name, value in batch.items()}
+
+
+class Classifier(nn.Module):
+    """BatchNorm stands beside the classifier: its statistics must agree, but do not change the gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(DIM, DIM)
+        self.classifier = nn.Linear(DIM, IDENTITIES)
+        self.neck = nn.BatchNorm1d(DIM, affine=False)
+
+    def forward(self, batch):
+        features = self.hidden(batch["images"])
+        self.neck(features.detach())
+        return {"loss": nn.functional.cross_entropy(self.classifier(features), batch["targets"])}
+
+
+def train(folder: str) -> None:
+    """Train with the first layer frozen for two of six iterations; every rank writes its model."""
+    torch.manual_seed(0)
+    model = Classifier()
+    trainer = SimpleTrainer(model, torch.optim.SGD(model.parameters(), 0.1), Halves, 2, 3)
+    trainer.register_hooks([LayerFreeze(model, ["hidden"], 2)])
+    trainer.train()
+    torch.save(model.state_dict(), Path(folder) / f"rank{comm.get_rank()}.pth")
+
+
+def fail(how: str) -> None:
+    """Rank 1 fails; the other waits for it in vain, and fails in turn with the lost connection."""
+    if comm.get_rank() == 1:
+        if how == "user error":
+            raise UserError("SOME.KEY is wrong: change it")
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.barrier()
+    time.sleep(60)
+
+
+def wait_for_signal(folder: str) -> None:
+    """Train without end, until the parent is asked to stop."""
+
+    class Endless(SimpleTrainer):
+        def save_checkpoint(self, name: str, mark_last: bool = True) -> None:
+            (Path(folder) / f"saved{comm.get_rank()}").write_text(str(self.iteration))
+
+        def run_step(self) -> None:
+            super().run_step()
+            (Path(folder) / f"running{comm.get_rank()}").touch()
+            time.sleep(0.05)
+
+    model = Classifier()
+    trainer = Endless(model, torch.optim.SGD(model.parameters(), 0.1), Halves, 1, 10**6)
+    trainer.register_hooks([StopOnSignal()])
+    trainer.train()
