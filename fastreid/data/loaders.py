@@ -20,7 +20,7 @@ class ReIDLoader(DataLoader):
 
     A batch has ``images`` uint8 (B, 3, H, W) RGB in channels-last memory, ``targets``, ``camids``,
     ``viewids`` int64 (B,) and ``img_paths``, a list of B paths. A UserError in a worker arrives here as
-    the line it was raised with.
+    the line it was raised with; a worker that dies is a RuntimeError.
     """
 
     def __init__(self, cfg: CfgNode, dataset: ImageSet, **options: Any) -> None:
@@ -40,6 +40,10 @@ class ReIDLoader(DataLoader):
             yield from super().__iter__()
         except UserError as error:  # torch puts the worker's traceback before the message
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+        except (ConnectionError, EOFError) as error:  # its socket broke before torch saw it die
+            raise RuntimeError(
+                "a data loading worker died (killed, or out of memory?): lower DATALOADER.NUM_WORKERS"
+            ) from error
 
 
 class TrainLoader(ReIDLoader):

@@ -1,5 +1,8 @@
 """Training set, batches, and their independence of workers, ranks and starting point."""
 
+import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import pytest
@@ -213,6 +216,19 @@ def test_odd_images_become_batches(cargo_cfg):
         Image.new(mode, (1, 1)).save(sample.path)
     (batch,) = build_test_loader(cargo_cfg, dataset.query)
     assert batch["images"].shape == (24, 3, 32, 16)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_killed_worker_ends_the_run_with_the_cause(cargo_cfg):
+    cargo_cfg.DATALOADER.NUM_WORKERS = 2
+    batches = iter(build_train_loader(cargo_cfg, build_train_dataset(cargo_cfg)))
+    others = {process.pid for process in multiprocessing.active_children()}
+    next(batches)
+    worker = next(p.pid for p in multiprocessing.active_children() if p.pid not in others)
+    with pytest.raises(RuntimeError, match="worker"):  # noqa: PT012  (torch raises in its signal handler)
+        os.kill(worker, signal.SIGKILL)
+        for _ in range(100):
+            next(batches)
 
 
 def test_an_error_of_the_program_keeps_its_type_and_its_traceback(cargo_cfg):
