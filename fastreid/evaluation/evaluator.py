@@ -116,18 +116,16 @@ def top_k_gallery(row_blocks: Any, labels: Labels, k: int) -> np.ndarray:
     return top_k
 
 
-def evaluate_protocols(
-    cfg: CfgNode, model: nn.Module, datasets: list, checkpoint: str | None = None
-) -> dict[str, dict[str, float]]:
+def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: list) -> dict[str, dict[str, float]]:
     """Score `model` on every protocol, from one encoding of the union of their image files.
 
     Every rank encodes its share and gets the same result. Rank 0 logs the table and writes
-    ``results.json`` (and, with ``TEST.SAVE_RANKS``, ``ranks_PROTOCOL.npz``) in ``OUTPUT_DIR``.
+    ``results.json`` (and, with ``TEST.SAVE_RANKS``, ``ranks_PROTOCOL.npz``) in ``OUTPUT_DIR``. The
+    checkpoint recorded there is ``MODEL.WEIGHTS``; it is null for a model in training mode, whose weights
+    that file no longer holds.
 
     Args:
         datasets: protocols, each with ``name`` and the lists of samples ``query`` and ``gallery``.
-        checkpoint: file of the model's weights, named in ``results.json``. Default: ``MODEL.WEIGHTS``,
-            unless the model is in training mode, when no file holds what is evaluated.
 
     Returns:
         ``{protocol: {"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "mean"}}`` in percent, and
@@ -144,8 +142,7 @@ def evaluate_protocols(
                 f"protocol {dataset.name}: {len(dataset.query)} queries and {len(dataset.gallery)} gallery"
                 f" images found; expected some of both under DATASETS.ROOT {cfg.DATASETS.ROOT}"
             )
-    if checkpoint is None and not model.training:
-        checkpoint = cfg.MODEL.WEIGHTS
+    checkpoint = None if model.training else cfg.MODEL.WEIGHTS
     samples = list({s.path: s for d in datasets for s in [*d.gallery, *d.query]}.values())
     logger.info("Evaluating %d protocols: %d distinct images", len(datasets), len(samples))
     features = extract_over_ranks(cfg, model, samples)

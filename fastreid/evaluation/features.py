@@ -132,7 +132,7 @@ class _Gallery:
         magnitude = np.sqrt(_squared_lengths(queries, "q_feats")) * self.longest + self.largest_bias
         limits = np.finfo(np.float32)
         if magnitude.max(initial=0) > limits.max / 8:
-            raise ValueError("the features are so large that their float32 products overflow: scale them down")
+            raise ValueError("the features are so large that their products overflow: scale them down")
         terms = queries.shape[1] + 16
         tolerance = terms * (limits.eps / 2 * magnitude + limits.tiny)
         return tolerance, np.ldexp(1.0, np.frexp(magnitude)[1] - 30)

@@ -56,7 +56,7 @@ def _matching_distances(row_blocks: RowBlocks, labels: Labels) -> tuple[np.ndarr
 
 
 def _count_others(row_blocks: RowBlocks, labels: Labels, matching: np.ndarray, most: int) -> np.ndarray:
-    """(P,) pairs of different persons in ``(matching[k - 1], matching[k]]``; exact while their sum <= most."""
+    """(P,) others in ``(matching[k - 1], matching[k]]``; exact as far as their sum is at most `most`."""
     counts = np.zeros(len(matching) + 1, np.int64)
     limit = matching[-1]
     for rows, distances in row_blocks:
