@@ -1,0 +1,73 @@
+"""Features of a loader's images, and how ranks share them."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import DataLoader
+
+from fastreid.evaluation import extract_features
+from fastreid.evaluation.extraction import split_batches
+
+
+class LeftHalf(nn.Module):
+    """A feature that tells an image from its mirror image: the pixels of the left half."""
+
+    def forward(self, batch):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        images = batch["images"]
+        return images[:, 0, :, : images.shape[3] // 2].flatten(1).to(torch.bfloat16)
+
+
+def loader_of(images, batch_size):
+    return DataLoader([{"images": image} for image in images], batch_size)
+
+
+IMAGES = torch.randint(0, 256, (11, 3, 4, 6), dtype=torch.uint8, generator=torch.manual_seed(0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 20])
+def test_features_are_float32_in_the_loaders_order(batch_size):
+    features = extract_features(LeftHalf(), loader_of(IMAGES, batch_size))
+    assert features.dtype == torch.float32
+    assert torch.equal(features, IMAGES[:, 0, :, :3].flatten(1).float())
+
+
+def test_flip_averages_both_orientations_without_normalising():
+    features = extract_features(LeftHalf(), loader_of(IMAGES, 4), flip=True)
+    pixels = IMAGES[:, 0].float()
+    expected = (pixels[:, :, :3] + pixels.flip(2)[:, :, :3]) / 2
+    assert torch.equal(features, expected.flatten(1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_models_mode_is_restored_even_after_an_error(training):
+    model = LeftHalf().train(training)
+    extract_features(model, loader_of(IMAGES, 4))
+    assert model.training == training
+    with pytest.raises(KeyError):
+        extract_features(model, DataLoader([{"pictures": 1}]))
+    assert model.training == training
+
+
+def test_features_can_be_changed_afterwards():
+    features = extract_features(LeftHalf(), loader_of(IMAGES, 4))
+    features += 1
+    assert not features.is_inference()
+
+
+def test_an_empty_loader_gives_no_features():
+    assert extract_features(LeftHalf(), DataLoader([])).shape == (0, 0)
+
+
+@given(num_samples=st.integers(0, 300), batch_size=st.integers(1, 40), num_ranks=st.integers(1, 9))
+def test_ranks_take_whole_batches_evenly_and_in_order(num_samples, batch_size, num_ranks):
+    shares = split_batches(num_samples, batch_size, num_ranks)
+    samples = list(range(num_samples))
+    assert [s for start, stop in shares for s in samples[start:stop]] == samples
+    assert all(start % batch_size == 0 or start == num_samples for start, _ in shares)
+    batches = [-(-(stop - start) // batch_size) for start, stop in shares]
+    assert len(shares) == num_ranks
+    assert max(batches) - min(batches) <= 1

@@ -1,0 +1,194 @@
+"""From a model and protocols to the table, `results.json` and the files of ranks."""
+
+import hashlib
+import json
+import logging
+import sys
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from oracles import Problem, rank_by_sorting, rerank_densely
+from toy_evaluation import ToyModel, evaluate_as_rank, make_cfg, make_protocols
+
+from fastreid.data import build_test_loader
+from fastreid.evaluation import ReidEvaluator, evaluate_protocols, extract_features
+from fastreid.utils.errors import UserError
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    return make_cfg(tmp_path)
+
+
+@pytest.fixture
+def protocols(tmp_path):
+    return make_protocols(tmp_path)
+
+
+def problem_of(protocol):
+    columns = [
+        [getattr(s, f) for s in part] for f in ("pid", "camid") for part in (protocol.query, protocol.gallery)
+    ]
+    return Problem(*map(np.array, columns))
+
+
+def features_of(cfg, samples):
+    return extract_features(ToyModel(), build_test_loader(cfg, samples)).double().numpy()
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def percent(distmat, protocol):
+    cmc, ap, inp = rank_by_sorting(distmat, problem_of(protocol))
+    metrics = {f"Rank-{r}": 100 * cmc[r - 1] for r in (1, 5, 10)}
+    metrics |= {"mAP": 100 * ap.mean(), "mINP": 100 * inp.mean()}
+    return metrics | {"mean": (metrics["Rank-1"] + metrics["mAP"]) / 2}
+
+
+def test_every_protocol_is_scored_by_cosine_distance(cfg, protocols):
+    results = evaluate_protocols(cfg, ToyModel(), protocols)
+    assert list(results) == ["FIRST", "SECOND"]
+    for protocol in protocols:
+        q, g = (unit(features_of(cfg, part)) for part in (protocol.query, protocol.gallery))
+        assert results[protocol.name] == pytest.approx(percent(1 - q @ g.T, protocol))
+        assert 20 < results[protocol.name]["mAP"] < 95
+
+
+def test_euclidean_distance(cfg, protocols):
+    cfg.TEST.METRIC = "euclidean"
+    results = evaluate_protocols(cfg, ToyModel(), protocols[:1])
+    q, g = (features_of(cfg, part) for part in (protocols[0].query, protocols[0].gallery))
+    distmat = ((q[:, None] - g) ** 2).sum(-1)
+    assert results["FIRST"] == pytest.approx(percent(distmat, protocols[0]))
+
+
+@pytest.mark.parametrize(("metric", "lambda_value"), [("cosine", 0.3), ("jaccard", 0.0)])
+def test_re_ranking_and_jaccard(cfg, protocols, metric, lambda_value):
+    cfg.TEST.METRIC, cfg.TEST.RERANK.ENABLED = metric, metric == "cosine"
+    cfg.TEST.RERANK.K1, cfg.TEST.RERANK.K2 = 6, 3
+    results = evaluate_protocols(cfg, ToyModel(), protocols[:1])
+    joined = unit(features_of(cfg, protocols[0].query + protocols[0].gallery))
+    distmat = rerank_densely(joined, 10, 6, 3, lambda_value)
+    assert results["FIRST"] == pytest.approx(percent(distmat.round(6), protocols[0]))
+
+
+def test_each_image_is_encoded_once(cfg, protocols):
+    model = ToyModel()
+    evaluate_protocols(cfg, model, protocols)
+    files = {s.path for p in protocols for s in [*p.query, *p.gallery]}
+    assert Counter(model.encoded) == dict.fromkeys(files, 1)
+
+
+def test_flip_encodes_both_orientations_once(cfg, protocols):
+    cfg.TEST.FLIP.ENABLED = True
+    model = ToyModel()
+    evaluate_protocols(cfg, model, protocols)
+    assert set(Counter(model.encoded).values()) == {2}
+
+
+def test_results_file_says_what_was_evaluated(cfg, protocols, tmp_path):
+    weights = tmp_path / "model_best.pth"
+    weights.write_bytes(b"weights" * 1000)
+    cfg.MODEL.WEIGHTS = str(weights)
+    results = evaluate_protocols(cfg, ToyModel().eval(), protocols)
+    written = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert written["results"]["FIRST"] == {"queries": 10, "gallery": 30, **results["FIRST"]}
+    assert written["results"]["SECOND"] == {"queries": 15, "gallery": 20, **results["SECOND"]}
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert written["checkpoint"] == {"path": str(weights), "sha256": digest}
+    assert written["config"]["TEST"]["IMS_PER_BATCH"] == 7
+    assert written["version"]
+
+
+def test_a_model_in_training_is_no_longer_the_file_it_started_from(cfg, protocols, tmp_path):
+    cfg.MODEL.WEIGHTS = __file__
+    evaluate_protocols(cfg, ToyModel().train(), protocols)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["checkpoint"] is None
+
+
+def test_the_log_has_one_row_per_protocol(cfg, protocols, caplog):
+    with caplog.at_level(logging.INFO, "fastreid"):
+        results = evaluate_protocols(cfg, ToyModel(), protocols)
+    rows = [line.split() for line in caplog.text.splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell for cell in row if cell != "|"] for row in rows]
+    assert header == ["protocol", "queries", "gallery", "Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "mean"]
+    assert rows[0][:3] == ["FIRST", "10", "30"]
+    assert rows[1][:3] == ["SECOND", "15", "20"]
+    assert float(rows[1][6]) == pytest.approx(results["SECOND"]["mAP"], abs=0.005)
+
+
+def test_saved_ranks(cfg, protocols, tmp_path):
+    cfg.TEST.SAVE_RANKS = True
+    protocols[0].query[3] = protocols[0].query[3].__class__(protocols[0].query[3].path, 99, 0, 0)
+    evaluate_protocols(cfg, ToyModel(), protocols)
+    q, g = (unit(features_of(cfg, part)) for part in (protocols[0].query, protocols[0].gallery))
+    with np.load(tmp_path / "run" / "ranks_FIRST.npz") as ranks:
+        assert ranks["ap"].dtype == np.float32
+        assert np.isnan(ranks["ap"]).tolist() == [i == 3 for i in range(10)]
+        for i, query in enumerate(protocols[0].query):
+            own = [s.pid == query.pid and s.camid == query.camid for s in protocols[0].gallery]
+            order = [j for j in np.argsort(1 - q[i] @ g.T) if not own[j]]
+            assert ranks["top_k"][i].tolist() == order + [-1] * (50 - len(order))
+            hits = [rank for rank, j in enumerate(order, 1) if protocols[0].gallery[j].pid == query.pid]
+            assert ranks["first_hit"][i] == (hits[0] if hits else 0)
+
+
+def test_roc_and_query_expansion_are_part_of_the_row(cfg, protocols):
+    plain = evaluate_protocols(cfg, ToyModel(), protocols)["FIRST"]
+    cfg.TEST.ROC.ENABLED = cfg.TEST.AQE.ENABLED = True
+    expanded = evaluate_protocols(cfg, ToyModel(), protocols)["FIRST"]
+    rates = [f"TPR@FPR={rate}" for rate in ("1e-4", "1e-3", "1e-2")]
+    assert list(expanded) == [*plain, *rates]
+    assert expanded["mAP"] != plain["mAP"]
+    assert 0 <= expanded[rates[0]] <= expanded[rates[1]] <= expanded[rates[2]] <= 100
+
+
+def test_without_faiss_everything_but_jaccard_works(cfg, protocols, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    cfg.TEST.ROC.ENABLED = cfg.TEST.AQE.ENABLED = cfg.TEST.FLIP.ENABLED = True
+    assert evaluate_protocols(cfg, ToyModel(), protocols)["FIRST"]["mAP"] > 0
+    cfg.TEST.METRIC = "jaccard"
+    with pytest.raises(UserError, match="pip install faiss-cpu"):
+        evaluate_protocols(cfg, ToyModel(), protocols)
+
+
+def test_unknown_metric_names_the_nearest(cfg):
+    cfg.TEST.METRIC = "cosin"
+    with pytest.raises(UserError, match=r"TEST.METRIC 'cosin'. Did you mean 'cosine'\?"):
+        ReidEvaluator(cfg)
+
+
+def test_a_protocol_that_cannot_be_scored_is_named(cfg, protocols):
+    empty = SimpleNamespace(name="EMPTY", query=[], gallery=protocols[0].gallery)
+    with pytest.raises(UserError, match="protocol EMPTY: 0 queries and 30 gallery"):
+        evaluate_protocols(cfg, ToyModel(), [*protocols, empty])
+    lonely = SimpleNamespace(name="LONELY", query=[protocols[0].query[0]], gallery=[protocols[0].query[1]])
+    with pytest.raises(UserError, match="protocol LONELY.*no query has a match"):
+        evaluate_protocols(cfg, ToyModel(), [lonely])
+
+
+def test_features_that_are_not_finite_are_an_error(cfg, protocols):
+    model = ToyModel()
+    model.layers[0].weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="protocol FIRST.*NaN"):
+        evaluate_protocols(cfg, model, protocols)
+
+
+def test_several_processes_share_the_work_and_agree_to_the_bit(cfg, protocols, tmp_path):
+    torch.set_num_threads(1)
+    expected = evaluate_protocols(cfg, ToyModel(), protocols)
+    torch.save(protocols, tmp_path / "protocols.pt")
+    mp.spawn(evaluate_as_rank, (3, tmp_path), nprocs=3)
+    outcomes = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(3)]
+    assert all(results == expected for results, _ in outcomes)
+    encoded = [path for _, paths in outcomes for path in paths]
+    assert len(encoded) == len(set(encoded)) == 40
+    assert all(paths for _, paths in outcomes)
+    written = json.loads((tmp_path / "several" / "run" / "results.json").read_text())
+    assert written["results"]["FIRST"]["mAP"] == expected["FIRST"]["mAP"]

@@ -1,0 +1,65 @@
+"""Protocols of small random pictures with a toy model, also for several processes."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import nn
+
+from fastreid.config import CfgNode, get_cfg
+from fastreid.data import Sample
+from fastreid.evaluation import evaluate_protocols
+
+
+class ToyModel(nn.Module):
+    """A convolution and a linear layer of fixed random weights; remembers what it encoded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(70))
+        self.layers(torch.zeros(1, 3, 32, 16))
+        self.encoded: list[str] = []
+
+    def forward(self, batch):
+        self.encoded += batch["img_paths"]
+        return self.layers(batch["images"].float() / 255)
+
+
+def make_cfg(folder: Path) -> CfgNode:
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(folder / "run")
+    cfg.INPUT.SIZE_TEST = [32, 16]
+    cfg.TEST.IMS_PER_BATCH = 7
+    cfg.DATALOADER.NUM_WORKERS = 0
+    return cfg
+
+
+def make_protocols(folder: Path) -> list[SimpleNamespace]:
+    """Two protocols that share most of 40 files: 6 persons, 3 cameras."""
+    rng = np.random.default_rng(0)
+    people = rng.integers(0, 256, (6, 8, 4, 3))
+    samples = []
+    for number in range(40):
+        pid = number % 6
+        pixels = (people[pid] * 0.2 + rng.integers(0, 256, (8, 4, 3)) * 0.8).astype(np.uint8)
+        path = folder / f"{number}.png"
+        Image.fromarray(pixels).save(path)
+        samples.append(Sample(str(path), pid, number // 6 % 3, number % 2))
+    return [
+        SimpleNamespace(name="FIRST", query=samples[:10], gallery=samples[10:]),
+        SimpleNamespace(name="SECOND", query=samples[25:], gallery=samples[5:25]),
+    ]
+
+
+def evaluate_as_rank(rank: int, world_size: int, folder: Path) -> None:
+    """One process: evaluates the protocols found in `folder` and saves what it got and encoded."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
+    cfg, model = make_cfg(folder / "several"), ToyModel()
+    results = evaluate_protocols(cfg, model, torch.load(folder / "protocols.pt", weights_only=False))
+    torch.save((results, model.encoded), folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
