@@ -1,9 +1,12 @@
 """What every training program starts with: arguments, configuration, logging, seeds, output folder."""
 
 import argparse
+import fcntl
 import logging
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,7 +17,7 @@ from fastreid.utils.cli import CommandLineParser
 from fastreid.utils.env import code_version, resolve_device, seed_all_rng
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
-from fastreid.utils.logger import open_log_file, setup_logger
+from fastreid.utils.logger import open_log_file, setup_logger, warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +123,37 @@ def open_output_dir(cfg: CfgNode, write_config: bool = True) -> None:
                 file.write(cfg.dump())
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
+    """Make OUTPUT_DIR and keep other training runs out of it, as long as the block runs.
+
+    Raises:
+        UserError: if another run trains there, or the folder cannot be written.
+    """
+    if not comm.is_main_process():
+        yield
+        return
+    path = Path(cfg.OUTPUT_DIR) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path, "a")  # noqa: SIM115 (closed below; closing it ends the lock)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            # A lock of the process, not of the open file: a killed run's loader workers do not keep it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise UserError(
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run: wait for it or choose another"
+            ) from error
+        except OSError as error:
+            warn_once(
+                __name__, f"{path} cannot be locked ({error.strerror}): do not start a second run there"
+            )
+        yield
 
 
 def set_earlier_run_aside(output_dir: str) -> None:

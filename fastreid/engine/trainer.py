@@ -12,7 +12,7 @@ from torch import nn
 from fastreid.config import CfgNode
 from fastreid.data import build_test_datasets, build_test_loader, build_train_dataset, build_train_loader
 from fastreid.engine import hooks
-from fastreid.engine.defaults import open_output_dir, set_earlier_run_aside
+from fastreid.engine.defaults import locked_output_dir, open_output_dir, set_earlier_run_aside
 from fastreid.engine.resume import check_resumed_config
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.engine.trained_model import check_views, with_num_classes
@@ -116,11 +116,16 @@ class DefaultTrainer(SimpleTrainer):
         if self.iteration == 0:
             self.model.on_train_start(self.train_set, partial(build_test_loader, self.cfg))
             self._copy_from_first_rank()
-        open_output_dir(self.cfg)
-        if self.iteration == 0 and comm.is_main_process():
-            set_earlier_run_aside(self.cfg.OUTPUT_DIR)
-        comm.synchronize()
-        super().train()
+        if self.epoch >= self.max_epoch:
+            logger.info("All %d epochs are done already", self.max_epoch)
+        with locked_output_dir(self.cfg):
+            open_output_dir(self.cfg)
+            if comm.is_main_process():
+                self.checkpointer.remove_partial_files()
+                if self.iteration == 0:
+                    set_earlier_run_aside(self.cfg.OUTPUT_DIR)
+            comm.synchronize()
+            super().train()
         return self.last_results
 
     def state_dict(self) -> dict[str, Any]:
@@ -169,7 +174,8 @@ class DefaultTrainer(SimpleTrainer):
         load_model_weights(self.model, checkpoint["model"], "resume", source=source)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scheduler.load_state_dict(checkpoint["scheduler"])
-        self.grad_scaler.load_state_dict(checkpoint["grad_scaler"])
+        if checkpoint["grad_scaler"]:  # empty without loss scaling, which the resumed run may switch on
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler"])
         for name in ("skipped", "epoch", "iteration", "best_metric"):
             setattr(self, name, checkpoint[name])
         self.storage.load_state_dict(checkpoint["events"])

@@ -109,6 +109,11 @@ class Checkpointer:
         logger.info("Checkpoint written: %s", path)
         return path
 
+    def remove_partial_files(self) -> None:
+        """Remove what killed processes left half written. No other process may be writing here."""
+        for path in self.folder.glob(".model_*.pth.*.tmp"):
+            path.unlink()
+
     def candidates(self) -> list[Path]:
         """Checkpoints of the folder, what `last_checkpoint` names first, then the newest first."""
         found = sorted(
@@ -180,15 +185,7 @@ def load_model_weights(
     """
     given = _without_module_prefix(state_dict)
     own = model.state_dict()
-    report = LoadReport(unexpected=[name for name in given if name not in own])
-    for name, value in own.items():
-        if name not in given:
-            report.missing.append(name)
-        elif given[name].shape != value.shape:
-            report.mismatched.append(name)
-        else:
-            report.loaded.append(name)
-
+    report = _compare(own, given)
     if not report.loaded:
         raise UserError(
             f"{source} has no parameter in common with this model: give a checkpoint of this architecture"
@@ -209,6 +206,18 @@ def load_model_weights(
         if name not in mismatched:
             sizes = tuple(given[name].shape), tuple(own[name].shape)
             logger.info("%s: not loaded, trained for another number of identities %s, here %s", name, *sizes)
+    return report
+
+
+def _compare(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> LoadReport:
+    report = LoadReport(unexpected=[name for name in given if name not in own])
+    for name, value in own.items():
+        if name not in given:
+            report.missing.append(name)
+        elif given[name].shape != value.shape:
+            report.mismatched.append(name)
+        else:
+            report.loaded.append(name)
     return report
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -197,6 +199,28 @@ def test_another_config_is_listed_and_refused_where_it_changes_the_run(toy_cfg, 
     with pytest.raises(UserError, match="SOLVER.MAX_EPOCH"):  # the cosine would be another
         run(toy_cfg, True, SOLVER={"MAX_EPOCH": 5})
     run(toy_cfg, True, SOLVER={"LOG_PERIOD": 2})
+
+
+def test_two_runs_do_not_share_a_folder(toy_cfg, toy_world, tmp_path):
+    (tmp_path / "run").mkdir()
+    program = (
+        "import fcntl, sys; lock = open(sys.argv[1], 'a'); fcntl.lockf(lock, fcntl.LOCK_EX);"
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "run/.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match="in use by another training run"):
+            run(toy_cfg)
+        other.stdin.close()
+    run(toy_cfg)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(toy_cfg, toy_world, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.model_0001.pth.123.tmp").write_text("half")
+    run(toy_cfg)
+    assert not list((tmp_path / "run").glob("*.tmp"))
 
 
 def test_other_data_is_refused(toy_cfg, toy_world, monkeypatch):
