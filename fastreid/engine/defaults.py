@@ -147,7 +147,7 @@ def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise UserError(
-                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run: wait for it or choose another"
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run: wait or choose another"
             ) from error
         except OSError as error:
             warn_once(
