@@ -96,7 +96,8 @@ def _gather_on_main(features: torch.Tensor, shares: list[tuple[int, int]]) -> to
             dist.send(features.to(staging), dst=0)
         return None
     gathered = torch.empty(shares[-1][1], width)
-    gathered[slice(*shares[0])] = features
+    if len(features):  # an empty share has no width
+        gathered[slice(*shares[0])] = features
     for source, (start, stop) in enumerate(shares):
         if source and stop > start:
             received = torch.empty(stop - start, width, device=staging)

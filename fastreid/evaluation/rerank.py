@@ -6,6 +6,7 @@ result is the (Q, G) distance matrix. Distances are squared Euclidean ones divid
 same row, as in the authors' code.
 """
 
+from functools import cached_property
 from types import ModuleType
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import sparse
 
 from fastreid.utils.errors import UserError
 
-BLOCK = 1024  # rows whose distances to all others are held at once
+BLOCK = 256  # rows whose distances to all others are held at once
 PAIRS = 1 << 15  # feature pairs gathered at once
 
 
@@ -27,25 +28,55 @@ def jaccard_distance(q_feats: torch.Tensor, g_feats: torch.Tensor, k1: int = 20,
     Raises:
         UserError: when faiss is not installed.
     """
-    features = _joined(q_feats, g_feats)
-    return _jaccard_rows(_encodings(features, k1, k2, _row_maxima(features)), len(q_feats))
+    images = _Images(q_feats, g_feats)
+    return _jaccard_rows(_encodings(images, k1, k2), len(q_feats))
 
 
 def rerank_distance(
     q_feats: torch.Tensor, g_feats: torch.Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:
     """As `jaccard_distance`, mixed with the original distance: (1 - lambda) * Jaccard + lambda * original."""
-    features = _joined(q_feats, g_feats)
-    maxima = _row_maxima(features)
-    distances = _jaccard_rows(_encodings(features, k1, k2, maxima), len(q_feats))
+    images = _Images(q_feats, g_feats)
+    distances = _jaccard_rows(_encodings(images, k1, k2), len(q_feats))
     distances *= 1 - lambda_value
-    queries, gallery = features[: len(q_feats)], features[len(q_feats) :]
-    for start in range(0, len(queries), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(queries)))
-        original = _squared_distances(queries[rows], gallery)
-        original *= lambda_value / maxima[rows, None]
+    for start in range(0, len(q_feats), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(q_feats)))
+        original = images.squared_distances(rows, slice(len(q_feats), None)).numpy()
+        original *= lambda_value / images.maxima[rows, None]
         distances[rows] += original
     return distances
+
+
+class _Images:
+    """Queries and gallery as one list of N features, and blocks of their distances."""
+
+    def __init__(self, q_feats: torch.Tensor, g_feats: torch.Tensor) -> None:
+        self.features = torch.cat([q_feats, g_feats]).detach().cpu()
+        self.squares = torch.linalg.vector_norm(self.features, dim=1).square_()
+        self.room = torch.empty(BLOCK * len(self))
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def squared_distances(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Float32 block of the squared distances, no less than 0; the next block is written over it."""
+        a, b = self.features[rows], self.features[columns]
+        block = self.room[: len(a) * len(b)].view(len(a), len(b))
+        torch.addmm(self.squares[columns], a, b.T, alpha=-2, out=block)
+        block += self.squares[rows, None]
+        return block.clamp_(min=0)
+
+    @cached_property
+    def maxima(self) -> np.ndarray:
+        """(N,) float32: each image's squared distance to the farthest; no less than a tiny number."""
+        maxima = torch.full((len(self),), torch.finfo(torch.float32).tiny)
+        for start in range(0, len(self), BLOCK):
+            # distances are symmetric: the columns before were rows already
+            block = self.squared_distances(slice(start, start + BLOCK), slice(start, None))
+            rows, columns = maxima[start : start + BLOCK], maxima[start:]
+            torch.maximum(rows, block.amax(1), out=rows)
+            torch.maximum(columns, block.amax(0), out=columns)
+        return maxima.numpy()
 
 
 def import_faiss() -> ModuleType:
@@ -60,19 +91,16 @@ def import_faiss() -> ModuleType:
     return faiss
 
 
-def _joined(q_feats: torch.Tensor, g_feats: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(torch.cat([q_feats, g_feats]).cpu().numpy(), np.float32)
-
-
-def _encodings(features: np.ndarray, k1: int, k2: int, maxima: np.ndarray) -> sparse.csr_array:
+def _encodings(images: _Images, k1: int, k2: int) -> sparse.csr_array:
     """V, (N, N): each image's weights of its k-reciprocal neighbours, averaged over k2 images."""
-    num_images = len(features)
-    neighbours = _nearest(features, min(max(k1 + 1, k2), num_images))
+    num_images, features = len(images), images.features.numpy()
+    distances, neighbours = _nearest(features, min(max(k1 + 1, k2), num_images))
     members = _expand(
         _reciprocal(neighbours[:, : k1 + 1]), _reciprocal(neighbours[:, : int(np.around(k1 / 2)) + 1])
     )
     rows = np.repeat(np.arange(num_images), np.diff(members.indptr))
-    weights = np.exp(-_pair_distances(features, rows, members.indices) / maxima[rows])
+    squared = _pair_distances(features, rows, members.indices, neighbours, distances)
+    weights = np.exp(-squared / images.maxima[rows])
     weights /= np.bincount(rows, weights, num_images)[rows]
     encodings = sparse.csr_array((weights.astype(np.float32), members.indices, members.indptr), members.shape)
     if k2 > 1:
@@ -81,12 +109,12 @@ def _encodings(features: np.ndarray, k1: int, k2: int, maxima: np.ndarray) -> sp
     return encodings
 
 
-def _nearest(features: np.ndarray, k: int) -> np.ndarray:
-    """(N, k) int64: the k nearest of every image, itself included, nearest first."""
+def _nearest(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N, k) float32 squared distances and int64 indices of the k nearest of every image, itself included."""
     faiss = import_faiss()
     index = faiss.IndexFlatL2(features.shape[1])
     index.add(features)
-    return index.search(features, k)[1]
+    return index.search(features, k)
 
 
 def _adjacency(neighbours: np.ndarray) -> sparse.csr_array:
@@ -130,26 +158,19 @@ def _jaccard_rows(encodings: sparse.csr_array, num_queries: int) -> np.ndarray:
     return distances
 
 
-def _pair_distances(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(P,) float32 squared distances of the pairs ``(rows[i], columns[i])``."""
-    distances = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), PAIRS):
-        pairs = slice(start, start + PAIRS)
-        difference = features[rows[pairs]] - features[columns[pairs]]
-        np.einsum("nd,nd->n", difference, difference, out=distances[pairs])
-    return distances
-
-
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(A, D) x (B, D) -> (A, B) float32 squared distances, no less than 0."""
-    a, b = torch.from_numpy(a), torch.from_numpy(b)
-    squared = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
-    squared += a.square().sum(1, keepdim=True)
-    return squared.clamp_(min=0).numpy()
-
-
-def _row_maxima(features: np.ndarray) -> np.ndarray:
-    """(N,) float32: the squared distance of each image to the farthest; no less than a tiny number."""
-    rows = (features[start : start + BLOCK] for start in range(0, len(features), BLOCK))
-    maxima = np.concatenate([_squared_distances(block, features).max(1) for block in rows])
-    return np.maximum(maxima, np.finfo(np.float32).tiny)
+def _pair_distances(
+    features: np.ndarray, rows: np.ndarray, columns: np.ndarray, neighbours: np.ndarray, distances: np.ndarray
+) -> np.ndarray:
+    """(P,) float32 squared distances of the pairs ``(rows[i], columns[i])``, most of them known already."""
+    num_images = len(features)
+    known = (np.arange(num_images)[:, None] * num_images + neighbours).ravel()
+    order = np.argsort(known)
+    pairs = rows * num_images + columns
+    nearest = order[np.minimum(np.searchsorted(known, pairs, sorter=order), len(known) - 1)]
+    squared = np.maximum(distances.ravel()[nearest], 0)
+    missing = np.flatnonzero(known[nearest] != pairs)
+    for start in range(0, len(missing), PAIRS):
+        part = missing[start : start + PAIRS]
+        difference = features[rows[part]] - features[columns[part]]
+        squared[part] = np.einsum("nd,nd->n", difference, difference)
+    return squared

@@ -1,0 +1,1 @@
+"""The straightforward methods that the benchmarks compare with."""

@@ -1,0 +1,225 @@
+"""Rank evaluation and re-ranking against the straightforward methods, on the same inputs in the same run.
+
+Inputs are clustered features with a mean average precision near 0.5. Every figure is the best of the
+repeats (repeats of the compared methods alternate); memory is the highest resident size during the call, less
+that before it.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from fastreid.evaluation import compute_distance, evaluate_features, evaluate_rank, rerank_distance
+from fastreid.evaluation.distance import normalise
+from fastreid.evaluation.features import GALLERY_BLOCK, QUERY_BLOCK
+from tools.benchmarks.baselines.evaluation import build_scoring, rank_by_sorting, rerank_densely
+
+IMAGES_PER_PERSON = 20
+CAMERAS = 13
+SPREAD = {64: 1.15, 768: 2.3}  # noise against the distance of the centres, by width: mAP near 0.5
+PARTS = ("rank", "features", "rerank", "rerank-large")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    sizes = "queries x gallery (default: %(default)s)"
+    parser.add_argument("--rank", nargs="+", type=_size, default=["3368x15913", "2000x51000"], help=sizes)
+    parser.add_argument("--features", type=_size, default="2000x1000000", help=sizes)
+    parser.add_argument("--rerank", type=_size, default="1000x4000", help=sizes)
+    parser.add_argument("--rerank-large", type=_size, default="312x50712", help=sizes)
+    parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
+
+
+def main(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {args.threads} threads,")
+    print(f"torch {torch.__version__}, numpy {np.__version__}, best of {args.repeats}")
+    rows: list[list[str]] = []
+    if "rank" in args.parts:
+        for size in args.rank:
+            rows += bench_rank(*_size(size), args.repeats)
+    if "features" in args.parts:
+        rows += bench_features(*_size(args.features), args.repeats)
+    if "rerank" in args.parts:
+        rows += bench_rerank(*_size(args.rerank), args.repeats)
+    if "rerank-large" in args.parts:
+        rows += bench_large_rerank(*_size(args.rerank_large))
+    print(tabulate(rows, ["what", "seconds", "memory", "note"], disable_numparse=True))
+
+
+class Data(NamedTuple):
+    q_feats: torch.Tensor
+    g_feats: torch.Tensor
+    labels: tuple[np.ndarray, ...]  # q_pids, g_pids, q_camids, g_camids
+
+
+def clustered_data(num_queries: int, num_gallery: int, width: int) -> Data:
+    """Features of length 1 around a centre per person."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    people = max(2, num_gallery // IMAGES_PER_PERSON)
+    centres = torch.randn(people, width)
+    labels = [rng.integers(0, high, n) for high in (people, CAMERAS) for n in (num_queries, num_gallery)]
+    parts = []
+    for pids in labels[:2]:
+        features = torch.randn(len(pids), width)
+        for start in range(0, len(pids), 1 << 14):
+            rows = slice(start, start + (1 << 14))
+            features[rows] = normalise(features[rows] * SPREAD[width] + centres[pids[rows]])
+        parts.append(features)
+    return Data(*parts, tuple(labels))
+
+
+def bench_rank(num_queries: int, num_gallery: int, repeats: int) -> list[list[str]]:
+    data = clustered_data(num_queries, num_gallery, 64)
+    distmat = compute_distance(data.q_feats, data.g_feats).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        kernel = build_scoring(Path(folder))
+        times, memory, results = measure(
+            {
+                "argsort + compiled scoring": lambda: rank_by_sorting(kernel, distmat, data.labels),
+                "evaluate_rank": lambda: evaluate_rank(distmat, *data.labels),
+                "evaluate_rank, NumPy": lambda: evaluate_rank(distmat, *data.labels, use_cython=False),
+                "one pass over the matrix (max)": lambda: torch.from_numpy(distmat).max(),
+            },
+            repeats,
+        )
+    baseline, ours = results["argsort + compiled scoring"], results["evaluate_rank"]
+    np.testing.assert_allclose(ours[1].mean(), baseline[1].mean(), atol=1e-6)
+    rows = [
+        [f"ranks of {num_queries} x {num_gallery}", "", _bytes(distmat.nbytes), f"mAP {ours[1].mean():.3f}"]
+    ]
+    reference = times["argsort + compiled scoring"]
+    for name, seconds in times.items():
+        share = 100 * memory[name] / distmat.nbytes
+        rows.append([f"  {name}", f"{seconds:.4f}", f"+{share:.1f} %", f"{reference / seconds:.1f}x"])
+    return rows
+
+
+def bench_features(num_queries: int, num_gallery: int, repeats: int) -> list[list[str]]:
+    data = clustered_data(num_queries, num_gallery, 768)
+    times, memory, results = measure(
+        {
+            "bare products": lambda: multiply(data.q_feats, data.g_feats),
+            "evaluate_features": lambda: evaluate_features(data.q_feats, data.g_feats, *data.labels),
+        },
+        repeats,
+    )
+    bare, ours = times["bare products"], times["evaluate_features"]
+    speed = 2 * num_queries * num_gallery * 768 / bare / 1e9
+    size = data.q_feats.nbytes + data.g_feats.nbytes
+    precision = results["evaluate_features"][1].mean()
+    return [
+        [f"features {num_queries} x {num_gallery} x 768", "", _bytes(size), f"mAP {precision:.3f}"],
+        ["  bare products", f"{bare:.2f}", f"+{_bytes(memory['bare products'])}", f"{speed:.0f} GFLOP/s"],
+        [
+            "  evaluate_features",
+            f"{ours:.2f}",
+            f"+{_bytes(memory['evaluate_features'])}",
+            f"{ours / bare:.2f}x",
+        ],
+        ["  highest resident size", "", _bytes(peak_memory()), "the process as a whole"],
+    ]
+
+
+def multiply(q_feats: torch.Tensor, g_feats: torch.Tensor) -> None:
+    """The products alone, block by block into one buffer."""
+    room = torch.empty(QUERY_BLOCK * GALLERY_BLOCK)
+    for queries in q_feats.split(QUERY_BLOCK):
+        for gallery in g_feats.split(GALLERY_BLOCK):
+            block = room[: len(queries) * len(gallery)].view(len(queries), len(gallery))
+            torch.mm(queries, gallery.T, out=block)
+
+
+def bench_rerank(num_queries: int, num_gallery: int, repeats: int) -> list[list[str]]:
+    data = clustered_data(num_queries, num_gallery, 768)
+    joined = torch.cat([data.q_feats, data.g_feats]).numpy()
+    times, memory, results = measure(
+        {
+            "dense algorithm": lambda: rerank_densely(joined, num_queries),
+            "rerank_distance": lambda: rerank_distance(data.q_feats, data.g_feats),
+        },
+        repeats,
+    )
+    difference = np.abs(results["dense algorithm"] - results["rerank_distance"]).max()
+    rows = [[f"re-ranking {num_queries} + {num_gallery}", "", "", f"largest difference {difference:.1e}"]]
+    for name, seconds in times.items():
+        ratio = times["dense algorithm"] / seconds
+        rows.append([f"  {name}", f"{seconds:.2f}", f"+{_bytes(memory[name])}", f"{ratio:.1f}x"])
+    return rows
+
+
+def bench_large_rerank(num_queries: int, num_gallery: int) -> list[list[str]]:
+    data = clustered_data(num_queries, num_gallery, 768)
+    before = evaluate_features(data.q_feats, data.g_feats, *data.labels)[1].mean()
+    times, memory, results = measure(
+        {"rerank_distance": lambda: rerank_distance(data.q_feats, data.g_feats)}, repeats=1
+    )
+    after = evaluate_rank(results["rerank_distance"], *data.labels)[1].mean()
+    return [
+        [f"re-ranking {num_queries} + {num_gallery}", "", "", f"mAP {before:.3f} -> {after:.3f}"],
+        [
+            "  rerank_distance",
+            f"{times['rerank_distance']:.1f}",
+            f"+{_bytes(memory['rerank_distance'])}",
+            f"highest resident size {_bytes(peak_memory())}",
+        ],
+    ]
+
+
+def measure(
+    methods: dict[str, Callable[[], Any]], repeats: int
+) -> tuple[dict[str, float], dict[str, int], dict[str, Any]]:
+    """Best seconds, most memory in bytes, and last result of each; the repeats take turns."""
+    times = dict.fromkeys(methods, float("inf"))
+    memory, results = dict.fromkeys(methods, 0), {}
+    for _ in range(repeats):
+        for name, method in methods.items():
+            results.pop(name, None)
+            reset_peak_memory()
+            before = peak_memory()
+            start = time.perf_counter()
+            results[name] = method()
+            times[name] = min(times[name], time.perf_counter() - start)
+            memory[name] = max(memory[name], peak_memory() - before)
+            print(f"  {name}: {time.perf_counter() - start:.3f} s", file=sys.stderr)
+    return times, memory, results
+
+
+def reset_peak_memory() -> None:
+    """Make the highest resident size the present one (Linux; elsewhere it stays that of the process)."""
+    peak = Path("/proc/self/clear_refs")
+    if peak.exists():
+        peak.write_text("5")
+
+
+def peak_memory() -> int:
+    """Highest resident size in bytes since the last reset."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _size(text: str | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(text, tuple):
+        return text
+    queries, gallery = text.split("x")
+    return int(queries), int(gallery)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.2f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
