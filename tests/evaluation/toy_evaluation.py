@@ -55,11 +55,15 @@ def make_protocols(folder: Path) -> list[SimpleNamespace]:
     ]
 
 
-def evaluate_as_rank(rank: int, world_size: int, folder: Path) -> None:
-    """One process: evaluates the protocols found in `folder` and saves what it got and encoded."""
+def evaluate_as_rank(rank: int, world_size: int, folder: Path, batch_sizes: list[int]) -> None:
+    """One process: evaluates the protocols in `folder`, by batch size; saves what it got and encoded."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
-    cfg, model = make_cfg(folder / "several"), ToyModel()
-    results = evaluate_protocols(cfg, model, torch.load(folder / "protocols.pt", weights_only=False))
-    torch.save((results, model.encoded), folder / f"rank{rank}.pt")
+    outcomes = []
+    for batch_size in batch_sizes:
+        cfg, model = make_cfg(folder / f"batches_of_{batch_size}"), ToyModel()
+        cfg.TEST.IMS_PER_BATCH = batch_size
+        results = evaluate_protocols(cfg, model, torch.load(folder / "protocols.pt", weights_only=False))
+        outcomes.append((results, model.encoded))
+    torch.save(outcomes, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
