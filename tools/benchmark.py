@@ -4,10 +4,9 @@ import importlib
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fastreid.utils.cli import CommandLineParser, exit_on_user_error  # noqa: E402
+from fastreid.utils.cli import CommandLineParser, exit_on_user_error
 
 
 def main() -> None:

@@ -6,12 +6,10 @@ An interrupted run is completed by the same command. A folder that this tool did
 """
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec("fastreid") is None:  # not installed: run from the checkout
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fastreid.data.synthetic import LAYOUTS, BenchmarkSpec, write_benchmark
 from fastreid.utils.cli import CommandLineParser, exit_on_user_error

@@ -5,12 +5,10 @@ python tools/train_net.py --config-file configs/v2/base_stage1.yml --eval-only M
 """
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec("fastreid") is None:  # not installed: run from the checkout
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fastreid.data import build_test_datasets
 from fastreid.engine import (

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from fastreid.config import CfgNode, check_config, get_cfg
+from fastreid.modeling.assets import check_assets
 from fastreid.utils import comm
 from fastreid.utils.cli import CommandLineParser
 from fastreid.utils.env import code_version, resolve_device, seed_all_rng
@@ -71,7 +72,7 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
     """The frozen and checked configuration: defaults, then the file, then the pairs of the command line.
 
     Raises:
-        UserError: for an unknown key or a value that is not allowed.
+        UserError: for an unknown key, a value that is not allowed, or a pretrained file that is missing.
     """
     cfg = get_cfg()
     if args.config_file:
@@ -79,6 +80,8 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
     cfg.merge_from_list(args.opts)
     check_config(cfg, world_size_of(args), training=not args.eval_only)
     _check_output_dir(cfg.OUTPUT_DIR)
+    if not (args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists()):
+        check_assets(cfg, training=not args.eval_only)
     cfg.freeze()
     return cfg
 

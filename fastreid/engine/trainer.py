@@ -10,7 +10,13 @@ import torch.distributed as dist
 from torch import nn
 
 from fastreid.config import CfgNode
-from fastreid.data import build_test_datasets, build_test_loader, build_train_dataset, build_train_loader
+from fastreid.data import (
+    build_test_datasets,
+    build_test_loader,
+    build_train_dataset,
+    build_train_loader,
+    describe,
+)
 from fastreid.engine import hooks
 from fastreid.engine.defaults import locked_output_dir, open_output_dir, set_earlier_run_aside
 from fastreid.engine.resume import check_resumed_config
@@ -218,6 +224,8 @@ class DefaultTrainer(SimpleTrainer):
 
     def _log_plan(self) -> None:
         cfg = self.cfg
+        logger.info("Training data:\n%s", describe(self.train_set.datasets, ["train"]))
+        logger.info("Test data:\n%s", describe(self.test_sets, ["query", "gallery"]))
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         every = sum(p.numel() for p in self.model.parameters())
         logger.info(

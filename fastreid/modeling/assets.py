@@ -21,9 +21,13 @@ def check_assets(cfg: CfgNode, training: bool) -> None:
     if cfg.MODEL.WEIGHTS:
         _check_weights(cfg.MODEL.WEIGHTS, stage2 and training)
     elif not training:
-        raise UserError("--eval-only needs a checkpoint: set MODEL.WEIGHTS to a model_best.pth")
+        raise UserError(
+            "MODEL.WEIGHTS is empty: --eval-only needs a checkpoint, such as OUTPUT_DIR's model_best.pth"
+        )
     elif stage2:
-        raise UserError("Stage 2 trains from a Stage-1 checkpoint: set MODEL.WEIGHTS to its model_best.pth")
+        raise UserError(
+            "MODEL.WEIGHTS is empty: Stage 2 trains from a Stage-1 checkpoint, its model_best.pth"
+        )
     elif cfg.MODEL.BACKBONE.PRETRAIN:
         require_vit_weights(cfg.MODEL.BACKBONE.PRETRAIN_PATH, cfg.MODEL.BACKBONE.FEAT_DIM)
     if stage2:
@@ -33,7 +37,7 @@ def check_assets(cfg: CfgNode, training: bool) -> None:
 def _check_weights(path: str, from_stage1: bool) -> None:
     if not Path(path).is_file():
         advice = "train Stage 1 first, or name its checkpoint" if from_stage1 else "check the path"
-        raise UserError(f"MODEL.WEIGHTS: checkpoint not found: {path}; {advice}")
+        raise UserError(f"MODEL.WEIGHTS: {path} not found; {advice}")
 
 
 def _check_diffusion_folders(cfg: CfgNode) -> None:

@@ -18,7 +18,7 @@ def toy_cfg(tmp_path: Path):
     cfg = get_cfg()
     solver = {"MAX_EPOCH": 3, "OPT": "Adam", "BASE_LR": 0.01, "WARMUP_ITERS": 3, "LOG_PERIOD": 1}
     values = {
-        "MODEL": {"DEVICE": "cpu"},
+        "MODEL": {"DEVICE": "cpu", "BACKBONE": {"PRETRAIN": False}},
         "SOLVER": solver | {"CHECKPOINT_PERIOD": 1},
         "TEST": {"EVAL_PERIOD": 1},
         "OUTPUT_DIR": str(tmp_path / "run"),
@@ -51,7 +51,7 @@ def toy_world(monkeypatch):
         torch.manual_seed(cfg.MODEL.SEED)
         return ToyModel(cfg.MODEL.HEADS.NUM_CLASSES)
 
-    train_set = SimpleNamespace(num_classes=IDENTITIES, num_views=2, samples=[None] * 40)
+    train_set = SimpleNamespace(num_classes=IDENTITIES, num_views=2, samples=[None] * 40, datasets=[])
     monkeypatch.setattr(trainer_module, "build_train_dataset", lambda cfg: train_set)
     monkeypatch.setattr(trainer_module, "build_test_datasets", lambda cfg: [])
     monkeypatch.setattr(
