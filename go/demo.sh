@@ -7,6 +7,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source go/lib.sh
 ensure_environment
 
+# More threads than free cores are many times slower: half of them are left to data loading and to others.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((($(nproc) + 1) / 2))}"
+
 data=datasets/demo
 logs=logs/demo
 mkdir -p "$logs"

@@ -28,7 +28,7 @@ ensure_environment() {
   if [[ -n "${PYTHON_BIN:-}" ]]; then return; fi
   local stamp=.venv/installed base
   local wanted
-  wanted=$(cat requirements.txt fastreid/evaluation/rank_cylib/*.pyx fastreid/evaluation/rank_cylib/setup.py | cksum)
+  wanted=$(cat requirements.txt tests/requirements.txt fastreid/evaluation/rank_cylib/*.pyx fastreid/evaluation/rank_cylib/setup.py | cksum)
   PYTHON_BIN=.venv/bin/python
   if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then return; fi
 
@@ -40,8 +40,8 @@ ensure_environment() {
       return 2
     fi
   fi
-  say "Installing requirements.txt into .venv (once; PyTorch is large)"
-  "$PYTHON_BIN" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  say "Installing the requirements into .venv (once; PyTorch is large)"
+  "$PYTHON_BIN" -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
   build_extension
   printf '%s' "$wanted" >"$stamp"
 }
