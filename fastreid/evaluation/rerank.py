@@ -6,6 +6,7 @@ result is the (Q, G) distance matrix. Distances are squared Euclidean ones divid
 same row, as in the authors' code.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from types import ModuleType
 
@@ -15,7 +16,7 @@ from scipy import sparse
 
 from fastreid.utils.errors import UserError
 
-BLOCK = 256  # rows whose distances to all others are held at once
+BLOCK = 512, 4096  # rows and columns of distances that are held at once: 8 MB, for the cache
 PAIRS = 1 << 15  # feature pairs gathered at once
 
 
@@ -39,11 +40,9 @@ def rerank_distance(
     images = _Images(q_feats, g_feats)
     distances = _jaccard_rows(_encodings(images, k1, k2), len(q_feats))
     distances *= 1 - lambda_value
-    for start in range(0, len(q_feats), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(q_feats)))
-        original = images.squared_distances(rows, slice(len(q_feats), None)).numpy()
+    for rows, columns, original in images.distance_blocks(range(len(q_feats)), len(q_feats)):
         original *= lambda_value / images.maxima[rows, None]
-        distances[rows] += original
+        distances[rows, columns.start - len(q_feats) : columns.stop - len(q_feats)] += original
     return distances
 
 
@@ -53,30 +52,39 @@ class _Images:
     def __init__(self, q_feats: torch.Tensor, g_feats: torch.Tensor) -> None:
         self.features = torch.cat([q_feats, g_feats]).detach().cpu()
         self.squares = torch.linalg.vector_norm(self.features, dim=1).square_()
-        self.room = torch.empty(BLOCK * len(self))
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def squared_distances(self, rows: slice, columns: slice) -> torch.Tensor:
-        """Float32 block of the squared distances, no less than 0; the next block is written over it."""
-        a, b = self.features[rows], self.features[columns]
-        block = self.room[: len(a) * len(b)].view(len(a), len(b))
-        torch.addmm(self.squares[columns], a, b.T, alpha=-2, out=block)
-        block += self.squares[rows, None]
-        return block.clamp_(min=0)
+    def distance_blocks(
+        self, rows: range, left: int | None = None
+    ) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """``(rows, columns, squared distances)`` in float32, no less than 0, of the columns from `left` on.
+
+        Without `left`, from the block's first row on. The next block is written over the one before.
+        """
+        height, width = BLOCK
+        room, squares = torch.empty(height * width), self.squares.numpy()
+        for top in range(rows.start, rows.stop, height):
+            block_rows = slice(top, min(top + height, rows.stop))
+            for start in range(top if left is None else left, len(self), width):
+                columns = slice(start, min(start + width, len(self)))
+                a, b = self.features[block_rows], self.features[columns]
+                block = room[: len(a) * len(b)].view(len(a), len(b))
+                torch.addmm(self.squares[columns], a, b.T, alpha=-2, out=block)
+                distances = block.numpy()
+                distances += squares[block_rows, None]
+                yield block_rows, columns, np.maximum(distances, 0, out=distances)
 
     @cached_property
     def maxima(self) -> np.ndarray:
         """(N,) float32: each image's squared distance to the farthest; no less than a tiny number."""
-        maxima = torch.full((len(self),), torch.finfo(torch.float32).tiny)
-        for start in range(0, len(self), BLOCK):
-            # distances are symmetric: the columns before were rows already
-            block = self.squared_distances(slice(start, start + BLOCK), slice(start, None))
-            rows, columns = maxima[start : start + BLOCK], maxima[start:]
-            torch.maximum(rows, block.amax(1), out=rows)
-            torch.maximum(columns, block.amax(0), out=columns)
-        return maxima.numpy()
+        maxima = np.full(len(self), np.finfo(np.float32).tiny)
+        # distances are symmetric: columns before the block's rows were rows already
+        for rows, columns, distances in self.distance_blocks(range(len(self))):
+            np.maximum(maxima[rows], distances.max(1), out=maxima[rows])
+            np.maximum(maxima[columns], distances.max(0), out=maxima[columns])
+        return maxima
 
 
 def import_faiss() -> ModuleType:

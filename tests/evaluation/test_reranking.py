@@ -38,7 +38,7 @@ def test_equals_the_dense_algorithm(seed, num_q, num_g, k1, k2, lambda_value):
 
 
 def test_equals_the_dense_algorithm_over_several_blocks(monkeypatch):
-    monkeypatch.setattr("fastreid.evaluation.rerank.BLOCK", 7)
+    monkeypatch.setattr("fastreid.evaluation.rerank.BLOCK", (7, 11))
     monkeypatch.setattr("fastreid.evaluation.rerank.PAIRS", 100)
     q_feats, g_feats = split_clusters(1, 30, 120)
     joined = torch.cat([q_feats, g_feats]).double().numpy()
