@@ -57,13 +57,6 @@ def flat_keys(node: YacsNode, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def get_cfg() -> CfgNode:
-    """A fresh, mutable copy of the defaults."""
-    from fastreid.config.defaults import _C
-
-    return _C.clone()
-
-
 def _load_with_bases(path: Path, including: tuple[Path, ...]) -> dict:
     path = path.resolve()
     if path in including:

@@ -224,3 +224,8 @@ _C.TEST.SDMODEL.NOISE = (
 # --------------------------------------------------------------------------------------------------- output
 _C.OUTPUT_DIR = "logs/run"
 _C.CUDNN_BENCHMARK = False  # faster convolutions, at the price of bit-equal repetition
+
+
+def get_cfg() -> CN:
+    """A fresh, mutable copy of the defaults."""
+    return _C.clone()

@@ -1,48 +1,64 @@
 """Every benchmark's own configurations, through the commands of the README: train, train, evaluate."""
 
 import json
+from typing import NamedTuple
 
 import pytest
 from conftest import REPO, SHRUNK
 
-RUNS = {
-    "v2": ("v2/base_stage1.yml", "v2/base_stage2.yml"),
-    "v1": ("v1/base_stage1.yml", "v1/base_stage2.yml"),
-    "CARGO": ("CARGO/base_stage1.yml", "CARGO/base_stage2_step5.yml"),
-    "LAGPeR": ("LAGPeR/base_stage1.yml", "LAGPeR/crossview_stage2.yml"),
-    "G2APS_ReID": ("G2APS_ReID/base_stage1.yml", "G2APS_ReID/base_stage2.yml"),
-}
-OUTPUTS = {
-    "v2": ("logs/v2/base_stage1_beta", "logs/v2/base_stage2_tstep800"),
-    "v1": ("logs/v1/base_stage1_beta", "logs/v1/base_stage2"),
-    "CARGO": ("logs/cargo/base_stage1_beta", "logs/cargo/base_stage2_step5"),
-    "LAGPeR": ("logs/lagper/base_stage1_beta", "logs/lagper/crossview_stage2"),
-    "G2APS_ReID": ("logs/g2aps/base_stage1_beta", "logs/g2aps/base_stage2"),
-}
-PROTOCOLS = {
-    "v2": {"AG_ReID_v2_AC", "AG_ReID_v2_CA", "AG_ReID_v2_AW", "AG_ReID_v2_WA"},
-    "v1": {"AG_ReID_v1_AG", "AG_ReID_v1_GA"},
-    "CARGO": {"CARGO", "CARGO_AA", "CARGO_GG", "CARGO_AG", "CARGO_A2G", "CARGO_G2A"},
-    "LAGPeR": {"LAGPeR_A2G", "LAGPeR_G2A", "LAGPeR_G2AG"},
-    "G2APS_ReID": {"G2APS_ReID_A2G", "G2APS_ReID_G2A"},
+
+class Benchmark(NamedTuple):
+    """A benchmark's own configurations, where they write, and the protocols that they evaluate."""
+
+    configs: tuple[str, str]
+    outputs: tuple[str, str]
+    protocols: set[str]
+
+
+BENCHMARKS = {
+    "v2": Benchmark(
+        ("v2/base_stage1.yml", "v2/base_stage2.yml"),
+        ("logs/v2/base_stage1_beta", "logs/v2/base_stage2_tstep800"),
+        {"AG_ReID_v2_AC", "AG_ReID_v2_CA", "AG_ReID_v2_AW", "AG_ReID_v2_WA"},
+    ),
+    "v1": Benchmark(
+        ("v1/base_stage1.yml", "v1/base_stage2.yml"),
+        ("logs/v1/base_stage1_beta", "logs/v1/base_stage2"),
+        {"AG_ReID_v1_AG", "AG_ReID_v1_GA"},
+    ),
+    "CARGO": Benchmark(
+        ("CARGO/base_stage1.yml", "CARGO/base_stage2_step5.yml"),
+        ("logs/cargo/base_stage1_beta", "logs/cargo/base_stage2_step5"),
+        {"CARGO", "CARGO_AA", "CARGO_GG", "CARGO_AG", "CARGO_A2G", "CARGO_G2A"},
+    ),
+    "LAGPeR": Benchmark(
+        ("LAGPeR/base_stage1.yml", "LAGPeR/crossview_stage2.yml"),
+        ("logs/lagper/base_stage1_beta", "logs/lagper/crossview_stage2"),
+        {"LAGPeR_A2G", "LAGPeR_G2A", "LAGPeR_G2AG"},
+    ),
+    "G2APS_ReID": Benchmark(
+        ("G2APS_ReID/base_stage1.yml", "G2APS_ReID/base_stage2.yml"),
+        ("logs/g2aps/base_stage1_beta", "logs/g2aps/base_stage2"),
+        {"G2APS_ReID_A2G", "G2APS_ReID_G2A"},
+    ),
 }
 
 
-@pytest.mark.parametrize("benchmark", RUNS)
-def test_two_stages_train_and_evaluate(benchmark, benchmarks, run_tool, tmp_path):
-    (config1, config2), (output1, output2) = RUNS[benchmark], OUTPUTS[benchmark]
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_two_stages_train_and_evaluate(name, benchmarks, run_tool, tmp_path):
+    (config1, config2), (output1, output2), protocols = BENCHMARKS[name]
     data = ["DATASETS.ROOT", benchmarks]
     run_tool("train_net.py", "--config-file", REPO / "configs" / config1, "--num-gpus", "1", *data, *SHRUNK)
     # Stage 2 finds the Stage-1 checkpoint by the default of its configuration.
     run_tool("train_net.py", "--config-file", REPO / "configs" / config2, "--num-gpus", "1", *data, *SHRUNK)
 
-    for config, output, name in ((config1, output1, "stage1"), (config2, output2, "stage2")):
+    for config, output, stage in ((config1, output1, "stage1"), (config2, output2, "stage2")):
         trained = read_results(tmp_path / output)
-        assert set(trained) == PROTOCOLS[benchmark]
-        weights = ["MODEL.WEIGHTS", f"{output}/model_best.pth", "OUTPUT_DIR", f"again/{name}"]
+        assert set(trained) == protocols
+        weights = ["MODEL.WEIGHTS", f"{output}/model_best.pth", "OUTPUT_DIR", f"again/{stage}"]
         command = ["--config-file", REPO / "configs" / config, "--eval-only", *data, *SHRUNK, *weights]
         run_tool("train_net.py", *command)
-        again = read_results(tmp_path / "again" / name)
+        again = read_results(tmp_path / "again" / stage)
         for protocol, metrics in trained.items():
             assert again[protocol] == pytest.approx(metrics, abs=1e-6)
             assert 0 < metrics["mAP"] <= 100
