@@ -14,7 +14,7 @@ from fastreid.evaluation.features import rank_features
 from fastreid.evaluation.query_expansion import expand_queries
 from fastreid.evaluation.rank import Labels, QueryScores, check_labels, rank_matrix
 from fastreid.evaluation.report import log_table, write_ranks, write_results
-from fastreid.evaluation.rerank import jaccard_distance, rerank_distance
+from fastreid.evaluation.rerank import import_faiss, jaccard_distance, rerank_distance
 from fastreid.evaluation.roc import FALSE_POSITIVE_RATES, tpr_at_fpr
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError, nearest_name
@@ -39,7 +39,7 @@ class ReidEvaluator:
     ranked in blocks.
 
     Raises:
-        UserError: for an unknown ``TEST.METRIC``.
+        UserError: for an unknown ``TEST.METRIC``, or when faiss is needed and not installed.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -50,6 +50,9 @@ class ReidEvaluator:
                 f"unknown TEST.METRIC {self.test.METRIC!r}.{nearest_name(self.test.METRIC, known)}"
                 f" Known: {', '.join(known)}"
             )
+        self.reranks = self.test.RERANK.ENABLED or self.test.METRIC == "jaccard"
+        if self.reranks:
+            import_faiss()
 
     def evaluate(
         self, q_feats: torch.Tensor, g_feats: torch.Tensor, query: list, gallery: list
@@ -63,7 +66,7 @@ class ReidEvaluator:
         if self.test.AQE.ENABLED:
             aqe = self.test.AQE
             q_feats, g_feats = expand_queries(q_feats, g_feats, aqe.QE_TIME, aqe.QE_K, aqe.ALPHA)
-        if self.test.METRIC == "jaccard" or self.test.RERANK.ENABLED:
+        if self.reranks:
             distmat = self._rerank(q_feats, g_feats)
             scores = rank_matrix(distmat, labels)
 

@@ -7,7 +7,6 @@ same row, as in the authors' code.
 """
 
 from collections.abc import Iterator
-from functools import cached_property
 from types import ModuleType
 
 import numpy as np
@@ -20,71 +19,32 @@ BLOCK = 512, 4096  # rows and columns of distances that are held at once: 8 MB, 
 PAIRS = 1 << 15  # feature pairs gathered at once
 
 
-def jaccard_distance(q_feats: torch.Tensor, g_feats: torch.Tensor, k1: int = 20, k2: int = 6) -> np.ndarray:
-    """(Q, D) x (G, D) float32 -> (Q, G) float32 Jaccard distance of the k-reciprocal encodings.
+def rerank_distance(
+    q_feats: torch.Tensor, g_feats: torch.Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
+) -> np.ndarray:
+    """(1 - lambda) * Jaccard + lambda * original distance (eq. 12), as a (Q, G) float32 matrix.
 
     Args:
-        k1: size of the neighbourhoods; k2: neighbours over which an encoding is averaged.
+        q_feats, g_feats: (Q, D) and (G, D) float32.
+        k1: size of the neighbourhoods.
+        k2: neighbours over which an encoding is averaged (local query expansion).
 
     Raises:
         UserError: when faiss is not installed.
     """
-    images = _Images(q_feats, g_feats)
-    return _jaccard_rows(_encodings(images, k1, k2), len(q_feats))
-
-
-def rerank_distance(
-    q_feats: torch.Tensor, g_feats: torch.Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
-) -> np.ndarray:
-    """As `jaccard_distance`, mixed with the original distance: (1 - lambda) * Jaccard + lambda * original."""
-    images = _Images(q_feats, g_feats)
-    distances = _jaccard_rows(_encodings(images, k1, k2), len(q_feats))
-    distances *= 1 - lambda_value
-    for rows, columns, original in images.distance_blocks(range(len(q_feats)), len(q_feats)):
-        original *= lambda_value / images.maxima[rows, None]
-        distances[rows, columns.start - len(q_feats) : columns.stop - len(q_feats)] += original
+    import_faiss()  # so that its absence is known before long work
+    features = torch.cat([q_feats, g_feats]).detach().cpu()
+    distances, maxima = _original_distances(features, len(q_feats))
+    encodings = _encodings(features.numpy(), maxima, k1, k2)
+    distances *= lambda_value / maxima[: len(q_feats), None]
+    for row, jaccard in zip(distances, _jaccard_rows(encodings, len(q_feats)), strict=True):
+        row += (1 - lambda_value) * jaccard
     return distances
 
 
-class _Images:
-    """Queries and gallery as one list of N features, and blocks of their distances."""
-
-    def __init__(self, q_feats: torch.Tensor, g_feats: torch.Tensor) -> None:
-        self.features = torch.cat([q_feats, g_feats]).detach().cpu()
-        self.squares = torch.linalg.vector_norm(self.features, dim=1).square_()
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def distance_blocks(
-        self, rows: range, left: int | None = None
-    ) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """``(rows, columns, squared distances)`` in float32, no less than 0, of the columns from `left` on.
-
-        Without `left`, from the block's first row on. The next block is written over the one before.
-        """
-        height, width = BLOCK
-        room, squares = torch.empty(height * width), self.squares.numpy()
-        for top in range(rows.start, rows.stop, height):
-            block_rows = slice(top, min(top + height, rows.stop))
-            for start in range(top if left is None else left, len(self), width):
-                columns = slice(start, min(start + width, len(self)))
-                a, b = self.features[block_rows], self.features[columns]
-                block = room[: len(a) * len(b)].view(len(a), len(b))
-                torch.addmm(self.squares[columns], a, b.T, alpha=-2, out=block)
-                distances = block.numpy()
-                distances += squares[block_rows, None]
-                yield block_rows, columns, np.maximum(distances, 0, out=distances)
-
-    @cached_property
-    def maxima(self) -> np.ndarray:
-        """(N,) float32: each image's squared distance to the farthest; no less than a tiny number."""
-        maxima = np.full(len(self), np.finfo(np.float32).tiny)
-        # distances are symmetric: columns before the block's rows were rows already
-        for rows, columns, distances in self.distance_blocks(range(len(self))):
-            np.maximum(maxima[rows], distances.max(1), out=maxima[rows])
-            np.maximum(maxima[columns], distances.max(0), out=maxima[columns])
-        return maxima
+def jaccard_distance(q_feats: torch.Tensor, g_feats: torch.Tensor, k1: int = 20, k2: int = 6) -> np.ndarray:
+    """(Q, G) float32 Jaccard distances of the k-reciprocal encodings; see `rerank_distance`."""
+    return rerank_distance(q_feats, g_feats, k1, k2, lambda_value=0)
 
 
 def import_faiss() -> ModuleType:
@@ -99,16 +59,47 @@ def import_faiss() -> ModuleType:
     return faiss
 
 
-def _encodings(images: _Images, k1: int, k2: int) -> sparse.csr_array:
-    """V, (N, N): each image's weights of its k-reciprocal neighbours, averaged over k2 images."""
-    num_images, features = len(images), images.features.numpy()
+def _original_distances(features: torch.Tensor, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, G) float32 squared distances, and (N,) each image's largest, no less than a tiny number."""
+    num_images = len(features)
+    distances = np.empty((num_queries, num_images - num_queries), np.float32)
+    maxima = np.full(num_images, np.finfo(np.float32).tiny)
+    squares = torch.linalg.vector_norm(features, dim=1).square_()
+    room = torch.empty(BLOCK[0] * BLOCK[1])
+    for rows in _slices(0, num_images, BLOCK[0], num_queries):
+        # distances are symmetric: the columns before were rows already
+        for columns in _slices(rows.start, num_images, BLOCK[1], num_queries):
+            a, b = features[rows], features[columns]
+            block = room[: len(a) * len(b)].view(len(a), len(b))
+            torch.addmm(squares[columns], a, b.T, alpha=-2, out=block)
+            block = block.numpy()
+            block += squares[rows, None].numpy()
+            np.maximum(block, 0, out=block)
+            np.maximum(maxima[rows], block.max(1), out=maxima[rows])
+            np.maximum(maxima[columns], block.max(0), out=maxima[columns])
+            if rows.start < num_queries <= columns.start:
+                distances[rows, columns.start - num_queries : columns.stop - num_queries] = block
+    return distances, maxima
+
+
+def _slices(start: int, stop: int, step: int, edge: int) -> Iterator[slice]:
+    """Slices of at most `step` over ``start:stop``, none of them across `edge`."""
+    while start < stop:
+        end = min(start + step, stop, edge if start < edge else stop)
+        yield slice(start, end)
+        start = end
+
+
+def _encodings(features: np.ndarray, maxima: np.ndarray, k1: int, k2: int) -> sparse.csr_array:
+    """V, (N, N): each image's weights of its k-reciprocal neighbours (eq. 7), averaged over k2 images."""
+    num_images = len(features)
     distances, neighbours = _nearest(features, min(max(k1 + 1, k2), num_images))
     members = _expand(
         _reciprocal(neighbours[:, : k1 + 1]), _reciprocal(neighbours[:, : int(np.around(k1 / 2)) + 1])
     )
     rows = np.repeat(np.arange(num_images), np.diff(members.indptr))
     squared = _pair_distances(features, rows, members.indices, neighbours, distances)
-    weights = np.exp(-squared / images.maxima[rows])
+    weights = np.exp(-squared / maxima[rows])
     weights /= np.bincount(rows, weights, num_images)[rows]
     encodings = sparse.csr_array((weights.astype(np.float32), members.indices, members.indptr), members.shape)
     if k2 > 1:
@@ -150,20 +141,19 @@ def _expand(reciprocal: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_
     return expanded
 
 
-def _jaccard_rows(encodings: sparse.csr_array, num_queries: int) -> np.ndarray:
-    """(Q, G) float32: 1 - sum(min) / sum(max) of each query's and gallery image's encodings (eq. 10)."""
+def _jaccard_rows(encodings: sparse.csr_array, num_queries: int) -> Iterator[np.ndarray]:
+    """Per query, (G,) float64: 1 - sum(min) / sum(max) of its and the gallery's encodings (eq. 10)."""
     num_images = encodings.shape[0]
     by_column = encodings.tocsc()
-    distances = np.empty((num_queries, num_images - num_queries), np.float32)
+    column_lengths = np.diff(by_column.indptr)
     for query in range(num_queries):
         row = slice(encodings.indptr[query], encodings.indptr[query + 1])
         columns, weights = encodings.indices[row], encodings.data[row]
-        starts, lengths = by_column.indptr[columns], np.diff(by_column.indptr)[columns]
+        starts, lengths = by_column.indptr[columns], column_lengths[columns]
         entries = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         smaller = np.minimum(np.repeat(weights, lengths), by_column.data[entries])
         overlap = np.bincount(by_column.indices[entries], smaller, num_images)[num_queries:]
-        distances[query] = 1 - overlap / (2 - overlap)
-    return distances
+        yield 1 - overlap / (2 - overlap)
 
 
 def _pair_distances(
