@@ -35,15 +35,18 @@ class Evaluation(NamedTuple):
 class ReidEvaluator:
     """Scores features as the ``TEST`` section of `cfg` says.
 
-    The distance matrix is only made for re-ranking and the Jaccard metric; otherwise the features are
-    ranked in blocks.
+    The distance matrix is only made for re-ranking and the Jaccard metric (of features scaled to length 1);
+    otherwise the features are ranked in blocks.
+
+    Args:
+        device: where the blocks' products are made; default: where the features are.
 
     Raises:
         UserError: for an unknown ``TEST.METRIC``, or when faiss is needed and not installed.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        self.test = cfg.TEST
+    def __init__(self, cfg: CfgNode, device: torch.device | None = None) -> None:
+        self.test, self.device = cfg.TEST, device
         known = [*METRICS, "jaccard"]
         if self.test.METRIC not in known:
             raise UserError(
@@ -73,7 +76,7 @@ class ReidEvaluator:
             def row_blocks():
                 yield slice(0, len(distmat)), distmat
         else:
-            scores = rank_features(q_feats, g_feats, labels, self.test.METRIC)
+            scores = rank_features(q_feats, g_feats, labels, self.test.METRIC, device=self.device)
 
             def row_blocks():
                 return distance_rows(q_feats, g_feats, self.test.METRIC)
@@ -138,7 +141,7 @@ def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: list) -> dict[s
         UserError: for a protocol without queries, gallery or any match, and for features that are not
             finite.
     """
-    evaluator = ReidEvaluator(cfg)
+    evaluator = ReidEvaluator(cfg, next(model.parameters(), torch.empty(0)).device)
     for dataset in datasets:
         if not dataset.query or not dataset.gallery:
             raise UserError(

@@ -184,14 +184,14 @@ def test_several_processes_share_the_work_and_agree_to_the_bit(cfg, protocols, t
     """Also when there are fewer batches than processes: 40 images in batches of 7 and of 64."""
     torch.set_num_threads(1)
     torch.save(protocols, tmp_path / "protocols.pt")
-    mp.spawn(evaluate_as_rank, (3, tmp_path, [7, 64]), nprocs=3)
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(3)]
+    mp.spawn(evaluate_as_rank, (2, tmp_path, [7, 64]), nprocs=2)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
     for batch_size, outcomes in zip([7, 64], zip(*ranks, strict=True), strict=True):
         cfg.TEST.IMS_PER_BATCH = batch_size
         expected = evaluate_protocols(cfg, ToyModel(), protocols)
         assert all(results == expected for results, _ in outcomes)
         encoded = [path for _, paths in outcomes for path in paths]
         assert len(encoded) == len(set(encoded)) == 40
-        assert sum(1 for _, paths in outcomes if paths) == min(3, -(-40 // batch_size))
+        assert sum(1 for _, paths in outcomes if paths) == min(2, -(-40 // batch_size))
         written = json.loads((tmp_path / f"batches_of_{batch_size}" / "run" / "results.json").read_text())
         assert written["results"]["FIRST"]["mAP"] == expected["FIRST"]["mAP"]

@@ -248,7 +248,8 @@ cdef class BlockRanker:
     def __cinit__(
         self, const float[:, ::1] q, const float[:, ::1] g, const double[::1] scale, const double[::1] bias,
         const double[::1] tolerance, const double[::1] grid, const int32_t[::1] members,
-        const int64_t[::1] starts, const int64_t[::1] stops, const int64_t[::1] q_camids, const int64_t[::1] g_camids, int num_threads,
+        const int64_t[::1] starts, const int64_t[::1] stops, const int64_t[::1] q_camids,
+        const int64_t[::1] g_camids, int num_threads,
     ):
         cdef Py_ssize_t i, n, total = 0, total_cells = 0, num_q = q.shape[0]
         self.q, self.g, self.scale, self.bias = q, g, scale, bias
