@@ -153,6 +153,7 @@ _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "NaiveIdentitySampler"  # TrainingSampler, BalancedIdentitySampler, AGSampler
 _C.DATALOADER.NUM_INSTANCE = 4  # images of one identity in a batch
 _C.DATALOADER.NUM_WORKERS = 8
+_C.DATALOADER.ON_BAD_IMAGE = "error"  # skip: another image replaces an unreadable one; in training only
 
 # --------------------------------------------------------------------------------------------------- solver
 _C.SOLVER = CN()
@@ -196,6 +197,9 @@ _C.TEST.EVAL_PERIOD = 20  # epochs; 0 = only at the end
 _C.TEST.IMS_PER_BATCH = 128
 _C.TEST.METRIC = "cosine"  # cosine, euclidean, jaccard
 _C.TEST.SAVE_RANKS = False  # write per-query AP, first hit and top-k gallery indices beside results.json
+_C.TEST.AMP = CN()
+_C.TEST.AMP.ENABLED = False  # mixed precision in evaluation, on CUDA only
+_C.TEST.AMP.DTYPE = "bf16"  # bf16, fp16
 _C.TEST.FLIP = CN()
 _C.TEST.FLIP.ENABLED = False  # average the features of the image and its mirror image
 _C.TEST.AQE = CN()

@@ -27,7 +27,10 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
     except Exception as error:
         empty = os.path.isfile(path) and os.path.getsize(path) == 0
         reason = "it is empty (0 bytes)" if empty else " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read image {path}: {reason}; restore or remove the file") from error
+        raise UserError(
+            f"cannot read image {path}: {reason}; restore the file (training can do without it:"
+            f" DATALOADER.ON_BAD_IMAGE skip)"
+        ) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

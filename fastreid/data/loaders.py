@@ -1,6 +1,7 @@
 """Data loaders: batches of uint8 images with their labels."""
 
 import signal
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,11 +9,15 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from fastreid.config import CfgNode
+from fastreid.data.bad_images import check_image_files
 from fastreid.data.datasets import DATASET_REGISTRY, ReIDDataset, Sample
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.data.train_set import ImageSet, TrainSet
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
+
+DEAD_WORKER = "a data loading worker died (killed, or out of memory?): lower DATALOADER.NUM_WORKERS"
 
 
 class ReIDLoader(DataLoader):
@@ -37,13 +42,22 @@ class ReIDLoader(DataLoader):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                self._count_bad(batch.pop("bad_images"))
+                yield batch
         except UserError as error:  # torch puts the worker's traceback before the message
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
         except (ConnectionError, EOFError) as error:  # its socket broke before torch saw it die
-            raise RuntimeError(
-                "a data loading worker died (killed, or out of memory?): lower DATALOADER.NUM_WORKERS"
-            ) from error
+            raise RuntimeError(DEAD_WORKER) from error
+        except RuntimeError as error:
+            if str(error).startswith("DataLoader worker"):
+                raise RuntimeError(DEAD_WORKER) from error
+            raise
+
+    def _count_bad(self, paths: list[str]) -> None:
+        self.dataset.replaced.update(paths)
+        if paths:
+            warn_once(__name__, "images that cannot be read are replaced; they are listed at the end")
 
 
 class TrainLoader(ReIDLoader):
@@ -73,13 +87,17 @@ def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
     """The protocols of ``DATASETS.TESTS``, with their query and gallery read.
 
     Raises:
-        UserError: for an unknown name, and for missing or empty data.
+        UserError: for an unknown name, for missing or empty data, for missing or empty files (also with
+            ``DATALOADER.ON_BAD_IMAGE skip``: without some of its images it would be another protocol), and
+            for a protocol in which no query has a match.
     """
     if not cfg.DATASETS.TESTS:
         raise UserError("DATASETS.TESTS is empty: name a protocol to evaluate, such as CARGO_AG")
     datasets = [DATASET_REGISTRY.get(name)(root=cfg.DATASETS.ROOT) for name in cfg.DATASETS.TESTS]
     for dataset in datasets:
-        _ = dataset.query
+        _check_matches(dataset)
+    paths = list({sample.path for dataset in datasets for sample in (*dataset.query, *dataset.gallery)})
+    check_image_files(paths, f"DATASETS.TESTS {list(cfg.DATASETS.TESTS)}", may_skip=False)
     return datasets
 
 
@@ -95,16 +113,44 @@ def build_train_loader(cfg: CfgNode, train_set: TrainSet, start_iter: int = 0) -
     return TrainLoader(cfg, train_set, start_iter)
 
 
-def build_test_loader(cfg: CfgNode, samples: list[Sample]) -> ReIDLoader:
-    """Batches of ``TEST.IMS_PER_BATCH`` of exactly `samples`, in their order, without augmentation."""
-    return ReIDLoader(cfg, ImageSet(cfg, samples, is_train=False), batch_size=cfg.TEST.IMS_PER_BATCH)
+def build_test_loader(cfg: CfgNode, samples: list[Sample], replace_bad: bool = False) -> ReIDLoader:
+    """Batches of ``TEST.IMS_PER_BATCH`` of `samples`, in their order, without augmentation.
+
+    With `replace_bad` another image stands in for one that cannot be read, else that is a UserError.
+    """
+    images = ImageSet(cfg, samples, is_train=False, replace_bad=replace_bad)
+    return ReIDLoader(cfg, images, batch_size=cfg.TEST.IMS_PER_BATCH)
+
+
+def _check_matches(dataset: ReIDDataset) -> None:
+    cameras: dict[int, set[int]] = defaultdict(set)
+    for sample in dataset.gallery:
+        cameras[sample.pid].add(sample.camid)
+    if any(cameras.get(sample.pid, set()) - {sample.camid} for sample in dataset.query):
+        return
+    sizes = [
+        f"{len(part)} {kind} images ({_views(dataset, part)})"
+        for kind, part in (("query", dataset.query), ("gallery", dataset.gallery))
+    ]
+    what = "view" if dataset.protocol.camera_is_view else "camera"
+    raise UserError(
+        f"{dataset.name}: no query has an image of its identity in another {what} of the gallery, among"
+        f" {' and '.join(sizes)} in {dataset.folder}: complete the folder, or leave {dataset.name} out of"
+        f" DATASETS.TESTS"
+    )
+
+
+def _views(dataset: ReIDDataset, samples: list[Sample]) -> str:
+    counts = Counter(sample.viewid for sample in samples)
+    return ", ".join(f"{name} {counts[view]}" for view, name in enumerate(dataset.view_names))
 
 
 def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Items as a batch. Images stay in channels-last memory: turning each costs more than stacking."""
+    bad_images = [path for item in items for path in item.pop("bad_images", ())]
     channels_last = [{**item, "images": item["images"].permute(1, 2, 0)} for item in items]
     batch = default_collate(channels_last)
-    return {**batch, "images": batch["images"].permute(0, 3, 1, 2)}
+    return {**batch, "images": batch["images"].permute(0, 3, 1, 2), "bad_images": bad_images}
 
 
 def _init_worker(worker_id: int) -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 
 from fastreid.data.datasets import Sample
 from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
 
 SAMPLER_REGISTRY = Registry("sampler", "DATALOADER.SAMPLER_TRAIN")
@@ -130,6 +131,14 @@ class IdentitySampler(BatchSampler):
                 f"a batch needs {self.ids_per_batch} identities (SOLVER.IMS_PER_BATCH {batch_size} /"
                 f" DATALOADER.NUM_INSTANCE {num_instance}), but the training set has {len(self.sizes)}:"
                 f" set SOLVER.IMS_PER_BATCH to {len(self.sizes) * num_instance} or less"
+            )
+
+        few = self.sizes[self.sizes < num_instance]
+        if len(few) and rank == 0:
+            warn_once(
+                __name__,
+                f"{len(few)} of {len(self.sizes)} identities have fewer than {num_instance} images"
+                f" (DATALOADER.NUM_INSTANCE), the fewest {few.min()}: theirs come more than once in a batch",
             )
 
     def _shuffled_by_identity(self, rng: np.random.Generator) -> np.ndarray:

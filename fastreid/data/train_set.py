@@ -1,11 +1,13 @@
 """The joined training images as a torch dataset."""
 
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from fastreid.config import CfgNode
+from fastreid.data.bad_images import Replacements, check_image_files
 from fastreid.data.datasets import DATASET_REGISTRY, ReIDDataset, Sample
 from fastreid.data.images import read_image
 from fastreid.data.samplers import Draw
@@ -15,10 +17,24 @@ from fastreid.utils.logger import warn_once
 
 
 class ImageSet(Dataset):
-    """Samples as they are read and transformed, one dict each (see :meth:`__getitem__`)."""
+    """Samples as they are read and transformed, one dict each (see :meth:`__getitem__`).
 
-    def __init__(self, cfg: CfgNode, samples: list[Sample], is_train: bool) -> None:
+    Args:
+        samples: the images.
+        is_train: augment them.
+        replace_bad: let another image stand in for one that cannot be read, of the same identity if one
+            can be; its item is then the other image's, labels and path included.
+
+    Attributes:
+        replaced: path -> how often another image stood in for it, in the batches consumed so far.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, samples: list[Sample], is_train: bool, replace_bad: bool = False
+    ) -> None:
         self.samples = samples
+        self.replaced: Counter[str] = Counter()
+        self._replacements = Replacements(samples, cfg.MODEL.SEED) if replace_bad else None
         self._transform = build_transforms(cfg, is_train)
         self._size = tuple(cfg.INPUT.SIZE_TRAIN if is_train else cfg.INPUT.SIZE_TEST)
 
@@ -28,9 +44,26 @@ class ImageSet(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``images`` uint8 (3, H, W) RGB; ``targets``, ``camids``, ``viewids`` int; ``img_paths`` str.
 
+        With `replace_bad` also ``bad_images``, the paths that could not be read before this one could;
+        the loader takes them out of the batch and counts them in `replaced`.
+
         Raises:
             UserError: if the file cannot be read; it names the file.
         """
+        return self._item(index, number=index)
+
+    def _item(self, index: int, number: int) -> dict[str, Any]:
+        if self._replacements is None:
+            return self._read(index)
+        bad: list[str] = []
+        for candidate in chain([index], self._replacements.in_turn(index, number)):
+            try:
+                return self._read(candidate) | {"bad_images": bad}
+            except UserError:
+                bad.append(self.samples[candidate].path)
+        raise UserError(f"none of the {len(bad)} images can be read, first {bad[0]}; restore the files")
+
+    def _read(self, index: int) -> dict[str, Any]:
         sample = self.samples[index]
         return {
             "images": self._transform(read_image(sample.path, self._size)),
@@ -52,16 +85,20 @@ class TrainSet(ImageSet):
     """
 
     def __init__(self, cfg: CfgNode, datasets: list[ReIDDataset]) -> None:
-        super().__init__(cfg, _join(datasets, cfg.DATASETS.COMBINEALL), is_train=True)
+        samples = _join(datasets, cfg.DATASETS.COMBINEALL)
+        super().__init__(cfg, samples, is_train=True, replace_bad=cfg.DATALOADER.ON_BAD_IMAGE == "skip")
         self.datasets = datasets
         self.num_classes = len({sample.pid for sample in self.samples})
         self.num_views = max(len(dataset.view_names) for dataset in datasets)
         self._seed = cfg.MODEL.SEED
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        """The drawn image. Its augmentation depends on ``MODEL.SEED`` and the draw's number alone."""
+        """The drawn image. Its augmentation depends on ``MODEL.SEED`` and the draw's number alone.
+
+        So does, with ``DATALOADER.ON_BAD_IMAGE skip``, the image that replaces it.
+        """
         with seeded_rng(augmentation_seed(self._seed, draw.number)):
-            return super().__getitem__(draw.index)
+            return self._item(draw.index, draw.number)
 
 
 def build_train_dataset(cfg: CfgNode) -> TrainSet:
@@ -71,8 +108,9 @@ def build_train_dataset(cfg: CfgNode) -> TrainSet:
     benchmark the same person id is the same person in every split.
 
     Raises:
-        UserError: for an unknown name, a benchmark named twice, missing or empty data, or a
-            ``MODEL.SDMODEL.VIEW_NUM`` that is not the benchmarks' number of views.
+        UserError: for an unknown name, a benchmark named twice, missing or empty data, a
+            ``MODEL.SDMODEL.VIEW_NUM`` that is not the benchmarks' number of views, and, unless
+            ``DATALOADER.ON_BAD_IMAGE`` is skip, for missing or empty files.
     """
     names = list(cfg.DATASETS.NAMES)
     if not names:
@@ -86,6 +124,9 @@ def build_train_dataset(cfg: CfgNode) -> TrainSet:
         )
     train_set = TrainSet(cfg, datasets)
     _check_views(cfg, train_set)
+    paths = [sample.path for sample in train_set.samples]
+    skip = cfg.DATALOADER.ON_BAD_IMAGE == "skip"
+    check_image_files(paths, f"DATASETS.NAMES {names}", may_skip=True, skip=skip)
     return train_set
 
 

@@ -22,6 +22,7 @@ FREE = (
     "DATASETS.ROOT",
     "DATASETS.TESTS",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.ON_BAD_IMAGE",  # a run that an unreadable image has stopped may go on without it
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.CHECKPOINT_ITERS",
     "SOLVER.LOG_PERIOD",

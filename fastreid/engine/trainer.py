@@ -82,6 +82,8 @@ class DefaultTrainer(SimpleTrainer):
         chosen.append(hooks.PeriodicWriter(self.build_writers, solver.LOG_PERIOD))
         if cfg.TEST.PRECISE_BN.ENABLED:
             chosen.append(hooks.PreciseBN(self.model, self.make_loader, cfg.TEST.PRECISE_BN.NUM_ITER, period))
+        if cfg.DATALOADER.ON_BAD_IMAGE == "skip":
+            chosen.append(hooks.BadImageReport(self.train_set.replaced))
         return [
             *chosen,
             hooks.PeriodicCheckpointer(solver.CHECKPOINT_PERIOD, period, solver.CHECKPOINT_ITERS),
@@ -120,7 +122,9 @@ class DefaultTrainer(SimpleTrainer):
         """Train to the end; returns the results of the last evaluation (None when there was none)."""
         self._log_plan()
         if self.iteration == 0:
-            self.model.on_train_start(self.train_set, partial(build_test_loader, self.cfg))
+            replace_bad = self.cfg.DATALOADER.ON_BAD_IMAGE == "skip"
+            build_loader = partial(build_test_loader, self.cfg, replace_bad=replace_bad)
+            self.model.on_train_start(self.train_set, build_loader)
             self._copy_from_first_rank()
         if self.epoch >= self.max_epoch:
             logger.info("All %d epochs are done already", self.max_epoch)

@@ -115,5 +115,5 @@ def _check_present(paths: list[str], source: str) -> None:
     if missing:
         raise UserError(
             f"{source} names {len(paths)} images, of which {len(missing)} are missing,"
-            f" first {min(missing)}; complete the benchmark's folder"
+            f" first {min(missing)}; complete the folder, or set DATASETS.ROOT to a complete one"
         )

@@ -1,5 +1,6 @@
 """What happens around training steps, one small file a subject."""
 
+from fastreid.engine.hooks.bad_images import BadImageReport
 from fastreid.engine.hooks.checkpointing import PeriodicCheckpointer
 from fastreid.engine.hooks.evaluation import EvalHook
 from fastreid.engine.hooks.freezing import LayerFreeze
@@ -10,6 +11,7 @@ from fastreid.engine.hooks.timing import IterationTimer
 from fastreid.engine.hooks.writing import PeriodicWriter
 
 __all__ = [
+    "BadImageReport",
     "EvalHook",
     "IterationTimer",
     "LRScheduler",

@@ -1,0 +1,87 @@
+"""Image files that cannot be used: found before training where that is cheap, and replaced on request."""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from fastreid.data.datasets import Sample
+from fastreid.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def missing_or_empty(paths: Iterable[str]) -> list[str]:
+    """Those of `paths` that are no files or hold no bytes, sorted. Opens none, and lists each folder once."""
+    by_folder: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        folder, name = os.path.split(path)
+        by_folder[folder].add(name)
+    return sorted(
+        os.path.join(folder, name) for folder, names in by_folder.items() for name in names - _filled(folder)
+    )
+
+
+def check_image_files(paths: Sequence[str], source: str, may_skip: bool, skip: bool = False) -> None:
+    """Stop for missing and empty files, before any time is spent on training.
+
+    Args:
+        source: whose images they are, for the message.
+        may_skip: whether the message offers DATALOADER.ON_BAD_IMAGE skip as a way out.
+        skip: warn instead, as long as there are usable files.
+
+    Raises:
+        UserError: with their number and the first of them.
+    """
+    bad = missing_or_empty(paths)
+    if not bad:
+        return
+    first = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
+    problem = f"{len(bad)} of the {len(paths)} images of {source} are missing or empty (0 bytes): {first}"
+    if skip and len(bad) < len(paths):
+        logger.warning("%s. Another image takes their place (DATALOADER.ON_BAD_IMAGE skip)", problem)
+        return
+    offer = ", or set DATALOADER.ON_BAD_IMAGE skip to train without them" if may_skip and not skip else ""
+    raise UserError(f"{problem}; restore the files{offer}")
+
+
+class Replacements:
+    """Which images stand in for one that cannot be read.
+
+    Args:
+        samples: the images to choose from.
+        seed: fixes the choice.
+    """
+
+    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
+        self._pids = np.array([sample.pid for sample in samples], dtype=np.int64)
+        self._seed = seed
+
+    def in_turn(self, index: int, number: int) -> Iterator[int]:
+        """Other indices to try for draw `number` of image `index`: those of its identity, then all others.
+
+        The order is random, and a function of the seed and the draw's number alone.
+        """
+        order = np.random.default_rng([self._seed, number]).permutation(len(self._pids))
+        others = order[order != index]
+        same = self._pids[others] == self._pids[index]
+        yield from others[same].tolist()
+        yield from others[~same].tolist()
+
+
+def _filled(folder: str) -> set[str]:
+    """Names of the entries of `folder` that hold bytes; none for a folder that does not exist."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if _size(entry)}
+    except OSError:
+        return set()
+
+
+def _size(entry: os.DirEntry) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nowhere
+        return 0
