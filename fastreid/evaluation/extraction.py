@@ -14,11 +14,18 @@ from tqdm import tqdm
 
 from fastreid.config import CfgNode
 from fastreid.utils import comm
+from fastreid.utils.amp import amp_dtype
+from fastreid.utils.env import resolve_device
 
 logger = logging.getLogger(__name__)
 
 
-def extract_features(model: nn.Module, loader: Iterable[dict[str, Any]], flip: bool = False) -> torch.Tensor:
+def extract_features(
+    model: nn.Module,
+    loader: Iterable[dict[str, Any]],
+    flip: bool = False,
+    amp: torch.dtype | None = None,
+) -> torch.Tensor:
     """Encode the images of `loader` in its order.
 
     Args:
@@ -26,6 +33,7 @@ def extract_features(model: nn.Module, loader: Iterable[dict[str, Any]], flip: b
         loader: yields batches with ``images`` (B, 3, H, W). Its ``dataset`` has a length.
         flip: average the features of each image and its mirror image. They are not normalised here, so
             that normalising happens once, in the metric.
+        amp: encode under CUDA's autocast in this dtype; None computes in float32.
 
     Returns:
         (N, D) float32 on the CPU; (0, 0) for an empty loader.
@@ -37,7 +45,7 @@ def extract_features(model: nn.Module, loader: Iterable[dict[str, Any]], flip: b
     try:
         with tqdm(total=total, unit="img", desc="encode", disable=not sys.stderr.isatty()) as progress:
             for batch in loader:
-                encoded = _encode(model, batch, flip)
+                encoded = _encode(model, batch, flip, amp)
                 if not done:
                     features = torch.empty(total, encoded.shape[1])
                 features[done : done + len(encoded)] = encoded
@@ -53,11 +61,12 @@ def extract_features(model: nn.Module, loader: Iterable[dict[str, Any]], flip: b
 
 
 @torch.inference_mode()
-def _encode(model: nn.Module, batch: dict[str, Any], flip: bool) -> torch.Tensor:
-    features = model(batch).float()
-    if flip:
-        mirrored = model({**batch, "images": batch["images"].flip(3)}).float()
-        features = (features + mirrored) / 2
+def _encode(model: nn.Module, batch: dict[str, Any], flip: bool, amp: torch.dtype | None) -> torch.Tensor:
+    with torch.autocast("cuda", amp, enabled=amp is not None):
+        features = model(batch).float()
+        if flip:
+            mirrored = model({**batch, "images": batch["images"].flip(3)}).float()
+            features = (features + mirrored) / 2
     return features
 
 
@@ -73,7 +82,8 @@ def extract_over_ranks(cfg: CfgNode, model: nn.Module, samples: list) -> torch.T
     own = samples[slice(*shares[comm.get_rank()])]
     features = torch.empty(0, 0)
     if own:
-        features = extract_features(model, build_test_loader(cfg, own), cfg.TEST.FLIP.ENABLED)
+        amp = amp_dtype(cfg.TEST.AMP, resolve_device(cfg.MODEL.DEVICE))
+        features = extract_features(model, build_test_loader(cfg, own), cfg.TEST.FLIP.ENABLED, amp)
     return _gather_on_main(features, shares)
 
 

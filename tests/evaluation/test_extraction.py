@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader
 
+from fastreid.config import get_cfg
 from fastreid.evaluation import extract_features
 from fastreid.evaluation.extraction import split_batches
+from fastreid.utils.amp import amp_dtype
 
 
 class LeftHalf(nn.Module):
@@ -56,6 +58,28 @@ def test_features_can_be_changed_afterwards():
     features = extract_features(LeftHalf(), loader_of(IMAGES, 4))
     features += 1
     assert not features.is_inference()
+
+
+def test_mixed_precision_is_a_setting_for_cuda_alone():
+    settings = get_cfg().TEST.AMP
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert amp_dtype(settings, cuda) is None  # off by default
+    settings.ENABLED = True
+    assert amp_dtype(settings, cuda) == torch.bfloat16
+    settings.DTYPE = "fp16"
+    assert amp_dtype(settings, cuda) == torch.float16
+    assert amp_dtype(settings, cpu) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_encoding_runs_in_the_precision_asked_for():
+    class Precision(nn.Module):
+        def forward(self, batch):
+            product = torch.ones(len(batch["images"]), 8, device="cuda") @ torch.ones(8, 4, device="cuda")
+            return product * (product.dtype == torch.bfloat16)
+
+    assert (extract_features(Precision(), loader_of(IMAGES, 4)) == 0).all()
+    assert (extract_features(Precision(), loader_of(IMAGES, 4), amp=torch.bfloat16) == 8).all()
 
 
 def test_an_empty_loader_gives_no_features():

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
+from toy_conditions import DIM, ID_TOKENS
 
 from fastreid.config import get_cfg
-
-DIM = 128  # a latent of 4 x 8 x 4
 
 
 @pytest.fixture
@@ -62,3 +61,19 @@ def randomize():
                 parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
 
     return apply
+
+
+@pytest.fixture
+def generator(tiny_cfg, randomize):
+    """`generator("KEY", value, …)`: a generator whose parameters are all random, in eval mode."""
+
+    def build(*options):
+        from fastreid.modeling.diffusion.generator import (
+            FeatureGenerator,  # Stage 1 must not import diffusers
+        )
+
+        model = FeatureGenerator(tiny_cfg(2, *options), DIM, ID_TOKENS).eval()
+        randomize(model)
+        return model
+
+    return build

@@ -2,35 +2,14 @@
 
 import pytest
 import torch
+from toy_conditions import DIM, ID_TOKENS, conditions
 
 from fastreid.modeling.diffusion.generator import FeatureGenerator
 from fastreid.modeling.diffusion.latent import LatentCodec, latent_shape
-from fastreid.modeling.diffusion.noise import noise_generators
-from fastreid.modeling.diffusion.schedulers import SCHEDULERS, build_scheduler
+from fastreid.modeling.diffusion.schedulers import build_scheduler
 from fastreid.modeling.diffusion.unet import build_unet
 from fastreid.modeling.diffusion.view_refined_decoder import ViewRefinedDecoder, refined_unet
 from fastreid.utils.errors import UserError
-
-DIM, ID_TOKENS = 128, 3
-
-
-@pytest.fixture
-def generator(tiny_cfg, randomize):
-    """`generator("KEY", value, …)`: a generator whose parameters are all random, in eval mode."""
-
-    def build(*options) -> FeatureGenerator:
-        model = FeatureGenerator(tiny_cfg(2, *options), DIM, ID_TOKENS).eval()
-        randomize(model)
-        return model
-
-    return build
-
-
-def conditions(batch: int = 3, views: int = 2) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    source = torch.Generator().manual_seed(7)
-    id_tokens = torch.randn(batch, ID_TOKENS, DIM, generator=source)
-    prototypes = torch.randn(views, DIM, generator=source)
-    return id_tokens, prototypes, [f"{index}.jpg" for index in range(batch)]
 
 
 class TestLatent:
@@ -178,98 +157,6 @@ class TestTraining:
         is_null = (dropped == learner.null_context).all(dim=(1, 2))
         assert is_null.float().mean().item() == pytest.approx(0.2, abs=0.01)
         assert (dropped[~is_null] == 0).all()
-
-
-class TestGeneration:
-    @pytest.mark.parametrize("views", [2, 3])
-    def test_every_view_is_generated_and_they_differ(self, generator, views):
-        id_tokens, prototypes, names = conditions(views=views)
-        features = generator().generate(id_tokens, prototypes, names)
-        assert features.shape == (3, views, DIM)
-        for view in range(1, views):
-            assert (features[:, view] - features[:, 0]).abs().max() > 1e-3
-
-    @pytest.mark.parametrize("noise", ["common", "per_image"])
-    @pytest.mark.parametrize("prediction", ["sample", "mean"])
-    def test_a_feature_does_not_depend_on_its_batch(self, generator, noise, prediction):
-        model = generator("TEST.SDMODEL.NOISE", noise, "TEST.SDMODEL.PREDICTION", prediction)
-        id_tokens, prototypes, names = conditions(batch=4)
-        together = model.generate(id_tokens, prototypes, names)
-        torch.rand(10)  # the global generator plays no part
-        order = [2, 0, 3, 1]
-        alone = torch.cat([model.generate(id_tokens[[i]], prototypes, [names[i]]) for i in order])
-        torch.testing.assert_close(alone, together[order], atol=1e-5 * together.abs().max().item(), rtol=0)
-
-    @pytest.mark.parametrize("name", SCHEDULERS)
-    def test_without_guidance_it_is_the_plain_diffusers_loop(self, generator, tiny_cfg, name):
-        options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name, "TEST.SDMODEL.FULL_GUIDANCE_SCALE", "1.0")
-        model = generator(*options)
-        id_tokens, prototypes, names = conditions(batch=1, views=1)
-        features = model.generate(id_tokens, prototypes, names)
-
-        scheduler = build_scheduler(tiny_cfg(2, *options), name)
-        source = noise_generators(1111, 1, names, per_image=False)[0]
-        context = model.condition_learner(id_tokens, prototypes)
-        residuals = model.view_refined_decoder(prototypes)
-        scheduler.set_timesteps(3)
-        latents = torch.randn(1, 4, 8, 4, generator=source) * scheduler.init_noise_sigma
-        for step in scheduler.timesteps:
-            with torch.no_grad():
-                noise = refined_unet(
-                    model.unet, scheduler.scale_model_input(latents, step), step, context, residuals
-                )
-            extra = {} if name in ("pndm", "unipc") else {"generator": source}
-            latents = scheduler.step(noise, step, latents, **extra).prev_sample
-        torch.testing.assert_close(features[0], latents.flatten(1), atol=1e-5, rtol=1e-5)
-
-    def test_guidance_extrapolates_from_the_learned_null_context(self, generator):
-        options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", "ddim", "TEST.SDMODEL.NUM_INFERENCE_STEPS", "1")
-        id_tokens, prototypes, names = conditions(batch=2)
-
-        def generated(scale: str) -> torch.Tensor:
-            model = generator(*options, "TEST.SDMODEL.FULL_GUIDANCE_SCALE", scale)
-            return model.generate(id_tokens, prototypes, names)
-
-        unconditional, conditional, guided = (generated(scale) for scale in ("0.0", "1.0", "2.0"))
-        torch.testing.assert_close(guided, 2 * conditional - unconditional, atol=1e-3, rtol=1e-3)
-
-        model = generator(*options, "TEST.SDMODEL.FULL_GUIDANCE_SCALE", "0.0")
-        model.condition_learner.null_context.data += 1
-        assert (model.generate(id_tokens, prototypes, names) - unconditional).abs().max() > 1e-3
-
-    def test_the_mean_is_the_clean_latent_predicted_from_pure_noise(self, generator):
-        model = generator("TEST.SDMODEL.PREDICTION", "mean")
-        id_tokens, prototypes, names = conditions(batch=1, views=1)
-        noise = torch.randn(1, 4, 8, 4, generator=noise_generators(1111, 1, names, per_image=False)[0])
-        with torch.no_grad():
-            context = model.condition_learner(id_tokens, prototypes)
-            predicted = refined_unet(model.unet, noise, 999, context, model.view_refined_decoder(prototypes))
-        kept = model.noise_scheduler.alphas_cumprod[999]
-        expected = (noise - (1 - kept).sqrt() * predicted) / kept.sqrt()
-        features = model.generate(id_tokens, prototypes, names)
-        torch.testing.assert_close(features[0], expected.flatten(1), atol=1e-3, rtol=1e-4)
-
-
-class TestNoise:
-    def test_common_noise_is_one_sequence_for_each_view(self):
-        draws = [
-            torch.randn(4, generator=g) for g in noise_generators(1, 2, ["a.jpg", "b.jpg"], per_image=False)
-        ]
-        assert torch.equal(draws[0], draws[2])
-        assert torch.equal(draws[1], draws[3])
-        assert not torch.equal(draws[0], draws[1])
-
-    def test_per_image_noise_depends_on_the_file_name_and_not_on_its_folder(self):
-        names = ["x/a.jpg", "y/a.jpg", "x/b.jpg"]
-        draws = [torch.randn(4, generator=g) for g in noise_generators(1, 1, names, per_image=True)]
-        assert torch.equal(draws[0], draws[1])
-        assert not torch.equal(draws[0], draws[2])
-
-    def test_noise_depends_on_the_seed(self):
-        one, other = (
-            torch.randn(4, generator=noise_generators(seed, 1, ["a"], per_image=False)[0]) for seed in (1, 2)
-        )
-        assert not torch.equal(one, other)
 
 
 class TestFolders:

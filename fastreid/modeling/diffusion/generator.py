@@ -1,19 +1,19 @@
 """The Stage-2 generator: from identity tokens and a view to the person's feature in that view."""
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode
+from fastreid.modeling.diffusion.chunks import Chunks
 from fastreid.modeling.diffusion.condition_learner import ConditionLearner
 from fastreid.modeling.diffusion.latent import LatentCodec
-from fastreid.modeling.diffusion.noise import noise_generators
+from fastreid.modeling.diffusion.sampler import Sampler, clean_latents, draw_noise
 from fastreid.modeling.diffusion.schedulers import build_scheduler
 from fastreid.modeling.diffusion.unet import build_unet
 from fastreid.modeling.diffusion.view_refined_decoder import UNetResiduals, ViewRefinedDecoder, refined_unet
+from fastreid.utils.env import resolve_device
 
 
 class FeatureGenerator(nn.Module):
@@ -35,7 +35,7 @@ class FeatureGenerator(nn.Module):
         self.condition_learner = ConditionLearner(dim, num_id_tokens + 1, learner.DEPTH, learner.HEADS)
 
         self.noise_scheduler = build_scheduler(cfg, "ddpm")
-        self.sampling_scheduler = build_scheduler(cfg, settings.SCHEDULER_CONFIG.NAME)
+        self.sampler = Sampler(cfg)
         self.train_steps = settings.TRAIN_STEP
         self.cubic_sampling = settings.SCHEDULER_CONFIG.CUBIC_SAMPLING
         self.null_share = settings.U_COND_PERCENT
@@ -43,8 +43,10 @@ class FeatureGenerator(nn.Module):
         self.seed = cfg.MODEL.SEED
         self.prediction = cfg.TEST.SDMODEL.PREDICTION
         self.per_image_noise = cfg.TEST.SDMODEL.NOISE == "per_image"
-        self.inference_steps = cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS
         self.guidance_scale = cfg.TEST.SDMODEL.FULL_GUIDANCE_SCALE
+        self._chunks = Chunks()
+        if resolve_device(cfg.MODEL.DEVICE).type == "cuda":
+            self.unet.to(memory_format=torch.channels_last)
 
     def forward(self, id_tokens: Tensor, prototypes: Tensor, view_tokens: Tensor, targets: Tensor) -> Tensor:
         """The training loss: mean squared error of the predicted noise at random timesteps.
@@ -91,56 +93,70 @@ class FeatureGenerator(nn.Module):
             names: B image paths, read for per-image noise only.
 
         Returns:
-            (B, V, D); it does not depend on how images are batched.
+            (B, V, D) float32; it does not depend on how images are batched.
         """
+        views = len(prototypes)
+        residuals = self.view_refined_decoder.of_prototypes(prototypes)
+        branches = 2 if self.prediction == "sample" and self.guidance_scale != 1.0 else 1
+
+        def work(part: slice) -> Tensor:
+            return self._generate(id_tokens[part], prototypes, residuals, names[part])
+
+        latents = self._chunks(work, len(id_tokens), views * branches, id_tokens.device)
+        return self.codec.decode(latents).unflatten(0, (-1, views))
+
+    def _generate(
+        self, id_tokens: Tensor, prototypes: Tensor, residuals: UNetResiduals, names: Sequence[str]
+    ) -> Tensor:
+        """The latents (B * V, 4, h, w) of one chunk; `residuals` has a map for each of the V views."""
         batch, views = len(id_tokens), len(prototypes)
         context = self.condition_learner(
             id_tokens.repeat_interleave(views, dim=0), prototypes.repeat(batch, 1)
         )
-        residuals = self.view_refined_decoder(prototypes).repeat(batch)
-        generators = noise_generators(self.seed, views, names, self.per_image_noise)
-        noise = randn_tensor(
-            (batch * views, *self.codec.shape), generators, device=context.device, dtype=context.dtype
-        )
+        draws = 1 if self.prediction == "mean" else self.sampler.draws
+        noise = draw_noise(self.seed, views, names, self.per_image_noise, draws, self.codec.shape)
+        noise = noise.to(context.device)
         if self.prediction == "mean":
-            latents = self._predict_mean(noise, context, residuals, generators)
-        else:
-            latents = self._sample(noise, context, residuals, generators)
-        return self.codec.decode(latents).unflatten(0, (batch, views))
+            return self._predict_mean(noise[0], context, residuals.repeat(batch))
+        if self.guidance_scale == 1.0:
+            residuals = residuals.repeat(batch)
+            return self.sampler(
+                noise, lambda inputs, step, _: refined_unet(self.unet, inputs, step, context, residuals)
+            )
+        return self.sampler(noise, self._guided_prediction(context, residuals, batch, views))
 
-    def _predict_mean(
-        self, noise: Tensor, context: Tensor, residuals: UNetResiduals, generators: list[torch.Generator]
-    ) -> Tensor:
+    def _predict_mean(self, noise: Tensor, context: Tensor, residuals: UNetResiduals) -> Tensor:
         """The clean latent as predicted in one call from pure noise, without guidance."""
         last = self.train_steps - 1
-        predicted = refined_unet(self.unet, noise, last, context, residuals)
-        step = self.noise_scheduler.step(predicted, last, noise, generator=generators)
-        return step.pred_original_sample
+        predicted = refined_unet(self.unet, noise, last, context, residuals).float()
+        scheduler = self.noise_scheduler
+        return clean_latents(
+            scheduler.config.prediction_type, predicted, noise, scheduler.alphas_cumprod[last]
+        )
 
-    def _sample(
-        self, noise: Tensor, context: Tensor, residuals: UNetResiduals, generators: list[torch.Generator]
-    ) -> Tensor:
-        """The scheduler's steps with classifier-free guidance; both branches go through the UNet together.
+    def _guided_prediction(
+        self, context: Tensor, residuals: UNetResiduals, batch: int, views: int
+    ) -> Callable[[Tensor, Tensor, bool], Tensor]:
+        """Classifier-free guidance as the sampler calls it; both branches go through the UNet together.
 
         The unconditional branch has the learned null context and the same view residuals, as in training.
+        With common noise its first step has the same inputs for all images: they are computed once.
         """
-        scheduler = self.sampling_scheduler
-        guided = self.guidance_scale != 1.0
-        if guided:
-            null_context = self.condition_learner.null_context.expand_as(context)
-            context = torch.cat([null_context, context])
-            residuals = residuals.repeat(2)
-        draws_noise = "generator" in inspect.signature(scheduler.step).parameters
-        options = {"generator": generators} if draws_noise else {}
+        null_context = self.condition_learner.null_context
+        all_residuals = residuals.repeat(2 * batch)
+        all_contexts = torch.cat([null_context.expand_as(context), context])
 
-        scheduler.set_timesteps(self.inference_steps, device=noise.device)
-        latents = noise * scheduler.init_noise_sigma
-        for timestep in scheduler.timesteps:
-            inputs = scheduler.scale_model_input(latents, timestep)
-            inputs = torch.cat([inputs, inputs]) if guided else inputs
-            predicted = refined_unet(self.unet, inputs, timestep, context, residuals)
-            if guided:
-                unconditional, conditional = predicted.chunk(2)
-                predicted = unconditional + self.guidance_scale * (conditional - unconditional)
-            latents = scheduler.step(predicted, timestep, latents, **options).prev_sample
-        return latents
+        def predict(inputs: Tensor, timestep: Tensor, is_first: bool) -> Tensor:
+            images = 1 if is_first and not self.per_image_noise else batch
+            rows, both = images * views, (images + batch) * views
+            predicted = refined_unet(
+                self.unet,
+                torch.cat([inputs[:rows], inputs]),
+                timestep,
+                all_contexts[-both:],
+                all_residuals.first(both),
+            )
+            unconditional, conditional = predicted[:rows].repeat(batch // images, 1, 1, 1), predicted[rows:]
+            return unconditional + self.guidance_scale * (conditional - unconditional)
+
+        return predict

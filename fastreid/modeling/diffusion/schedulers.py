@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from diffusers import (
     DDIMScheduler,
@@ -37,11 +38,11 @@ SD_V1_5 = {
 }
 
 
-def build_scheduler(cfg: CfgNode, name: str) -> SchedulerMixin:
+def build_scheduler(cfg: CfgNode, name: str, **overrides: Any) -> SchedulerMixin:
     """The scheduler `name` with ``TRAIN_STEP`` timesteps.
 
-    Its other settings come from ``SCHEDULER_CONFIG.PRETRAINED_PATH`` (a diffusers scheduler folder) or,
-    when that is empty, are those of Stable Diffusion v1.5.
+    Its other settings are `overrides`, then those of ``SCHEDULER_CONFIG.PRETRAINED_PATH`` (a diffusers
+    scheduler folder) or, when that is empty, of Stable Diffusion v1.5.
 
     Raises:
         UserError: for an unknown name or a folder without a readable ``scheduler_config.json``.
@@ -54,7 +55,7 @@ def build_scheduler(cfg: CfgNode, name: str) -> SchedulerMixin:
         )
     config = _read_config(settings.PRETRAINED_PATH) if settings.PRETRAINED_PATH else dict(SD_V1_5)
     config["num_train_timesteps"] = cfg.MODEL.SDMODEL.TRAIN_STEP
-    return SCHEDULERS[name].from_config(config)
+    return SCHEDULERS[name].from_config(config | overrides)
 
 
 def _read_config(folder: str) -> dict:

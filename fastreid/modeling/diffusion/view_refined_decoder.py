@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -18,6 +19,11 @@ class UNetResiduals(NamedTuple):
     def repeat(self, times: int) -> "UNetResiduals":
         """The whole batch `times` times over: maps 0 .. B-1, then again 0 .. B-1, and so on."""
         encoder, decoder = (tuple(level.repeat(times, 1, 1, 1) for level in pyramid) for pyramid in self)
+        return UNetResiduals(encoder, decoder)
+
+    def first(self, count: int) -> "UNetResiduals":
+        """The first `count` maps of the batch."""
+        encoder, decoder = (tuple(level[:count] for level in pyramid) for pyramid in self)
         return UNetResiduals(encoder, decoder)
 
 
@@ -39,6 +45,7 @@ class ViewRefinedDecoder(nn.Module):
         widths = attention_widths(unet)
         self.encoder = nn.ModuleList(_projection(level, width) for level, width in enumerate(widths))
         self.decoder = nn.ModuleList(_projection(level, width) for level, width in enumerate(widths))
+        self._kept: tuple[Tensor, tuple, UNetResiduals] | None = None
 
     def forward(self, view_tokens: Tensor) -> UNetResiduals:
         """The pyramids of view tokens (B, D)."""
@@ -47,6 +54,28 @@ class ViewRefinedDecoder(nn.Module):
             tuple(_project(convolution, maps) for convolution in self.encoder),
             tuple(_project(convolution, maps) for convolution in self.decoder),
         )
+
+    def of_prototypes(self, prototypes: Tensor) -> UNetResiduals:
+        """The pyramids of the memory bank (V, D), without gradients: computed again only when the bank or
+        a weight has changed, or :meth:`train` or :meth:`eval` was called in between.
+        """
+        key = self._state_key(prototypes)
+        if self._kept is None or self._kept[0] is not prototypes or self._kept[1] != key:
+            with torch.no_grad():
+                self._kept = (prototypes, key, self(prototypes))
+        return self._kept[2]
+
+    def train(self, mode: bool = True) -> "ViewRefinedDecoder":
+        self._kept = None
+        return super().train(mode)
+
+    def _state_key(self, prototypes: Tensor) -> tuple:
+        """Changes with every in-place operation on the tensors, with their storage, and with autocast."""
+        device = prototypes.device.type
+        tensors = (prototypes, *self.parameters())
+        # An inference tensor counts no operations: nothing equals a new object, so nothing is kept.
+        versions = [object() if t.is_inference() else (t.data_ptr(), t._version) for t in tensors]
+        return (*versions, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
 
 
 def attention_widths(unet: UNet2DConditionModel) -> list[int]:

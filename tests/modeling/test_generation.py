@@ -1,0 +1,216 @@
+"""Sampling: against diffusers' plain loop, and independent of how images are batched."""
+
+import pytest
+import torch
+from toy_conditions import DIM, conditions, count_rows
+
+from fastreid.modeling.diffusion.noise import noise_generators
+from fastreid.modeling.diffusion.schedulers import SCHEDULERS, build_scheduler
+from fastreid.modeling.diffusion.view_refined_decoder import refined_unet
+
+
+class TestGeneration:
+    @pytest.mark.parametrize("views", [2, 3])
+    def test_every_view_is_generated_and_they_differ(self, generator, views):
+        id_tokens, prototypes, names = conditions(views=views)
+        features = generator().generate(id_tokens, prototypes, names)
+        assert features.shape == (3, views, DIM)
+        for view in range(1, views):
+            assert (features[:, view] - features[:, 0]).abs().max() > 1e-3
+
+    @pytest.mark.parametrize("noise", ["common", "per_image"])
+    @pytest.mark.parametrize("prediction", ["sample", "mean"])
+    def test_a_feature_does_not_depend_on_its_batch(self, generator, noise, prediction):
+        model = generator("TEST.SDMODEL.NOISE", noise, "TEST.SDMODEL.PREDICTION", prediction)
+        id_tokens, prototypes, names = conditions(batch=4)
+        together = model.generate(id_tokens, prototypes, names)
+        torch.rand(10)  # the global generator plays no part
+        order = [2, 0, 3, 1]
+        alone = torch.cat([model.generate(id_tokens[[i]], prototypes, [names[i]]) for i in order])
+        torch.testing.assert_close(alone, together[order], atol=1e-5 * together.abs().max().item(), rtol=0)
+
+    @pytest.mark.parametrize("name", SCHEDULERS)
+    def test_without_guidance_it_is_the_plain_diffusers_loop(self, generator, tiny_cfg, name):
+        options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name, "TEST.SDMODEL.FULL_GUIDANCE_SCALE", "1.0")
+        model = generator(*options)
+        id_tokens, prototypes, names = conditions(batch=1, views=1)
+        features = model.generate(id_tokens, prototypes, names)
+
+        scheduler = build_scheduler(tiny_cfg(2, *options), name)
+        source = noise_generators(1111, 1, names, per_image=False)[0]
+        context = model.condition_learner(id_tokens, prototypes)
+        residuals = model.view_refined_decoder(prototypes)
+        scheduler.set_timesteps(3)
+        latents = torch.randn(1, 4, 8, 4, generator=source) * scheduler.init_noise_sigma
+        for step in scheduler.timesteps:
+            with torch.no_grad():
+                noise = refined_unet(
+                    model.unet, scheduler.scale_model_input(latents, step), step, context, residuals
+                )
+            extra = {} if name in ("pndm", "unipc") else {"generator": source}
+            latents = scheduler.step(noise, step, latents, **extra).prev_sample
+        torch.testing.assert_close(features[0], latents.flatten(1), atol=1e-5, rtol=1e-5)
+
+    def test_guidance_extrapolates_from_the_learned_null_context(self, generator):
+        options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", "ddim", "TEST.SDMODEL.NUM_INFERENCE_STEPS", "1")
+        id_tokens, prototypes, names = conditions(batch=2)
+
+        def generated(scale: str) -> torch.Tensor:
+            model = generator(*options, "TEST.SDMODEL.FULL_GUIDANCE_SCALE", scale)
+            return model.generate(id_tokens, prototypes, names)
+
+        unconditional, conditional, guided = (generated(scale) for scale in ("0.0", "1.0", "2.0"))
+        torch.testing.assert_close(guided, 2 * conditional - unconditional, atol=1e-3, rtol=1e-3)
+
+        model = generator(*options, "TEST.SDMODEL.FULL_GUIDANCE_SCALE", "0.0")
+        model.condition_learner.null_context.data += 1
+        assert (model.generate(id_tokens, prototypes, names) - unconditional).abs().max() > 1e-3
+
+    def test_the_mean_is_the_clean_latent_predicted_from_pure_noise(self, generator):
+        model = generator("TEST.SDMODEL.PREDICTION", "mean")
+        id_tokens, prototypes, names = conditions(batch=1, views=1)
+        noise = torch.randn(1, 4, 8, 4, generator=noise_generators(1111, 1, names, per_image=False)[0])
+        with torch.no_grad():
+            context = model.condition_learner(id_tokens, prototypes)
+            predicted = refined_unet(model.unet, noise, 999, context, model.view_refined_decoder(prototypes))
+        kept = model.noise_scheduler.alphas_cumprod[999]
+        expected = (noise - (1 - kept).sqrt() * predicted) / kept.sqrt()
+        features = model.generate(id_tokens, prototypes, names)
+        torch.testing.assert_close(features[0], expected.flatten(1), atol=1e-3, rtol=1e-4)
+
+    @pytest.mark.parametrize("name", ["ddpm", "ddim"])
+    def test_a_feature_does_not_depend_on_the_size_of_the_chunks(self, generator, name):
+        model = generator("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name)
+        id_tokens, prototypes, names = conditions(batch=5)
+        whole = model.generate(id_tokens, prototypes, names)
+        calls = count_rows(model.unet)
+        for rows in (1, 4, 9):  # 4 rows are one image: two views and both branches
+            calls.clear()
+            model._chunks.max_rows = rows
+            chunked = model.generate(id_tokens, prototypes, names)
+            assert max(calls) == max(4, rows // 4 * 4)
+            torch.testing.assert_close(chunked, whole, atol=1e-5 * whole.abs().max().item(), rtol=0)
+
+    def test_what_does_not_fit_in_memory_is_computed_in_smaller_chunks(self, generator):
+        model = generator()
+        id_tokens, prototypes, names = conditions(batch=5)
+        whole = model.generate(id_tokens, prototypes, names)
+        calls = count_rows(model.unet, most=9)
+        chunked = model.generate(id_tokens, prototypes, names)
+        torch.testing.assert_close(chunked, whole, atol=1e-5 * whole.abs().max().item(), rtol=0)
+        failed = sum(rows > 9 for rows in calls)
+        calls.clear()
+        model.generate(id_tokens, prototypes, names)
+        assert failed
+        assert max(calls) <= 9  # the size that fitted is kept
+
+    def test_too_little_memory_for_one_image_is_an_error(self, generator):
+        model = generator()
+        count_rows(model.unet, most=1)
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            model.generate(*conditions(batch=2))
+
+    def test_common_noise_computes_the_first_unconditional_step_once(self, generator):
+        """All images start from the same noise: 2 + 10 rows instead of 20, then both branches of all."""
+        model = generator()
+        calls = count_rows(model.unet)
+        model.generate(*conditions(batch=5))
+        assert calls == [12, 20, 20]
+
+    @pytest.mark.parametrize("prediction", ["sample", "mean"])
+    def test_a_bf16_feature_does_not_depend_on_its_batch(self, generator, prediction):
+        model = generator("TEST.SDMODEL.PREDICTION", prediction)
+        id_tokens, prototypes, names = conditions(batch=4)
+        with torch.autocast("cpu", torch.bfloat16):
+            together = model.generate(id_tokens, prototypes, names)
+            alone = torch.cat([model.generate(id_tokens[[i]], prototypes, [names[i]]) for i in range(4)])
+        assert together.dtype == torch.float32
+        assert torch.cosine_similarity(alone, together, dim=-1).min() > 0.9999
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+    @pytest.mark.parametrize("name", ["ddpm", "ddim", "euler", "pndm", "dpmsolver++"])
+    def test_no_step_waits_for_the_gpu(self, generator, name):
+        model = generator("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name).cuda()
+        id_tokens, prototypes, names = conditions()
+        id_tokens, prototypes = id_tokens.cuda(), prototypes.cuda()
+        expected = model.generate(id_tokens, prototypes, names)
+        hook = model.unet.register_forward_pre_hook(lambda *_: torch.cuda.set_sync_debug_mode("error"))
+        try:
+            features = model.generate(id_tokens, prototypes, names)
+        finally:
+            hook.remove()
+            torch.cuda.set_sync_debug_mode("default")
+        torch.testing.assert_close(features, expected)
+
+
+class TestPyramidsOfThePrototypes:
+    """They do not depend on the image, so an evaluation computes them once."""
+
+    @pytest.fixture
+    def counted(self, generator):
+        model = generator()
+        calls = []
+        model.view_refined_decoder.register_forward_hook(lambda *_: calls.append(1))
+        return model, calls
+
+    def test_they_are_computed_once_for_all_batches(self, counted):
+        model, calls = counted
+        id_tokens, prototypes, names = conditions()
+        for _ in range(3):
+            model.generate(id_tokens, prototypes, names)
+        assert len(calls) == 1
+
+    @pytest.mark.parametrize("change", ["bank", "other bank", "weight", "loaded weights", "mode"])
+    def test_a_change_of_what_they_depend_on_computes_them_again(self, counted, change):
+        model, calls = counted
+        id_tokens, prototypes, names = conditions()
+        model.generate(id_tokens, prototypes, names)
+        vrd = model.view_refined_decoder
+        if change == "bank":
+            prototypes.copy_(prototypes + 1)
+        elif change == "other bank":
+            prototypes = prototypes.clone()
+        elif change == "weight":
+            with torch.no_grad():
+                vrd.decoder[0].weight.mul_(2)
+        elif change == "loaded weights":
+            vrd.load_state_dict({name: 2 * value for name, value in vrd.state_dict().items()})
+        else:
+            model.train()
+            model.eval()
+        model.generate(id_tokens, prototypes, names)
+        assert len(calls) == 2
+        kept, fresh = vrd.of_prototypes(prototypes), vrd(prototypes)
+        for one, other in zip(kept.encoder + kept.decoder, fresh.encoder + fresh.decoder, strict=True):
+            assert torch.equal(one, other)
+
+    def test_autocast_has_its_own(self, counted):
+        model, _ = counted
+        _, prototypes, _ = conditions()
+        vrd = model.view_refined_decoder
+        assert vrd.of_prototypes(prototypes).decoder[0].dtype == torch.float32
+        with torch.autocast("cpu", torch.bfloat16):
+            assert vrd.of_prototypes(prototypes).decoder[0].dtype == torch.bfloat16
+        assert vrd.of_prototypes(prototypes).decoder[0].dtype == torch.float32
+
+
+class TestNoise:
+    def test_common_noise_is_one_sequence_for_each_view(self):
+        draws = [
+            torch.randn(4, generator=g) for g in noise_generators(1, 2, ["a.jpg", "b.jpg"], per_image=False)
+        ]
+        assert torch.equal(draws[0], draws[2])
+        assert torch.equal(draws[1], draws[3])
+        assert not torch.equal(draws[0], draws[1])
+
+    def test_per_image_noise_depends_on_the_file_name_and_not_on_its_folder(self):
+        names = ["x/a.jpg", "y/a.jpg", "x/b.jpg"]
+        draws = [torch.randn(4, generator=g) for g in noise_generators(1, 1, names, per_image=True)]
+        assert torch.equal(draws[0], draws[1])
+        assert not torch.equal(draws[0], draws[2])
+
+    def test_noise_depends_on_the_seed(self):
+        one, other = (
+            torch.randn(4, generator=noise_generators(seed, 1, ["a"], per_image=False)[0]) for seed in (1, 2)
+        )
+        assert not torch.equal(one, other)
