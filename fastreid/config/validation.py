@@ -22,7 +22,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("norm", "value"),
     "SOLVER.AMP.DTYPE": ("bf16", "fp16"),
     "TEST.AMP.DTYPE": ("bf16", "fp16"),
-    "TEST.AMP.DTYPE": ("bf16", "fp16"),
     "TEST.METRIC": ("cosine", "euclidean", "jaccard"),
     "TEST.SDMODEL.PREDICTION": ("sample", "mean"),
     "TEST.SDMODEL.NOISE": ("common", "per_image"),
