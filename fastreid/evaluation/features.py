@@ -111,7 +111,7 @@ class _Gallery:
         self.features = features.contiguous()
         self.on_cpu = self.features.cpu().numpy()
         self.device = torch.device(features.device if device is None else device)
-        self.width = min(width, len(features))
+        self.width = max(1, min(width, len(features)))
         squares = _squared_lengths(self.on_cpu, "g_feats")
         lengths = np.sqrt(squares)
         if metric == "cosine":

@@ -127,3 +127,10 @@ def test_bad_features_are_named(use_cython, q_feats, g_feats, metric, message):
     labels = [1, 2, 3], [1, 2, 3], [0, 0, 0], [1, 1, 1]
     with pytest.raises(ValueError, match=message):
         evaluate_features(q_feats, g_feats, *labels, metric, use_cython=use_cython)
+
+
+@pytest.mark.parametrize(("num_q", "num_g"), [(0, 3), (3, 0), (0, 0)])
+def test_no_queries_or_no_gallery_is_an_error(use_cython, num_q, num_g):
+    labels = np.arange(num_q), np.arange(num_g), np.zeros(num_q, int), np.ones(num_g, int)
+    with pytest.raises(ValueError, match="no query has a match"):
+        evaluate_features(FEATURES[:num_q], FEATURES[:num_g], *labels, use_cython=use_cython)
