@@ -22,7 +22,7 @@ from fastreid.engine import (
     setup_config,
 )
 from fastreid.evaluation import evaluate_protocols
-from fastreid.utils.cli import exit_on_user_error
+from fastreid.utils.cli import exit_on_signals, exit_on_user_error
 
 
 def main(args: argparse.Namespace) -> None:
@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run() -> None:
-    with exit_on_user_error("--debug" in sys.argv):
+    with exit_on_signals(), exit_on_user_error("--debug" in sys.argv):
         args = default_argument_parser().parse_intermixed_args()
         cfg = setup_config(args)  # once here, so that a mistake is found before processes are started
         launch(

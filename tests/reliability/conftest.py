@@ -1,15 +1,12 @@
-"""Fixtures: a rendered benchmark, and the training program called in this process."""
+"""Fixtures: a rendered benchmark, and finished runs of both stages on it."""
 
-import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import PROGRAM, REPO, arguments
-
-from fastreid.utils.logger import setup_logger
+from tiny_runs import REPO, arguments, run_here
 
 
 @pytest.fixture(scope="session")
@@ -29,31 +26,11 @@ def own_cargo(cargo, tmp_path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.fixture
-def train_net(monkeypatch):
-    """Calls train_net.py's program in this process, with a command line; returns the exit code."""
-    spec = importlib.util.spec_from_file_location("train_net_in_process", PROGRAM)
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-
-    def call(*command: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["train_net.py", *map(str, command)])
-        try:
-            program.run()
-        except SystemExit as stopped:
-            return stopped.code
-        return 0
-
-    yield call
-    setup_logger()  # no log file stays open
-
-
 @pytest.fixture(scope="session")
 def trained(cargo, tmp_path_factory) -> dict[int, Path]:
-    """OUTPUT_DIRs of an uninterrupted run of each stage, made by the command line; not to be changed."""
-    folder = tmp_path_factory.mktemp("trained")
-    weights = folder / "stage1" / "model_best.pth"
-    for stage, more in ((1, ()), (2, ("MODEL.WEIGHTS", weights))):
-        command = arguments(stage, cargo, folder / f"stage{stage}", *more)
-        subprocess.run([sys.executable, str(PROGRAM), *command], check=True, capture_output=True, timeout=200)
-    return {stage: folder / f"stage{stage}" for stage in (1, 2)}
+    """OUTPUT_DIRs of an uninterrupted run of each stage; not to be changed."""
+    folders = {stage: tmp_path_factory.mktemp("trained") / f"stage{stage}" for stage in (1, 2)}
+    assert run_here(*arguments(1, cargo, folders[1])) == 0
+    weights = ("MODEL.WEIGHTS", folders[1] / "model_best.pth")
+    assert run_here(*arguments(2, cargo, folders[2], *weights)) == 0
+    return folders

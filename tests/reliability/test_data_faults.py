@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import arguments, finish, read_until, start
+from tiny_runs import arguments, finish, read_until, run_here, start
 
 from fastreid.config import get_cfg
 from fastreid.data import Draw, build_test_datasets, build_train_dataset, build_train_loader, read_image
@@ -144,15 +144,13 @@ def test_replacements_do_not_depend_on_workers_or_the_start_and_are_counted(skip
     assert all(torch.equal(a["images"], b["images"]) for a, b in zip(late, expected[4:], strict=True))
 
 
-def test_a_run_counts_and_lists_replaced_images_at_its_end_also_after_a_resume(
-    train_net, own_cargo, tmp_path
-):
+def test_a_run_counts_and_lists_replaced_images_at_its_end_also_after_a_resume(own_cargo, tmp_path):
     images = train_images(own_cargo)
     bad = images[: len(images) // 4]
     for path in bad:
         truncate(path, 40)
     line = arguments(1, own_cargo, tmp_path / "run", "DATALOADER.ON_BAD_IMAGE", "skip")
-    assert train_net(*line) == 0
+    assert run_here(*line) == 0
     text = (tmp_path / "run" / "log.txt").read_text()
     report = text.split("could not be read; others replaced them")[1].split("Checkpoint")[0]
     listed = [row.split(" x ") for row in report.splitlines() if " x " in row]
@@ -163,17 +161,17 @@ def test_a_run_counts_and_lists_replaced_images_at_its_end_also_after_a_resume(
     (tmp_path / "run" / "model_final.pth").unlink()  # go on from the middle
     assert not (tmp_path / "run" / "model_0001.pth").exists()
     (tmp_path / "run" / "last_checkpoint").write_text("model_latest.pth\n")
-    assert train_net(*line, "--resume") == 0
+    assert run_here(*line, "--resume") == 0
     again = (tmp_path / "run" / "log.txt").read_text()[len(text) :]
     assert f"others replaced them{report.splitlines()[0]}" in again
 
 
 def test_an_unreadable_image_ends_the_run_at_the_first_touch_naming_file_and_way_out(
-    train_net, own_cargo, tmp_path, capsys
+    own_cargo, tmp_path, capsys
 ):
     for path in train_images(own_cargo):
         truncate(path, 40)
-    assert train_net(*arguments(1, own_cargo, tmp_path / "run", "DATALOADER.NUM_WORKERS", "1")) == 2
+    assert run_here(*arguments(1, own_cargo, tmp_path / "run", "DATALOADER.NUM_WORKERS", "1")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: cannot read image ")
     assert "CARGO/train" in line
@@ -212,7 +210,7 @@ def test_8000_pixels_are_read(tmp_path, suffix):
     assert (image.float().mean((1, 2)) - torch.tensor([200.0, 100.0, 50.0])).abs().max() < 2
 
 
-def test_training_takes_whatever_is_an_image(train_net, own_cargo, tmp_path):
+def test_training_takes_whatever_is_an_image(own_cargo, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     odd = [("L", {}), ("CMYK", {}), ("RGB", {"exif": exif}), ("RGBA", {}), ("P", {}), ("LA", {}), ("1", {})]
@@ -221,7 +219,7 @@ def test_training_takes_whatever_is_an_image(train_net, own_cargo, tmp_path):
         size = [(1, 1), (8000, 8), (40, 90)][number % 3]
         kind = "JPEG" if mode in ("L", "CMYK", "RGB") else "PNG"  # a PNG under a JPEG's name, too
         Image.new(mode, size).save(path, kind, **options)
-    assert train_net(*arguments(1, own_cargo, tmp_path / "run", "SOLVER.MAX_EPOCH", "1")) == 0
+    assert run_here(*arguments(1, own_cargo, tmp_path / "run", "SOLVER.MAX_EPOCH", "1")) == 0
 
 
 # --------------------------------- workers

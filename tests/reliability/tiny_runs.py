@@ -1,19 +1,23 @@
 """The training program on a rendered benchmark, with models and schedules of seconds."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+
+from fastreid.utils.logger import setup_logger
 
 REPO = Path(__file__).resolve().parents[2]
 PROGRAM = REPO / "tools" / "train_net.py"
 CONFIGS = {stage: REPO / "configs" / "demo" / f"base_stage{stage}.yml" for stage in (1, 2)}
 
-EPOCHS, ITERATIONS = 2, 4  # of a tiny run; ITERATIONS an epoch
+EPOCHS, ITERATIONS = 2, 8  # of a tiny run; ITERATIONS an epoch
 TINY = [
     *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NUM_LAYERS", "3", "MODEL.BACKBONE.FEAT_DIM", "64"),
     *("MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[32, 32, 32]", "DATALOADER.NUM_WORKERS", "0"),
@@ -27,6 +31,24 @@ def arguments(stage: int, data: Path, output: Path, *more: Any) -> list[str]:
     """Of train_net.py; later KEY VALUE pairs win."""
     paths = ["DATASETS.ROOT", data, "OUTPUT_DIR", output]
     return list(map(str, ["--config-file", CONFIGS[stage], *TINY, *paths, *more]))
+
+
+def run_here(*command: Any) -> int:
+    """The program called in this process with that command line; its exit code."""
+    spec = importlib.util.spec_from_file_location("train_net_in_process", PROGRAM)
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in `start`: sums over more threads would differ in the last bit
+    try:
+        with patch.object(sys, "argv", ["train_net.py", *map(str, command)]):
+            program.run()
+    except SystemExit as stopped:
+        return stopped.code
+    finally:
+        torch.set_num_threads(threads)
+        setup_logger()  # no log file stays open
+    return 0
 
 
 def start(*command: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen:

@@ -35,6 +35,12 @@ class StopOnSignal(HookBase):
             self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
 
     def after_step(self) -> None:
+        self._stop_if_asked()
+
+    def after_epoch(self) -> None:
+        self._stop_if_asked()  # asked while the epoch's checkpoint was written: not only after an evaluation
+
+    def _stop_if_asked(self) -> None:
         number = self._agreed()
         if number:
             self.trainer.save_checkpoint(LATEST)

@@ -1,0 +1,64 @@
+"""Signals to the real program, in both stages: it saves, says how to go on, and going on changes nothing."""
+
+import re
+import signal
+
+import pytest
+from tiny_runs import (
+    EPOCHS,
+    ITERATIONS,
+    arguments,
+    final_state,
+    finish,
+    logged,
+    read_until,
+    run_here,
+    same,
+    start,
+)
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "code", "workers"),
+    [(1, signal.SIGTERM, 143, (2, 0)), (2, signal.SIGINT, 130, (0, 2))],
+)
+def test_an_interrupted_run_that_is_resumed_equals_the_uninterrupted_one(
+    stage, number, code, workers, trained, cargo, tmp_path, capsys
+):
+    weights = trained[1] / "model_best.pth" if stage == 2 else ""
+    first, then = (
+        arguments(stage, cargo, tmp_path / "run", "MODEL.WEIGHTS", weights, "DATALOADER.NUM_WORKERS", count)
+        for count in workers
+    )
+    run = start(*first)
+    read_until(run, f"iter {ITERATIONS + 1}/")
+    run.send_signal(number)
+    output = finish(run, code)
+    stopped_after = int(re.search(r"Stopped after iteration (\d+)", output)[1])
+    assert ITERATIONS < stopped_after < EPOCHS * ITERATIONS  # in the middle of an epoch
+    assert "the same command with --resume goes on" in output
+    assert "Traceback" not in output
+
+    assert run_here(*then, "--resume") == 0
+    assert f"{stopped_after} iterations done" in capsys.readouterr().out
+    assert same(final_state(tmp_path / "run"), final_state(trained[stage]))
+    assert logged(tmp_path / "run") == logged(trained[stage])
+
+
+def test_a_second_signal_stops_at_once_without_saving(cargo, tmp_path):
+    slow = ["SOLVER.IMS_PER_BATCH", 32, "DATALOADER.NUM_INSTANCE", 4, "MODEL.BACKBONE.NUM_LAYERS", 40]
+    run = start(*arguments(1, cargo, tmp_path / "run", *slow, "SOLVER.ITERS_PER_EPOCH", 1000))
+    read_until(run, "iter 1/")
+    run.send_signal(signal.SIGTERM)
+    output = read_until(run, "SIGTERM")
+    assert "once more: stop at once" in output
+    run.send_signal(signal.SIGTERM)
+    finish(run, -signal.SIGTERM)
+    assert not list((tmp_path / "run").glob("model_*.pth"))
+
+
+def test_ctrl_c_before_training_ends_the_program_without_a_traceback(cargo, tmp_path):
+    run = start(*arguments(1, cargo, tmp_path / "run"))
+    read_until(run, "Python")  # the first line: the data are read and the model is built after it
+    run.send_signal(signal.SIGINT)
+    assert finish(run, 130) == "stopped by SIGINT: nothing to save\n"
