@@ -1,0 +1,246 @@
+"""Kill a training with SIGKILL at random moments, resume it, and compare it with one that was left alone.
+
+    python tools/soak.py --output logs/soak --kills 25
+
+Both stages train on the embedded benchmark (configs/demo, made smaller): once uninterrupted, timing every
+iteration, and once with kills at moments drawn uniformly from the uninterrupted runs' time, start-up,
+checkpoints and evaluations included. Only the main process is killed; its loader worker must end by itself.
+Final checkpoints (weights, optimiser, schedule, random states) and logged losses must be equal bit for bit.
+Exit code 1 if they are not.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+from fastreid.utils.cli import CommandLineParser, exit_on_user_error
+from fastreid.utils.errors import UserError
+
+REPO = Path(__file__).resolve().parents[1]
+STAGES = (1, 2)
+ITERATION = re.compile(r"iter (\d+)/")
+RESUMED = re.compile(r"Resumed from .* (\d+) iterations done")
+TIMES = ("time", "data_time")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point of a run's time: `seconds` after iteration `iteration` was logged (0: after the start)."""
+
+    iteration: int
+    seconds: float
+
+
+class Run:
+    """One process of the training program, watched by what it prints."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
+        )
+        self.lines: list[str] = []
+        self.resumed_at: int | None = None
+
+    def iterations(self) -> Iterator[tuple[int, float]]:
+        """``(iteration, seconds since the start)`` as they are logged, until the process ends."""
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if found := RESUMED.search(line):
+                self.resumed_at = int(found[1])
+            if found := ITERATION.search(line):
+                yield int(found[1]), time.perf_counter() - self.started
+        self.process.wait()
+
+    def kill_at(self, moment: Moment) -> int | None:
+        """Kill the process at `moment`; the last iteration it logged, None if it had ended before."""
+        timer = threading.Timer(moment.seconds, self.process.kill)
+        if moment.iteration == 0:
+            timer.start()
+        last = 0
+        for iteration, _ in self.iterations():
+            last = iteration
+            if iteration >= moment.iteration and timer.ident is None:
+                timer.start()
+        timer.cancel()
+        if self.process.returncode == -9:
+            return last
+        self.check()
+        return None
+
+    def check(self) -> None:
+        if self.process.returncode:
+            raise UserError(
+                f"a training ended with code {self.process.returncode}: {''.join(self.lines[-20:])}"
+            )
+
+
+def _environment() -> dict[str, str]:
+    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def train_command(args: argparse.Namespace, stage: int, name: str) -> list[str]:
+    """The command that trains `stage` of the run `name`; it may be given again and again."""
+    folder = args.output / name
+    options = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.SEED": args.seed,
+        "DATASETS.ROOT": args.output / "data",
+        "DATALOADER.NUM_WORKERS": args.workers,
+        "SOLVER.IMS_PER_BATCH": 16,
+        "SOLVER.MAX_EPOCH": args.epochs,
+        "SOLVER.ITERS_PER_EPOCH": args.iterations,
+        "SOLVER.WARMUP_ITERS": args.iterations,
+        "SOLVER.CHECKPOINT_PERIOD": 2,
+        "SOLVER.CHECKPOINT_ITERS": args.checkpoint_iters,
+        "SOLVER.LOG_PERIOD": 1,
+        "TEST.EVAL_PERIOD": 1,
+        "OUTPUT_DIR": folder / f"stage{stage}",
+    }
+    if stage == 2:
+        options["MODEL.WEIGHTS"] = folder / "stage1" / "model_best.pth"
+    config = REPO / "configs" / "demo" / f"base_stage{stage}.yml"
+    command = [sys.executable, str(REPO / "tools" / "train_net.py"), "--config-file", str(config), "--resume"]
+    return command + [str(part) for option in options.items() for part in option]
+
+
+def time_uninterrupted(args: argparse.Namespace, stage: int) -> list[float]:
+    """Train without a kill; seconds at which it had started (0), had done iteration 1, 2, … and ended."""
+    run = Run(train_command(args, stage, "uninterrupted"))
+    seconds = [0.0, *(second for _, second in run.iterations()), time.perf_counter() - run.started]
+    run.check()
+    return seconds
+
+
+def draw_moments(rng: random.Random, count: int, seconds: dict[int, list[float]]) -> dict[int, list[Moment]]:
+    """`count` moments, uniform over the time of all stages together, in order of time within each stage."""
+    total = sum(times[-1] for times in seconds.values())
+    moments: dict[int, list[Moment]] = {stage: [] for stage in seconds}
+    for second in sorted(rng.uniform(0, total) for _ in range(count)):
+        for stage, times in seconds.items():
+            if second < times[-1]:
+                iteration = max(i for i, done in enumerate(times[:-1]) if done <= second)
+                moments[stage].append(Moment(iteration, second - times[iteration]))
+                break
+            second -= times[-1]
+    return moments
+
+
+def train_with_kills(args: argparse.Namespace, stage: int, moments: list[Moment]) -> list[dict[str, Any]]:
+    """Kill the training at each of `moments`, then let it finish; a row of the table for each kill."""
+    rows = []
+    for moment in tqdm(moments, desc=f"stage {stage}", unit="kill", disable=not sys.stderr.isatty()):
+        run = Run(train_command(args, stage, "killed"))
+        last = run.kill_at(moment)
+        rows.append(
+            {
+                "stage": stage,
+                "kill drawn": f"{moment.seconds:.2f} s after iteration {moment.iteration}",
+                "started from": run.resumed_at or 0,
+                "killed after": "had finished" if last is None else last or "start-up",
+            }
+        )
+        print(" ", *rows[-1].values(), sep="  ", flush=True)
+    run = Run(train_command(args, stage, "killed"))
+    for _ in run.iterations():
+        pass
+    run.check()
+    return rows
+
+
+def compare(first: Path, second: Path) -> dict[str, bool]:
+    """Whether two finished runs are equal, bit for bit: final training state, best weights, logged losses."""
+    states = [_training_state(folder / "model_final.pth") for folder in (first, second)]
+    best = [_training_state(folder / "model_best.pth") for folder in (first, second)]
+    return {
+        "final weights": _same(states[0]["model"], states[1]["model"]),
+        "optimiser, schedule, random states": _same(states[0], states[1]),
+        "best weights": _same(best[0]["model"], best[1]["model"]),
+        "logged losses and metrics": _logged(first) == _logged(second),
+    }
+
+
+def _training_state(path: Path) -> dict[str, Any]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    del state["meta"]["config"]  # it names the output folder
+    for name in TIMES:
+        state["events"]["history"].pop(name, None)
+    return state
+
+
+def _logged(folder: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return first == second
+
+
+def render_data(args: argparse.Namespace) -> None:
+    command = [sys.executable, str(REPO / "tools" / "make_synthetic_benchmark.py"), "--benchmark", "CARGO"]
+    sizes = ["--train-ids", "16", "--test-ids", "8", "--images-per-camera", "2", "--size", "64x32"]
+    subprocess.run(
+        [*command, "--root", str(args.output / "data"), *sizes], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("logs/soak"), metavar="DIR")
+    parser.add_argument("--kills", type=int, default=25, metavar="N")
+    parser.add_argument("--epochs", type=int, default=4, metavar="N", help="of each stage")
+    parser.add_argument("--iterations", type=int, default=40, metavar="N", help="of an epoch")
+    parser.add_argument("--checkpoint-iters", type=int, default=7, metavar="N", help="between checkpoints")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="of the data loader")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the moments and the trainings")
+    return parser
+
+
+def main() -> int:
+    with exit_on_user_error():
+        args = build_parser().parse_args()
+        args.output = args.output.absolute()
+        for name in ("uninterrupted", "killed"):
+            shutil.rmtree(args.output / name, ignore_errors=True)
+        render_data(args)
+        seconds = {stage: time_uninterrupted(args, stage) for stage in STAGES}
+        print("uninterrupted:", *(f"stage {s} {times[-1]:.1f} s" for s, times in seconds.items()), flush=True)
+        moments = draw_moments(random.Random(args.seed), args.kills, seconds)
+        rows = [row for stage in STAGES for row in train_with_kills(args, stage, moments[stage])]
+        print(tabulate(rows, headers="keys", showindex=range(1, len(rows) + 1), tablefmt="github"))
+        killed = sum(row["killed after"] != "had finished" for row in rows)
+        print(f"\n{killed} kills, {args.epochs} epochs of {args.iterations} iterations in each stage")
+        runs = [args.output / name for name in ("uninterrupted", "killed")]
+        equal = {stage: compare(*(run / f"stage{stage}" for run in runs)) for stage in STAGES}
+        for stage, found in equal.items():
+            for what, is_equal in found.items():
+                print(f"stage {stage}, {what}: {'equal' if is_equal else 'DIFFERENT'}")
+    return 0 if all(all(found.values()) for found in equal.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
