@@ -81,6 +81,9 @@ _C.MODEL.SDMODEL.STANDARDIZE_LATENT = (
     False  # per-dimension statistics from the training set; False = the paper's
 )
 
+_C.MODEL.SDMODEL.CACHE_FEATURES = False  # encode the training set once, on disk; flip alone as augmentation
+_C.MODEL.SDMODEL.GRADIENT_CHECKPOINTING = False  # of the UNet: less memory, a third more time
+
 _C.MODEL.SDMODEL.FIRST_STAGE_CONFIG = CN()
 _C.MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH = (
     ""  # VAE folder; checked when named, no part of retrieval

@@ -133,7 +133,25 @@ def check_config(cfg: CfgNode, world_size: int = 1, training: bool = True) -> No
                 if not isinstance(value, int | float) or not is_allowed(value):
                     raise UserError(f"{key} is {values[key]!r}; it must be {expected}")
     if training:
+        _check_cached_features(cfg)
         _check_batch_size(cfg, world_size)
+
+
+def _check_cached_features(cfg: CfgNode) -> None:
+    if not cfg.MODEL.SDMODEL.CACHE_FEATURES:
+        return
+    reason = None
+    if cfg.MODEL.META_ARCHITECTURE != "SDReIDStage2":
+        reason = (
+            f"trains the frozen encoder's stage, but MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}"
+        )
+    for key in ("PADDING", "REA", "CJ"):
+        if cfg.INPUT[key].ENABLED:
+            reason = f"encodes each image once, but INPUT.{key}.ENABLED changes it every time: switch one off"
+    if cfg.DATALOADER.ON_BAD_IMAGE != "error":
+        reason = "encodes each image once: DATALOADER.ON_BAD_IMAGE must be error"
+    if reason:
+        raise UserError(f"MODEL.SDMODEL.CACHE_FEATURES {reason}")
 
 
 def _check_batch_size(cfg: CfgNode, world_size: int) -> None:

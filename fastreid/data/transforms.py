@@ -143,6 +143,21 @@ def augmentation_seed(seed: int, draw: int) -> int:
     return int.from_bytes(digest, "little")
 
 
+def mirror_decision(cfg: CfgNode) -> Callable[[int], bool]:
+    """Whether training images are mirrored, by the number of the draw: what the training transform decides.
+
+    Only for an ``INPUT`` whose sole augmentation is the flip.
+    """
+    steps = v2.Compose(_augmentations(cfg)) if cfg.INPUT.FLIP.ENABLED else v2.Identity()
+    left_to_right = torch.tensor([[[0, 1]]], dtype=torch.uint8)
+
+    def is_mirrored(number: int) -> bool:
+        with seeded_rng(augmentation_seed(cfg.MODEL.SEED, number)):
+            return bool(steps(left_to_right)[0, 0, 0])
+
+    return is_mirrored
+
+
 @contextmanager
 def seeded_rng(seed: int) -> Iterator[None]:
     """Seed torch's global CPU generator inside the block; afterwards it is where it was before."""

@@ -1,6 +1,8 @@
 """The trainer that a configuration describes."""
 
 import logging
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from fastreid.data import (
 )
 from fastreid.engine import hooks
 from fastreid.engine.defaults import locked_output_dir, open_output_dir, set_earlier_run_aside
+from fastreid.engine.feature_cache import cached_features
 from fastreid.engine.resume import check_resumed_config
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.engine.trained_model import check_views, with_num_classes
@@ -26,14 +29,13 @@ from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.utils import comm
+from fastreid.utils.amp import AMP_DTYPES
 from fastreid.utils.checkpoint import Checkpointer, check_stage, load_checkpoint, load_model_weights
 from fastreid.utils.env import code_version, rng_state, set_rng_state
 from fastreid.utils.errors import UserError
 from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, Writer
 
 logger = logging.getLogger(__name__)
-
-AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DefaultTrainer(SimpleTrainer):
@@ -135,7 +137,8 @@ class DefaultTrainer(SimpleTrainer):
                 if self.iteration == 0:
                     set_earlier_run_aside(self.cfg.OUTPUT_DIR)
             comm.synchronize()
-            super().train()
+            with self._batches_source() as self.make_loader:
+                super().train()
         return self.last_results
 
     def state_dict(self) -> dict[str, Any]:
@@ -206,6 +209,12 @@ class DefaultTrainer(SimpleTrainer):
 
     def _evaluate(self) -> dict[str, dict[str, float]]:
         return evaluate_protocols(self.cfg, self.model, self.test_sets)
+
+    def _batches_source(self) -> AbstractContextManager[Callable[[int], Iterable[dict]]]:
+        """What makes the training batches: of images, or with CACHE_FEATURES of what they are encoded to."""
+        if self.cfg.MODEL.SDMODEL.CACHE_FEATURES and self.epoch < self.max_epoch:
+            return cached_features(self.cfg, self.model, self.train_set)
+        return nullcontext(self.make_loader)
 
     def _resume(self) -> bool:
         found = self.checkpointer.load_last() if comm.is_main_process() else None

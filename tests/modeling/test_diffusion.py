@@ -151,6 +151,21 @@ class TestTraining:
         predicted = refined_unet(model.unet, noisy, steps, context, model.view_refined_decoder(view_tokens))
         torch.testing.assert_close(loss, (predicted - noise).square().mean())
 
+    def test_gradient_checkpointing_keeps_less_and_trains_the_same(self, generator):
+        def trained(enabled: str) -> tuple[list[torch.Tensor], int]:
+            model = generator("MODEL.SDMODEL.GRADIENT_CHECKPOINTING", enabled).train()
+            torch.manual_seed(3)
+            id_tokens, prototypes, _ = conditions(batch=2)
+            kept = []
+            with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+                loss = model(id_tokens, prototypes, torch.randn(2, DIM), torch.randn(2, DIM))
+            loss.backward()
+            return [loss, *(p.grad for p in model.parameters() if p.requires_grad)], sum(kept)
+
+        (plain, memory), (checkpointed, less_memory) = trained("False"), trained("True")
+        torch.testing.assert_close(checkpointed, plain)
+        assert less_memory < memory / 2
+
     def test_the_null_context_replaces_the_configured_share(self, generator):
         learner = generator().condition_learner
         dropped = learner.drop(torch.zeros(20_000, ID_TOKENS + 1, DIM), 0.2)

@@ -45,6 +45,8 @@ class FeatureGenerator(nn.Module):
         self.per_image_noise = cfg.TEST.SDMODEL.NOISE == "per_image"
         self.guidance_scale = cfg.TEST.SDMODEL.FULL_GUIDANCE_SCALE
         self._chunks = Chunks()
+        if settings.GRADIENT_CHECKPOINTING:
+            self.unet.enable_gradient_checkpointing()
         if resolve_device(cfg.MODEL.DEVICE).type == "cuda":
             self.unet.to(memory_format=torch.channels_last)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fastreid.config import CfgNode
+from fastreid.modeling.backbones import EncoderOutput
 from fastreid.modeling.diffusion.generator import FeatureGenerator
 from fastreid.modeling.meta_arch.stage1 import SDReIDStage1
 from fastreid.utils.events import put_scalar
@@ -19,8 +20,8 @@ GENERATOR = "generator."
 class SDReIDStage2(SDReIDStage1):
     """Everything of Stage 1, frozen and in eval mode, and a generator that trains.
 
-    In training mode it maps a batch to the diffusion loss, in eval mode to the retrieval features
-    (B, D + V * D): the post-neck person feature joined with the generated feature of every view.
+    In training mode it maps a batch, of images or encoded, to the diffusion loss, in eval mode to the
+    retrieval features (B, D + V * D): the post-neck person feature joined with the generated feature of every view.
     """
 
     stage = 2
@@ -58,8 +59,7 @@ class SDReIDStage2(SDReIDStage1):
         self.generator.codec.fit(mean, (squares / count - mean.square()).clamp(min=0).sqrt())
 
     def forward(self, batch: dict) -> dict[str, Tensor] | Tensor:
-        with torch.no_grad():
-            encoded = self.encode(batch["images"])
+        encoded = self._encoded(batch)
         if self.training:
             targets = batch["targets"].to(self.device, non_blocking=True)
             views = batch["viewids"].to(self.device, non_blocking=True)
@@ -71,7 +71,16 @@ class SDReIDStage2(SDReIDStage1):
         )
         return torch.cat([person, generated.flatten(1)], dim=1).float()
 
-    def _generation_loss(self, encoded, targets: Tensor, views: Tensor) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def _encoded(self, batch: dict) -> EncoderOutput:
+        """The batch as the encoder sees it; with CACHE_FEATURES it comes encoded."""
+        if "images" in batch:
+            return self.encode(batch["images"])
+        return EncoderOutput(
+            **{name: batch[name].to(self.device, non_blocking=True) for name in EncoderOutput._fields}
+        )
+
+    def _generation_loss(self, encoded: EncoderOutput, targets: Tensor, views: Tensor) -> dict[str, Tensor]:
         """The loss of generating each image's target: itself, or its identity in another view."""
         chosen = cross_view_targets(targets, views) if self.cross_view else torch.arange(len(targets))
         chosen = chosen.to(self.device)

@@ -1,0 +1,179 @@
+"""MODEL.SDMODEL.CACHE_FEATURES: the same training from features that are encoded once."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastreid.config import check_config, get_cfg
+from fastreid.data import Draw, build_train_dataset
+from fastreid.data.transforms import mirror_decision
+from fastreid.engine import DefaultTrainer, feature_cache
+from fastreid.modeling import build_model
+from fastreid.utils.errors import UserError
+
+
+@pytest.fixture
+def stage2_cfg(tmp_path):
+    """A tiny Stage 2 on 6 identities x 2 cameras x 2 images, with the Stage-1 checkpoint it starts from."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "query", "gallery"):
+        for camera in (1, 6):
+            folder = tmp_path / "CARGO" / split / f"Cam{camera}"
+            folder.mkdir(parents=True)
+            for pid in range(6):
+                for index in range(2):
+                    pixels = rng.integers(0, 256, (40, 20, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"Cam{camera}_day_{pid}_{index}.png")
+    cfg = get_cfg()
+    backbone = {"DEPTH": "custom", "FEAT_DIM": 128, "NUM_LAYERS": 3, "NUM_HEADS": 2, "PRETRAIN": False}
+    unet = {"WIDTHS": [32, 64], "TRAINABLE_BLOCK_IDX": [0, 1]}
+    values = {
+        "MODEL": {
+            "DEVICE": "cpu",
+            "BACKBONE": backbone,
+            "WEIGHTS": str(tmp_path / "stage1.pth"),
+            "SDMODEL": {"UNET_CONFIG": unet, "CON_LEARNER_CONFIG": {"HEADS": 4}},
+        },
+        "INPUT": {
+            "SIZE_TRAIN": [48, 32],
+            "SIZE_TEST": [48, 32],
+            "PADDING": {"ENABLED": False},
+            "REA": {"ENABLED": False},
+        },
+        "DATASETS": {"ROOT": str(tmp_path), "TESTS": ["CARGO_AG"]},
+        "DATALOADER": {"NUM_WORKERS": 0},
+        "SOLVER": {"IMS_PER_BATCH": 8, "MAX_EPOCH": 2, "ITERS_PER_EPOCH": 3, "OPT": "Adam", "LOG_PERIOD": 1},
+        "TEST": {"EVAL_PERIOD": 0, "IMS_PER_BATCH": 5, "SDMODEL": {"NUM_INFERENCE_STEPS": 1}},
+        "OUTPUT_DIR": str(tmp_path / "run"),
+    }
+    cfg.merge_values(values, source="test")
+    cfg.MODEL.HEADS.NUM_CLASSES = 6
+    torch.manual_seed(0)
+    stage1 = build_model(cfg)
+    stage1.memory_bank.update(torch.randn(4, 128), torch.arange(4) % 2)
+    torch.save({"model": stage1.state_dict(), "meta": {"stage": 1, "num_classes": 6}}, cfg.MODEL.WEIGHTS)
+    cfg.MODEL.META_ARCHITECTURE = "SDReIDStage2"
+    return cfg
+
+
+def losses_of(cfg, folder, resume=False, **changes) -> list[float]:
+    cfg = cfg.clone()
+    cfg.merge_values({"OUTPUT_DIR": str(folder)} | changes, source="test")
+    check_config(cfg)
+    torch.manual_seed(1)
+    trainer = DefaultTrainer(cfg)
+    trainer.resume_or_load(resume)
+    trainer.train()
+    lines = (folder / "metrics.json").read_text().splitlines()
+    return [loss for line in lines if (loss := json.loads(line).get("loss_noise")) is not None]
+
+
+@pytest.mark.parametrize("target", ["same_image", "cross_view"])
+def test_the_losses_are_those_of_training_from_images(stage2_cfg, tmp_path, target):
+    changes = {"MODEL": {"SDMODEL": {"TARGET": target}}}
+    images = losses_of(stage2_cfg, tmp_path / "images", **changes)
+    changes["MODEL"]["SDMODEL"]["CACHE_FEATURES"] = True
+    cached = losses_of(stage2_cfg, tmp_path / "cached", **changes)
+    assert len(images) == 6
+    assert cached == pytest.approx(images, rel=1e-5)
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(stage2_cfg, tmp_path):
+    stage2_cfg.merge_values(
+        {"MODEL": {"SDMODEL": {"CACHE_FEATURES": True}}, "SOLVER": {"SCHED": "MultiStepLR"}}, source="test"
+    )
+    whole = losses_of(stage2_cfg, tmp_path / "whole")
+    losses_of(stage2_cfg, tmp_path / "parts", SOLVER={"MAX_EPOCH": 1})
+    parts = losses_of(stage2_cfg, tmp_path / "parts", resume=True)
+    assert parts == pytest.approx(whole, rel=1e-6)
+
+
+def test_every_image_is_encoded_twice_and_then_no_more(stage2_cfg, tmp_path):
+    stage2_cfg.MODEL.SDMODEL.CACHE_FEATURES = True
+    stage2_cfg.DATASETS.TESTS = ["CARGO_AG"]
+    trainer = DefaultTrainer(stage2_cfg)
+    trainer.resume_or_load()
+    encoded = []
+    trainer.model.backbone.register_forward_hook(lambda module, args, output: encoded.append(len(args[0])))
+    with feature_cache.cached_features(stage2_cfg, trainer.model, trainer.train_set) as make_loader:
+        batches = iter(make_loader(0))
+        for _ in range(4):
+            trainer.model.train()(next(batches))
+    assert sum(encoded) == 2 * len(trainer.train_set)
+
+
+def test_the_features_are_those_of_the_drawn_images(stage2_cfg):
+    trainer = DefaultTrainer(stage2_cfg)
+    trainer.resume_or_load()
+    model = trainer.model.eval()
+    with feature_cache.cached_features(stage2_cfg, model, trainer.train_set) as make_loader:
+        for number, (encoded, images) in enumerate(zip(make_loader(2), trainer.make_loader(2), strict=False)):
+            with torch.no_grad():
+                expected = model.encode(images["images"])
+            for name, value in expected._asdict().items():
+                torch.testing.assert_close(encoded[name], value, atol=1e-5, rtol=1e-5)
+            for name in ("targets", "camids", "viewids"):
+                assert torch.equal(encoded[name], images[name])
+            if number == 3:
+                break
+
+
+def test_the_flip_is_the_decision_of_the_training_transform(stage2_cfg):
+    train_set = build_train_dataset(stage2_cfg)
+    is_mirrored = mirror_decision(stage2_cfg)
+    plain = stage2_cfg.clone()
+    plain.INPUT.FLIP.ENABLED = False
+    image = build_train_dataset(plain)[Draw(0, 0)]["images"]
+    decisions = [is_mirrored(number) for number in range(40)]
+    for number, mirrored in enumerate(decisions):
+        assert torch.equal(train_set[Draw(0, number)]["images"], image.flip(2) if mirrored else image)
+    assert 10 < sum(decisions) < 30
+    assert not any(map(mirror_decision(plain), range(40)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"INPUT": {"PADDING": {"ENABLED": True}}}, "INPUT.PADDING.ENABLED"),
+        ({"INPUT": {"REA": {"ENABLED": True}}}, "INPUT.REA.ENABLED"),
+        ({"INPUT": {"CJ": {"ENABLED": True}}}, "INPUT.CJ.ENABLED"),
+        ({"MODEL": {"META_ARCHITECTURE": "SDReIDStage1"}}, "SDReIDStage1"),
+        ({"DATALOADER": {"ON_BAD_IMAGE": "skip"}}, "ON_BAD_IMAGE"),
+    ],
+)
+def test_what_changes_an_image_between_epochs_is_refused(stage2_cfg, changes, named):
+    stage2_cfg.MODEL.SDMODEL.CACHE_FEATURES = True
+    check_config(stage2_cfg)
+    stage2_cfg.merge_values(changes, source="test")
+    with pytest.raises(UserError, match=f"CACHE_FEATURES.*{named}") as caught:
+        check_config(stage2_cfg)
+    assert "\n" not in str(caught.value)
+    check_config(stage2_cfg, training=False)  # evaluation reads no cache
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_encoded(stage2_cfg, monkeypatch, tmp_path):
+    trainer = DefaultTrainer(stage2_cfg)
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda folder: usage)
+    with (
+        pytest.raises(UserError, match="CACHE_FEATURES needs .* GB for 24 encoded images"),
+        feature_cache.cached_features(stage2_cfg, trainer.model, trainer.train_set),
+    ):
+        pass
+
+
+def test_the_files_are_removed_however_training_ends(stage2_cfg, tmp_path):
+    trainer = DefaultTrainer(stage2_cfg)
+    folder = tmp_path / "run" / feature_cache.FOLDER
+
+    def interrupted() -> None:
+        with feature_cache.cached_features(stage2_cfg, trainer.model, trainer.train_set):
+            assert len(list(folder.glob("*.npy"))) == 3
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not folder.exists()
