@@ -77,6 +77,10 @@ _C.MODEL.SDMODEL.MOMENTUM = 0.8  # weight of the batch in the memory bank's upda
 _C.MODEL.SDMODEL.U_COND_PERCENT = 0.2  # share of training samples that get the learned null context
 _C.MODEL.SDMODEL.TRAIN_STEP = 1000  # timesteps of the noise schedule
 _C.MODEL.SDMODEL.TARGET = "same_image"  # the paper's; cross_view = another view of the same identity
+_C.MODEL.SDMODEL.PREDICTION_TYPE = "epsilon"  # what the UNet predicts: epsilon (noise), sample, v_prediction
+_C.MODEL.SDMODEL.VIEW_MAP = (
+    "instance"  # the VRD's view map in training: instance, prototype, mixed (half each)
+)
 _C.MODEL.SDMODEL.STANDARDIZE_LATENT = (
     False  # per-dimension statistics from the training set; False = the paper's
 )
@@ -224,6 +228,11 @@ _C.TEST.SDMODEL = CN()
 _C.TEST.SDMODEL.PREDICTION = "sample"  # the paper's sampler; mean = one-call prediction of the clean latent
 _C.TEST.SDMODEL.NUM_INFERENCE_STEPS = 5
 _C.TEST.SDMODEL.FULL_GUIDANCE_SCALE = 2.0
+_C.TEST.SDMODEL.FUSION = "concat"  # weighted: parts of length 1, the generated ones times VIEW_WEIGHT
+_C.TEST.SDMODEL.VIEW_WEIGHT = 1.0  # of FUSION weighted
+_C.TEST.SDMODEL.GENERATED_NECK = (
+    False  # generated features pass the identity head's neck, as the person's does
+)
 _C.TEST.SDMODEL.NOISE = (
     "common"  # common: one noise sequence per view for all images; per_image: by file name
 )

@@ -13,6 +13,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "MODEL.HEADS.CLS_LAYER": ("Linear", "ArcSoftmax", "CosSoftmax", "CircleSoftmax"),
     "MODEL.LOSSES.NAME": ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface"),
     "MODEL.SDMODEL.TARGET": ("same_image", "cross_view"),
+    "MODEL.SDMODEL.PREDICTION_TYPE": ("epsilon", "sample", "v_prediction"),
+    "MODEL.SDMODEL.VIEW_MAP": ("instance", "prototype", "mixed"),
     "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME": ("ddpm", "ddim", "euler", "pndm", "dpmsolver++", "unipc"),
     "INPUT.PADDING.MODE": ("constant", "edge", "reflect", "symmetric"),
     "DATALOADER.ON_BAD_IMAGE": ("error", "skip"),
@@ -24,6 +26,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "TEST.AMP.DTYPE": ("bf16", "fp16"),
     "TEST.METRIC": ("cosine", "euclidean", "jaccard"),
     "TEST.SDMODEL.PREDICTION": ("sample", "mean"),
+    "TEST.SDMODEL.FUSION": ("concat", "weighted"),
     "TEST.SDMODEL.NOISE": ("common", "per_image"),
 }
 
@@ -80,6 +83,7 @@ NOT_NEGATIVE = (
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.CHECKPOINT_ITERS",
     "TEST.EVAL_PERIOD",
+    "TEST.SDMODEL.VIEW_WEIGHT",
 )
 
 FRACTIONS = (
@@ -132,6 +136,12 @@ def check_config(cfg: CfgNode, world_size: int = 1, training: bool = True) -> No
             for value in _items(values[key]):
                 if not isinstance(value, int | float) or not is_allowed(value):
                     raise UserError(f"{key} is {values[key]!r}; it must be {expected}")
+    settings = cfg.MODEL.SDMODEL
+    if settings.PREDICTION_TYPE == "sample" and settings.SCHEDULER_CONFIG.NAME == "pndm":
+        raise UserError(
+            "MODEL.SDMODEL.PREDICTION_TYPE sample: diffusers' pndm steps from epsilon or v_prediction only;"
+            " choose another MODEL.SDMODEL.SCHEDULER_CONFIG.NAME, such as ddim"
+        )
     if training:
         _check_cached_features(cfg)
         _check_batch_size(cfg, world_size)

@@ -166,6 +166,32 @@ class TestTraining:
         torch.testing.assert_close(checkpointed, plain)
         assert less_memory < memory / 2
 
+    @pytest.mark.parametrize("kind", ["sample", "v_prediction"])
+    def test_the_clean_latent_and_the_velocity_can_be_learned_instead_of_the_noise(self, generator, kind):
+        model = generator("MODEL.SDMODEL.PREDICTION_TYPE", kind)
+        seen = {}
+        model.unet.register_forward_hook(lambda _, args, output: seen.update(noisy=args, predicted=output[0]))
+        id_tokens, prototypes, _ = conditions(batch=2)
+        targets = torch.randn(2, DIM)
+        loss = model(id_tokens, prototypes, torch.randn(2, DIM), targets)
+        noisy, steps = seen["noisy"]
+        clean = targets.view(2, 4, 8, 4)
+        kept = model.noise_scheduler.alphas_cumprod[steps].view(2, 1, 1, 1)
+        noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+        expected = clean if kind == "sample" else kept.sqrt() * noise - (1 - kept).sqrt() * clean
+        torch.testing.assert_close(loss, (seen["predicted"] - expected).square().mean(), atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize(("kind", "share"), [("instance", 1), ("prototype", 0), ("mixed", 0.5)])
+    def test_the_view_map_is_the_instance_the_prototype_or_either(self, generator, kind, share):
+        model = generator("MODEL.SDMODEL.VIEW_MAP", kind)
+        seen = []
+        model.view_refined_decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        instances, prototypes = torch.ones(400, DIM), torch.zeros(400, DIM)
+        model(torch.randn(400, ID_TOKENS, DIM), prototypes, instances, torch.randn(400, DIM))
+        (maps,) = seen
+        assert ((maps == 0).all(1) | (maps == 1).all(1)).all()
+        assert maps[:, 0].mean().item() == pytest.approx(share, abs=0.1)
+
     def test_the_null_context_replaces_the_configured_share(self, generator):
         learner = generator().condition_learner
         dropped = learner.drop(torch.zeros(20_000, ID_TOKENS + 1, DIM), 0.2)

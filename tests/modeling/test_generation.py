@@ -4,9 +4,12 @@ import pytest
 import torch
 from toy_conditions import DIM, conditions, count_rows
 
+from fastreid.config import check_config
 from fastreid.modeling.diffusion.noise import noise_generators
+from fastreid.modeling.diffusion.sampler import Sampler, clean_latents
 from fastreid.modeling.diffusion.schedulers import SCHEDULERS, build_scheduler
 from fastreid.modeling.diffusion.view_refined_decoder import refined_unet
+from fastreid.utils.errors import UserError
 
 
 class TestGeneration:
@@ -141,6 +144,48 @@ class TestGeneration:
             hook.remove()
             torch.cuda.set_sync_debug_mode("default")
         torch.testing.assert_close(features, expected)
+
+
+KINDS = ("epsilon", "sample", "v_prediction")
+CASES = [(name, kind) for name in SCHEDULERS for kind in KINDS if (name, kind) != ("pndm", "sample")]
+
+
+class TestPredictionTypes:
+    """An ideal prediction leads to the clean latent, whatever is predicted and whichever scheduler steps."""
+
+    @staticmethod
+    def prediction(kind, noisy, clean, kept):
+        noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+        velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
+        return {"epsilon": noise, "sample": clean, "v_prediction": velocity}[kind]
+
+    @pytest.mark.parametrize(("name", "kind"), CASES)
+    def test_sampling_ends_at_the_clean_latent(self, tiny_cfg, name, kind):
+        options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name, "MODEL.SDMODEL.PREDICTION_TYPE", kind)
+        cfg = tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "20")
+        kept = build_scheduler(cfg, "ddpm").alphas_cumprod
+        sampler = Sampler(cfg)
+        clean = torch.randn(3, 4, 8, 4)
+
+        def predict(inputs, timestep, is_first):
+            return self.prediction(kind, inputs, clean, kept[timestep.long()])
+
+        latents = sampler(torch.randn(sampler.draws, 3, 4, 8, 4), predict)
+        # Some schedulers stop at the first timestep, whose noise has a standard deviation of 0.03.
+        assert (latents - clean).square().mean().sqrt() < 0.06
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_mean_is_the_clean_latent(self, kind):
+        clean, noisy, kept = torch.randn(3, 4, 8, 4), torch.randn(3, 4, 8, 4), torch.tensor(0.05)
+        predicted = self.prediction(kind, noisy, clean, kept)
+        torch.testing.assert_close(clean_latents(kind, predicted, noisy, kept), clean)
+
+    def test_pndm_cannot_step_from_clean_latents(self, tiny_cfg):
+        cfg = tiny_cfg(2, "MODEL.SDMODEL.PREDICTION_TYPE", "sample")
+        check_config(cfg)
+        cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = "pndm"
+        with pytest.raises(UserError, match="PREDICTION_TYPE sample.*pndm"):
+            check_config(cfg)
 
 
 class TestPyramidsOfThePrototypes:

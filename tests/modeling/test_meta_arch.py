@@ -84,6 +84,27 @@ class TestStage2:
         )
         torch.testing.assert_close(generated, expected)
 
+    def test_weighted_fusion_joins_parts_of_length_1_and_of_the_weight(self, stage2, make_batch):
+        model, batch = stage2(2).eval(), make_batch(2)
+        parts = model(batch).unflatten(1, (3, 128))
+        model.cfg.TEST.SDMODEL.merge_values({"FUSION": "weighted", "VIEW_WEIGHT": 0.5}, source="test")
+        weighted = model(batch).unflatten(1, (3, 128))
+        expected = parts / parts.square().sum(-1, keepdim=True).sqrt() * torch.tensor([1, 0.5, 0.5])[:, None]
+        torch.testing.assert_close(weighted, expected)
+
+    def test_generated_features_may_pass_the_neck(self, stage2, make_batch):
+        model, batch = stage2(2).eval(), make_batch(2)
+        neck = model.heads.bottleneck[0]
+        neck.running_mean.normal_()
+        neck.running_var.uniform_(0.5, 2)
+        before = model(batch)
+        model.cfg.TEST.SDMODEL.GENERATED_NECK = True
+        after = model(batch)
+        assert torch.equal(after[:, :128], before[:, :128])
+        scale = neck.weight / (neck.running_var + neck.eps).sqrt()
+        expected = (before[:, 128:].unflatten(1, (2, 128)) - neck.running_mean) * scale
+        torch.testing.assert_close(after[:, 128:], expected.flatten(1), atol=1e-4, rtol=1e-4)
+
     def test_an_images_feature_does_not_depend_on_its_batch(self, stage2, make_batch):
         model, batch = stage2().eval(), make_batch()
         together = model(batch)

@@ -38,6 +38,7 @@ class FeatureGenerator(nn.Module):
         self.sampler = Sampler(cfg)
         self.train_steps = settings.TRAIN_STEP
         self.cubic_sampling = settings.SCHEDULER_CONFIG.CUBIC_SAMPLING
+        self.view_map = settings.VIEW_MAP
         self.null_share = settings.U_COND_PERCENT
 
         self.seed = cfg.MODEL.SEED
@@ -51,19 +52,20 @@ class FeatureGenerator(nn.Module):
             self.unet.to(memory_format=torch.channels_last)
 
     def forward(self, id_tokens: Tensor, prototypes: Tensor, view_tokens: Tensor, targets: Tensor) -> Tensor:
-        """The training loss: mean squared error of the predicted noise at random timesteps.
+        """The training loss: mean squared error of the prediction at random timesteps.
 
         Args:
             id_tokens: (B, L-1, D) identity conditions.
             prototypes: (B, D) prototype of the target's view.
-            view_tokens: (B, D) the target's own view token, which the decoder sees as a map.
+            view_tokens: (B, D) the target's own view token; by ``VIEW_MAP`` the decoder sees it or the
+                prototype as a map.
             targets: (B, D) the features to be generated.
 
         Returns:
             A scalar.
         """
         context = self.condition_learner.drop(self.condition_learner(id_tokens, prototypes), self.null_share)
-        residuals = self.view_refined_decoder(view_tokens)
+        residuals = self.view_refined_decoder(self._view_maps(view_tokens, prototypes))
         latents = self.codec.encode(targets)
         noise = torch.randn_like(latents)
         timesteps = self.draw_timesteps(len(latents), latents.device)
@@ -72,6 +74,15 @@ class FeatureGenerator(nn.Module):
         return nn.functional.mse_loss(
             predicted.float(), self._regression_target(latents, noise, timesteps).float()
         )
+
+    def _view_maps(self, view_tokens: Tensor, prototypes: Tensor) -> Tensor:
+        """What the decoder sees in training: the instance (the paper's), the prototype, or either."""
+        if self.view_map == "instance":
+            return view_tokens
+        if self.view_map == "prototype":
+            return prototypes
+        from_instance = torch.rand(len(view_tokens), 1, device=view_tokens.device) < 0.5
+        return torch.where(from_instance, view_tokens, prototypes)
 
     def draw_timesteps(self, count: int, device: torch.device) -> Tensor:
         """(count,) int64 in [0, TRAIN_STEP): ``(1 - u^3) * TRAIN_STEP`` favours high noise; or uniform."""

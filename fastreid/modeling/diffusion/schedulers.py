@@ -39,7 +39,7 @@ SD_V1_5 = {
 
 
 def build_scheduler(cfg: CfgNode, name: str, **overrides: Any) -> SchedulerMixin:
-    """The scheduler `name` with ``TRAIN_STEP`` timesteps.
+    """The scheduler `name` with ``TRAIN_STEP`` timesteps, for a UNet that predicts ``PREDICTION_TYPE``.
 
     Its other settings are `overrides`, then those of ``SCHEDULER_CONFIG.PRETRAINED_PATH`` (a diffusers
     scheduler folder) or, when that is empty, of Stable Diffusion v1.5.
@@ -55,6 +55,7 @@ def build_scheduler(cfg: CfgNode, name: str, **overrides: Any) -> SchedulerMixin
         )
     config = _read_config(settings.PRETRAINED_PATH) if settings.PRETRAINED_PATH else dict(SD_V1_5)
     config["num_train_timesteps"] = cfg.MODEL.SDMODEL.TRAIN_STEP
+    config["prediction_type"] = cfg.MODEL.SDMODEL.PREDICTION_TYPE
     return SCHEDULERS[name].from_config(config | overrides)
 
 

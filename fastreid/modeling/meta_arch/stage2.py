@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones import EncoderOutput
@@ -21,7 +21,8 @@ class SDReIDStage2(SDReIDStage1):
     """Everything of Stage 1, frozen and in eval mode, and a generator that trains.
 
     In training mode it maps a batch, of images or encoded, to the diffusion loss, in eval mode to the
-    retrieval features (B, D + V * D): the post-neck person feature joined with the generated feature of every view.
+    retrieval features (B, D + V * D): the post-neck person feature joined with the generated feature of
+    every view, as ``TEST.SDMODEL.FUSION`` says.
     """
 
     stage = 2
@@ -69,7 +70,21 @@ class SDReIDStage2(SDReIDStage1):
         generated = self.generator.generate(
             encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"]
         )
-        return torch.cat([person, generated.flatten(1)], dim=1).float()
+        return self._fused(person, generated).float()
+
+    def _fused(self, person: Tensor, generated: Tensor) -> Tensor:
+        """Person features (B, E) and generated ones (B, V, D) as retrieval features.
+
+        Concatenation is the paper's: a part counts as its length does. With weights all parts have length 1,
+        and in the cosine of two images a generated part counts ``VIEW_WEIGHT`` ** 2 against the person's 1.
+        """
+        settings = self.cfg.TEST.SDMODEL
+        if settings.GENERATED_NECK:
+            generated = self.heads(generated.flatten(0, 1)).unflatten(0, generated.shape[:2])
+        if settings.FUSION == "weighted":
+            person = nn.functional.normalize(person, dim=-1)
+            generated = settings.VIEW_WEIGHT * nn.functional.normalize(generated, dim=-1)
+        return torch.cat([person, generated.flatten(1)], dim=1)
 
     @torch.no_grad()
     def _encoded(self, batch: dict) -> EncoderOutput:
