@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
 import time
@@ -56,7 +57,7 @@ def launch(
             f"--num-gpus {num_gpus_per_machine} --num-machines {num_machines} --machine-rank {machine_rank}:"
             f" expected at least 1 GPU and machine, and a rank from 0 to the number of machines - 1"
         )
-    if num_machines > 1 and not dist_url.startswith("tcp://"):
+    if num_machines > 1 and not re.fullmatch(r"tcp://.+:\d+", dist_url):
         raise UserError(
             f"--dist-url {dist_url!r}: several machines need tcp://HOST:PORT, an address of machine 0"
         )
