@@ -393,11 +393,3 @@ def test_a_folder_in_which_another_run_trains(place, complaint):
 
 def test_the_table_has_its_size():
     assert len(LINES) + len(FILES) + len(CASES) >= 70
-
-
-def test_debug_shows_the_traceback_instead(tmp_path):
-    command = [sys.executable, str(PROGRAM), "--debug", "--config-file", str(tmp_path / "nowhere.yml")]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert "Traceback" in run.stderr
-    assert "nowhere.yml" in run.stderr.splitlines()[-1]
