@@ -14,7 +14,7 @@ from fastreid.evaluation.features import rank_features
 from fastreid.evaluation.query_expansion import expand_queries
 from fastreid.evaluation.rank import Labels, QueryScores, check_labels, rank_matrix
 from fastreid.evaluation.report import log_table, write_ranks, write_results
-from fastreid.evaluation.rerank import import_faiss, jaccard_distance, rerank_distance
+from fastreid.evaluation.rerank import jaccard_distance, rerank_distance
 from fastreid.evaluation.roc import FALSE_POSITIVE_RATES, tpr_at_fpr
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError, nearest_name
@@ -42,7 +42,7 @@ class ReidEvaluator:
         device: where the blocks' products are made; default: where the features are.
 
     Raises:
-        UserError: for an unknown ``TEST.METRIC``, or when faiss is needed and not installed.
+        UserError: for an unknown ``TEST.METRIC``.
     """
 
     def __init__(self, cfg: CfgNode, device: torch.device | None = None) -> None:
@@ -54,8 +54,6 @@ class ReidEvaluator:
                 f" Known: {', '.join(known)}"
             )
         self.reranks = self.test.RERANK.ENABLED or self.test.METRIC == "jaccard"
-        if self.reranks:
-            import_faiss()
 
     def evaluate(
         self, q_feats: torch.Tensor, g_feats: torch.Tensor, query: list, gallery: list

@@ -7,13 +7,12 @@ same row, as in the authors' code.
 """
 
 from collections.abc import Iterator
-from types import ModuleType
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
 
 BLOCK = 512, 4096  # rows and columns of distances that are held at once: 8 MB, for the cache
 PAIRS = 1 << 15  # feature pairs gathered at once
@@ -28,11 +27,7 @@ def rerank_distance(
         q_feats, g_feats: (Q, D) and (G, D) float32.
         k1: size of the neighbourhoods.
         k2: neighbours over which an encoding is averaged (local query expansion).
-
-    Raises:
-        UserError: when faiss is not installed.
     """
-    import_faiss()  # so that its absence is known before long work
     features = torch.cat([q_feats, g_feats]).detach().cpu()
     distances, maxima = _original_distances(features, len(q_feats))
     encodings = _encodings(features.numpy(), maxima, k1, k2)
@@ -45,18 +40,6 @@ def rerank_distance(
 def jaccard_distance(q_feats: torch.Tensor, g_feats: torch.Tensor, k1: int = 20, k2: int = 6) -> np.ndarray:
     """(Q, G) float32 Jaccard distances of the k-reciprocal encodings; see `rerank_distance`."""
     return rerank_distance(q_feats, g_feats, k1, k2, lambda_value=0)
-
-
-def import_faiss() -> ModuleType:
-    """faiss, or a UserError that says how to get it."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise UserError(
-            "re-ranking and the Jaccard metric need faiss, which is not installed: pip install faiss-cpu,"
-            " or set TEST.RERANK.ENABLED False and TEST.METRIC to cosine or euclidean"
-        ) from error
-    return faiss
 
 
 def _original_distances(features: torch.Tensor, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,10 +93,25 @@ def _encodings(features: np.ndarray, maxima: np.ndarray, k1: int, k2: int) -> sp
 
 def _nearest(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(N, k) float32 squared distances and int64 indices of the k nearest of every image, itself included."""
-    faiss = import_faiss()
+    try:
+        import faiss
+    except ImportError:
+        warn_once(
+            __name__,
+            "faiss is not installed (pip install faiss-cpu): re-ranking goes on with PyTorch, slower",
+        )
+        return _nearest_in_torch(torch.from_numpy(features), k)
     index = faiss.IndexFlatL2(features.shape[1])
     index.add(features)
     return index.search(features, k)
+
+
+def _nearest_in_torch(features: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same as `_nearest`, by partial sorts of blocks of distances."""
+    blocks = [
+        torch.cdist(rows, features).square_().topk(k, largest=False) for rows in features.split(BLOCK[0])
+    ]
+    return tuple(torch.cat(parts).numpy() for parts in zip(*blocks, strict=True))
 
 
 def _adjacency(neighbours: np.ndarray) -> sparse.csr_array:

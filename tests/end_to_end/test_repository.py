@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from command_line import REPO
 
 from fastreid.config import get_cfg
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import REPO, SHRUNK
+from command_line import REPO, SHRUNK
 
 
 def test_both_stages_train_on_two_processes(benchmarks, run_tool, tmp_path):

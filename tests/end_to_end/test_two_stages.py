@@ -4,7 +4,7 @@ import json
 from typing import NamedTuple
 
 import pytest
-from conftest import REPO, SHRUNK
+from command_line import REPO, SHRUNK
 
 
 class Benchmark(NamedTuple):
