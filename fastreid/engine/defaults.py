@@ -1,6 +1,7 @@
 """What every training program starts with: arguments, configuration, logging, seeds, output folder."""
 
 import argparse
+import errno
 import fcntl
 import logging
 import os
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 # A fresh run moves what an earlier one left under these names out of its way.
 RUN_FILES = ("last_checkpoint", "model_*.pth", "metrics.json", "evaluations.json", "events.out.tfevents.*")
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def default_argument_parser() -> CommandLineParser:
@@ -157,6 +159,20 @@ def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
                 __name__, f"{path} cannot be locked ({error.strerror}): do not start a second run there"
             )
         yield
+
+
+@contextmanager
+def storage_errors_named(output_dir: str) -> Iterator[None]:
+    """Turn the failure to write on a full or read-only disk, whichever file met it, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        raise UserError(
+            f"cannot write in OUTPUT_DIR {output_dir!r}: {error.strerror}. The checkpoints written so far are"
+            f" good: make room or fix the disk, then go on with --resume"
+        ) from error
 
 
 def set_earlier_run_aside(output_dir: str) -> None:

@@ -20,7 +20,12 @@ from fastreid.data import (
     describe,
 )
 from fastreid.engine import hooks
-from fastreid.engine.defaults import locked_output_dir, open_output_dir, set_earlier_run_aside
+from fastreid.engine.defaults import (
+    locked_output_dir,
+    open_output_dir,
+    set_earlier_run_aside,
+    storage_errors_named,
+)
 from fastreid.engine.feature_cache import cached_features
 from fastreid.engine.resume import check_resumed_config
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
@@ -130,7 +135,7 @@ class DefaultTrainer(SimpleTrainer):
             self._copy_from_first_rank()
         if self.epoch >= self.max_epoch:
             logger.info("All %d epochs are done already", self.max_epoch)
-        with locked_output_dir(self.cfg):
+        with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR):
             open_output_dir(self.cfg)
             if comm.is_main_process():
                 self.checkpointer.remove_partial_files()

@@ -1,0 +1,106 @@
+"""A full disk, or a folder that turns read-only: a clear line, and every earlier checkpoint intact."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+import torch
+from tiny_runs import arguments, final_state, logged, run_here, same
+
+from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import atomic_write
+
+STATE = {"model": {"weight": torch.arange(300_000.0)}, "meta": {}}  # 1.2 MB
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own; `disk.mount(size or "ro")` changes it. Needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
+
+    mount("size=2m")
+    yield folder, lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_failed_writing_leaves_the_file_of_that_name_and_no_other(call, number, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match=os.strerror(number)), atomic_write(path, "w") as file:
+        file.write("after")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "before"
+
+
+def test_a_full_disk_keeps_the_checkpoints_that_are_there(disk):
+    folder, remount = disk
+    saver = Checkpointer(folder)
+    saver.save("model_0001.pth", STATE)
+    with pytest.raises(UserError, match=r"cannot write checkpoint .*model_0002.pth.*--resume") as error:
+        saver.save("model_0002.pth", STATE)
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in folder.iterdir()) == ["last_checkpoint", "model_0001.pth"]
+    with pytest.raises(UserError, match="Earlier checkpoints are intact"):
+        saver.save("model_0001.pth", STATE)  # under the same name, too
+    path, state = saver.load_last()
+    assert path.name == "model_0001.pth"
+    assert same(state, STATE)
+
+    remount("ro")
+    with pytest.raises(UserError, match="cannot write checkpoint"):
+        saver.save("model_0003.pth", STATE)
+    assert same(load_checkpoint(folder / "model_0001.pth"), STATE)
+
+
+def test_a_run_on_a_full_disk_stops_with_one_line_and_resumes_exactly(disk, trained, cargo, capsys):
+    folder, remount = disk
+    size = (trained[1] / "model_final.pth").stat().st_size
+    remount(f"size={int(size * 2.2)}")  # room for two checkpoints: the third cannot be written
+    line = arguments(1, cargo, folder / "run")
+    assert run_here(*line) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: cannot write checkpoint {folder}/run/model_")
+    assert "go on with --resume" in said
+    for path in (folder / "run").glob("model_*.pth"):
+        load_checkpoint(path)
+    assert not list((folder / "run").glob("*.tmp"))
+
+    remount("size=100m")
+    assert run_here(*line, "--resume") == 0
+    assert same(final_state(folder / "run"), final_state(trained[1]))
+    assert logged(folder / "run") == logged(trained[1])
+
+
+def test_metrics_that_cannot_be_written_are_one_line_too(disk, cargo, trained, capsys):
+    folder, remount = disk
+    remount("size=64k")
+    assert run_here(*arguments(1, cargo, folder / "run", "SOLVER.ITERS_PER_EPOCH", 1000)) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(
+        f"error: cannot write in OUTPUT_DIR {str(folder / 'run')!r}: No space left on device"
+    )
+    assert "--resume" in said
+
+
+def test_a_read_only_output_folder_is_named_before_anything_else(disk, cargo, capsys):
+    folder, remount = disk
+    remount("ro")
+    assert run_here(*arguments(1, cargo, folder / "run")) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"no permission to write in {folder}" in said
