@@ -57,5 +57,5 @@ What was made:
   $logs/stage1, $logs/stage2      checkpoints, log.txt, metrics.json, TensorBoard events
   $logs/evaluation2/results.json  all metrics, with the configuration and the checkpoint's hash
   $logs/rank_lists.png            queries from the worst to the best, with what was found for them
-  $logs/summary.json              the table above, and the seconds that each step took
+  $logs/summary.json              the table above, and the seconds that each step took this time
 END
