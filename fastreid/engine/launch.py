@@ -166,7 +166,15 @@ def _run_under_torchrun(main: Callable[..., Any], args: tuple, device: str) -> N
 def _run_in_group(main: Callable[..., Any], args: tuple, *settings: Any) -> None:
     """Call `main` in this process, which is one of the group that `settings` (of `_join_group`) describe."""
     _join_group(*settings)
-    main(*args)
+    try:
+        main(*args)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise WorkerError(
+            f"another process of the run has ended (its output tells why), and the connection to it is lost"
+            f": {' '.join(str(error).split())[:120]}"
+        ) from error
     dist.destroy_process_group()
 
 

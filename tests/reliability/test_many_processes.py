@@ -1,0 +1,134 @@
+"""One, two and four processes, and two hosts, on gloo: the same data, equal models, no rank left behind."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import contextmanager
+from itertools import chain
+
+import pytest
+import rank_work
+import torch
+from tiny_runs import CONFIGS, TINY, arguments, finish, read_until, start
+
+from fastreid.engine import launch
+
+PAIRS = ("SOLVER.IMS_PER_BATCH", "32", "SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "3")
+
+
+@pytest.fixture(scope="module")
+def worlds(cargo, tmp_path_factory) -> dict[int, tuple]:
+    """For 1, 2 and 4 processes: what each rank tells, and the OUTPUT_DIR."""
+    told = {}
+    for size in (1, 2, 4):
+        folder = tmp_path_factory.mktemp(f"world{size}")
+        pairs = [*TINY, *PAIRS, "DATASETS.ROOT", str(cargo), "OUTPUT_DIR", str(folder / "run")]
+        args = (str(CONFIGS[1]), pairs, str(folder))
+        launch(rank_work.train_and_tell, size, args=args, device="cpu")
+        ranks = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
+        told[size] = ranks, folder / "run"
+    return told
+
+
+def test_all_world_sizes_see_the_same_identities_in_each_global_batch(worlds):
+    (alone,), _ = worlds[1]
+    for ranks, _ in worlds.values():
+        batches = zip(*(rank["batches"] for rank in ranks), strict=True)
+        together = [list(chain.from_iterable(parts)) for parts in batches]
+        assert together == alone["batches"]
+
+
+def test_metrics_of_one_model_are_equal_on_all_world_sizes_and_ranks(worlds):
+    (alone,), _ = worlds[1]
+    for ranks, _ in worlds.values():
+        for rank in ranks:
+            for protocol, metrics in alone["results"].items():
+                assert rank["results"][protocol] == pytest.approx(metrics, abs=1e-6)
+
+
+def test_all_ranks_hold_the_same_model_after_training(worlds):
+    for size in (2, 4):
+        ranks, _ = worlds[size]
+        first = ranks[0]["hashes"]
+        assert {"heads.bottleneck.0.running_mean", "memory_bank.prototypes"} <= first.keys()
+        assert all(rank["hashes"] == first for rank in ranks)
+
+
+@contextmanager
+def two_network_namespaces():
+    """Two hosts joined by a cable: ``(prefixes of commands, address of the first, environment)``."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and iproute2's `ip`")
+    names, links = [f"fastreid{os.getpid()}{side}" for side in "ab"], [f"fr{os.getpid()}{s}" for s in "ab"]
+
+    def ip(*command: str) -> None:
+        made = subprocess.run(["ip", *command], capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"ip {' '.join(command)}: {made.stderr.strip()}")
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip(
+            "link",
+            "add",
+            links[0],
+            "netns",
+            names[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            links[1],
+            "netns",
+            names[1],
+        )
+        for number, (name, link) in enumerate(zip(names, links, strict=True), start=1):
+            ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", link)
+            ip("-n", name, "link", "set", link, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        prefixes = [
+            ("ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME={link}")
+            for name, link in zip(names, links, strict=True)
+        ]
+        yield prefixes, "10.77.0.1"
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+LOOPBACK = [(), ()], "127.0.0.1"
+
+
+def start_two_hosts(prefixes, address, *command) -> list[subprocess.Popen]:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    machines = ("--num-machines", "2", "--dist-url", f"tcp://{address}:{port}", "--machine-rank")
+    return [start(*command, *machines, str(rank), prefix=prefixes[rank]) for rank in (0, 1)]
+
+
+def test_two_hosts_train_the_model_of_two_processes(worlds, cargo, tmp_path):
+    with two_network_namespaces() as hosts:
+        runs = start_two_hosts(*hosts, *arguments(1, cargo, tmp_path / "run", *PAIRS))
+        for run in runs:
+            finish(run)
+    found, expected = (
+        torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        for folder in (tmp_path / "run", worlds[2][1])
+    )
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_host_that_is_lost_ends_the_other(cargo, tmp_path):
+    endless = ("SOLVER.ITERS_PER_EPOCH", "100000")
+    first, second = start_two_hosts(*LOOPBACK, *arguments(1, cargo, tmp_path / "run", *endless))
+    read_until(first, "iter 2/")
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    output, _ = second.communicate(timeout=30)
+    assert second.returncode == 1
+    assert "another process of the run has ended" in output.splitlines()[-1]
