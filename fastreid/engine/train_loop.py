@@ -202,7 +202,10 @@ class SimpleTrainer(TrainerBase):
 
     def train(self) -> None:
         self.model.train()
-        super().train()
+        try:
+            super().train()
+        finally:
+            self._batches = iter(())  # ends the loader's workers
 
     def start(self) -> None:
         self.parallelize()
