@@ -87,6 +87,7 @@ _C.MODEL.SDMODEL.STANDARDIZE_LATENT = (
 
 _C.MODEL.SDMODEL.CACHE_FEATURES = False  # encode the training set once, on disk; flip alone as augmentation
 _C.MODEL.SDMODEL.GRADIENT_CHECKPOINTING = False  # of the UNet: less memory, a third more time
+_C.MODEL.SDMODEL.COMPILE = False  # torch.compile the UNet: the first calls take minutes
 
 _C.MODEL.SDMODEL.FIRST_STAGE_CONFIG = CN()
 _C.MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH = (

@@ -107,6 +107,21 @@ class TestGeneration:
         assert failed
         assert max(calls) <= 9  # the size that fitted is kept
 
+    @pytest.mark.slow
+    def test_a_compiled_unet_generates_and_trains_the_same(self, generator):
+        plain, compiled = generator(), generator("MODEL.SDMODEL.COMPILE", "True")
+        assert list(compiled.state_dict()) == list(plain.state_dict())
+        id_tokens, prototypes, names = conditions(batch=2)
+        expected = plain.generate(id_tokens, prototypes, names)
+        features = compiled.generate(id_tokens, prototypes, names)
+        torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
+        gradients = []
+        for model in (plain, compiled):
+            torch.manual_seed(3)
+            model(id_tokens, prototypes, torch.randn(2, DIM), torch.randn(2, DIM)).backward()
+            gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+        torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-3)
+
     def test_too_little_memory_for_one_image_is_an_error(self, generator):
         model = generator()
         count_rows(model.unet, most=1)

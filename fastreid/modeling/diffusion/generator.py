@@ -48,6 +48,8 @@ class FeatureGenerator(nn.Module):
         self._chunks = Chunks()
         if settings.GRADIENT_CHECKPOINTING:
             self.unet.enable_gradient_checkpointing()
+        if settings.COMPILE:
+            self.unet.compile()  # in place: the names in the state dict stay
         if resolve_device(cfg.MODEL.DEVICE).type == "cuda":
             self.unet.to(memory_format=torch.channels_last)
 
