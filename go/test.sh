@@ -7,4 +7,4 @@ source go/lib.sh
 ensure_environment
 # One thread a process: the tests' models are small, and two-process tests would otherwise fight for the cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$PYTHON_BIN" -m pytest -m "not slow" "$@"
+exec "$PYTHON_BIN" -m pytest "$@"

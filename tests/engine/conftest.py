@@ -29,7 +29,8 @@ def toy_cfg(tmp_path: Path):
 
 @pytest.fixture(autouse=True)
 def closed_log():
-    """No log file of one test stays open in the next."""
+    """Logging is set up as in the program, and no log file of one test stays open in the next."""
+    setup_logger()
     yield
     setup_logger()
 
