@@ -119,7 +119,19 @@ def _spawn(
 
 
 def _worker(main: Callable[..., Any], args: tuple, settings: tuple, failures: Any) -> None:
-    """Runs in a spawned process: report a failure before the others notice it and fail in turn."""
+    """Runs in a spawned process, and ends it with its exit code.
+
+    At once, because an interpreter that winds down while threads of torch still run can be aborted, and
+    an abort would look like a failure of work that is done.
+    """
+    code = _work(main, args, settings, failures)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _work(main: Callable[..., Any], args: tuple, settings: tuple, failures: Any) -> int:
+    """The process's exit code; a failure is reported before the others notice it and fail in turn."""
     rank, local_processes = settings[0], settings[-1]
     os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
     _end_with_parent()
@@ -129,16 +141,19 @@ def _worker(main: Callable[..., Any], args: tuple, settings: tuple, failures: An
         _join_group(*settings[:-1])
         main(*args)
     except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None
+        return 128 + signal.SIGINT
+    except SystemExit as stopped:
+        return stopped.code or 0
     except UserError as error:
         failures.put((rank, True, str(error)))
-        raise SystemExit(2) from None
+        return 2
     except Exception:
         failures.put((rank, False, traceback.format_exc()))
-        raise SystemExit(1) from None
+        return 1
     finally:
         if dist.is_initialized() and failures.empty():
             dist.destroy_process_group()
+    return 0
 
 
 def _join_group(rank: int, local_rank: int, world_size: int, dist_url: str, device: str) -> None:
