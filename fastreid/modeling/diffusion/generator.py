@@ -99,38 +99,52 @@ class FeatureGenerator(nn.Module):
         return latents if kind == "sample" else noise
 
     @torch.no_grad()
-    def generate(self, id_tokens: Tensor, prototypes: Tensor, names: Sequence[str]) -> Tensor:
-        """Every image's feature in every view.
+    def generate(
+        self,
+        id_tokens: Tensor,
+        prototypes: Tensor,
+        names: Sequence[str],
+        views: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Every image's feature in every view, or in some.
 
         Args:
             id_tokens: (B, L-1, D).
             prototypes: (V, D) the memory bank.
             names: B image paths, read for per-image noise only.
+            views: which of the V views, at least one, in the order of the result; None: all. The others
+                are not computed.
 
         Returns:
-            (B, V, D) float32; it does not depend on how images are batched.
+            (B, V, D) float32; it does not depend on how images are batched, nor on the other views.
         """
-        views = len(prototypes)
-        residuals = self.view_refined_decoder.of_prototypes(prototypes)
+        chosen = prototypes if views is None else prototypes[list(views)]
+        residuals = self.view_refined_decoder.of_prototypes(chosen)
         branches = 2 if self.prediction == "sample" and self.guidance_scale != 1.0 else 1
 
         def work(part: slice) -> Tensor:
-            return self._generate(id_tokens[part], prototypes, residuals, names[part])
+            noise = self._noise(names[part], len(prototypes), views)
+            return self._generate(id_tokens[part], chosen, residuals, noise.to(id_tokens.device))
 
-        latents = self._chunks(work, len(id_tokens), views * branches, id_tokens.device)
-        return self.codec.decode(latents).unflatten(0, (-1, views))
+        latents = self._chunks(work, len(id_tokens), len(chosen) * branches, id_tokens.device)
+        return self.codec.decode(latents).unflatten(0, (-1, len(chosen)))
+
+    def _noise(self, names: Sequence[str], num_views: int, views: Sequence[int] | None) -> Tensor:
+        """(draws, B * V, 4, h, w) for the V chosen of `num_views` views; a view's noise is always the same."""
+        draws = 1 if self.prediction == "mean" else self.sampler.draws
+        noise = draw_noise(self.seed, num_views, names, self.per_image_noise, draws, self.codec.shape)
+        if views is None:
+            return noise
+        return noise.unflatten(1, (-1, num_views))[:, :, list(views)].flatten(1, 2)
 
     def _generate(
-        self, id_tokens: Tensor, prototypes: Tensor, residuals: UNetResiduals, names: Sequence[str]
+        self, id_tokens: Tensor, prototypes: Tensor, residuals: UNetResiduals, noise: Tensor
     ) -> Tensor:
         """The latents (B * V, 4, h, w) of one chunk; `residuals` has a map for each of the V views."""
         batch, views = len(id_tokens), len(prototypes)
         context = self.condition_learner(
             id_tokens.repeat_interleave(views, dim=0), prototypes.repeat(batch, 1)
         )
-        draws = 1 if self.prediction == "mean" else self.sampler.draws
-        noise = draw_noise(self.seed, views, names, self.per_image_noise, draws, self.codec.shape)
-        noise = noise.to(context.device)
         if self.prediction == "mean":
             return self._predict_mean(noise[0], context, residuals.repeat(batch))
         if self.guidance_scale == 1.0:

@@ -1,7 +1,7 @@
 """SD-ReID Stage 2: the frozen encoder and the generator of features in every view (arXiv 2504.09549)."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,8 @@ class SDReIDStage2(SDReIDStage1):
         mean = total / count
         self.generator.codec.fit(mean, (squares / count - mean.square()).clamp(min=0).sqrt())
 
-    def forward(self, batch: dict) -> dict[str, Tensor] | Tensor:
+    def forward(self, batch: dict, views: Sequence[int] | None = None) -> dict[str, Tensor] | Tensor:
+        """As the class says; `views`: the views to generate in eval mode, None for all of them."""
         encoded = self._encoded(batch)
         if self.training:
             targets = batch["targets"].to(self.device, non_blocking=True)
@@ -67,8 +68,10 @@ class SDReIDStage2(SDReIDStage1):
             return self._generation_loss(encoded, targets, views)
 
         person = self.heads(encoded.features)
+        if views is not None and not len(views):
+            return person.float()
         generated = self.generator.generate(
-            encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"]
+            encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"], views
         )
         return self._fused(person, generated).float()
 
