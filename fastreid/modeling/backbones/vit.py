@@ -102,7 +102,7 @@ class VisionTransformer(nn.Module):
         height, width = images.shape[-2:]
         if self.patch_embed.grid_of((height, width)) != self.patch_embed.grid_size:
             raise ValueError(f"images of {height}x{width}, built for {self.patch_embed.image_size}")
-        batch = len(images)
+        batch = images.shape[0]  # len() would fix the batch size when the model is exported
         tokens = self.patch_embed(images)
         tokens = torch.cat([self.cls_token.expand(batch, -1, -1), tokens], dim=1)
         tokens = self.pos_drop(tokens + self.pos_embed)
