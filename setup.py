@@ -36,7 +36,7 @@ setup(
     description="SD-ReID: aerial-ground person re-identification",
     python_requires=">=3.10",
     packages=find_packages(include=["fastreid", "fastreid.*"]),
-    package_data={KERNELS.replace("/", "."): ["*.pyx"]},
+    package_data={KERNELS.replace("/", "."): ["*.pyx"], "fastreid.visualization": ["page/*"]},
     install_requires=read_requirements(),
     ext_modules=[
         kernel_build.rank_extension(f"{KERNELS.replace('/', '.')}.rank_cy", f"{KERNELS}/rank_cy.pyx")

@@ -1,0 +1,58 @@
+"""Templates, style and scripts of the package put together as one HTML file that needs nothing else."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from fastreid.utils.file_io import atomic_write
+
+SCRIPTS = ("theme.js", "charts.js", "rank_lists.js")
+PAGE_BYTES = 20_000_000  # no page is larger
+IMAGE_BYTES = 17_000_000  # what its thumbnails may take of that
+
+
+def write_page(path: str | Path, template: str, data: dict[str, Any], **values: Any) -> int:
+    """Write a page, atomically.
+
+    Args:
+        path: the HTML file; its folder is made.
+        template: a file of ``page/`` that extends ``base.html``.
+        data: what the scripts read, JSON.
+        values: what the template reads.
+
+    Returns:
+        The page's size in bytes.
+
+    Raises:
+        ValueError: if the page would be larger than `PAGE_BYTES`.
+    """
+    page_files = files("fastreid.visualization") / "page"
+    environment = Environment(
+        loader=PackageLoader("fastreid.visualization", "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    content = environment.get_template(template).render(
+        style=Markup((page_files / "style.css").read_text(encoding="utf-8")),
+        script=Markup("\n".join((page_files / name).read_text(encoding="utf-8") for name in SCRIPTS)),
+        data=Markup(_json_for_script(data)),
+        **values,
+    )
+    encoded = content.encode("utf-8")
+    if len(encoded) > PAGE_BYTES:
+        raise ValueError(f"{path} would have {len(encoded)} bytes, more than {PAGE_BYTES}")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(encoded)
+    return len(encoded)
+
+
+def _json_for_script(data: dict[str, Any]) -> str:
+    """JSON that no text in it can end the script element with."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
