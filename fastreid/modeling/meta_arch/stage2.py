@@ -73,9 +73,9 @@ class SDReIDStage2(SDReIDStage1):
         generated = self.generator.generate(
             encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"], views
         )
-        return self._fused(person, generated).float()
+        return self.fused(person, generated).float()
 
-    def _fused(self, person: Tensor, generated: Tensor) -> Tensor:
+    def fused(self, person: Tensor, generated: Tensor) -> Tensor:
         """Person features (B, E) and generated ones (B, V, D) as retrieval features.
 
         Concatenation is the paper's: a part counts as its length does. With weights all parts have length 1,
