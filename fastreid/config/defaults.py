@@ -153,9 +153,11 @@ _C.DATASETS = CN()
 _C.DATASETS.ROOT = os.environ.get(
     "FASTREID_DATASETS", "datasets"
 )  # folder that holds the benchmarks' folders
+_C.DATASETS.CSV = ""  # the file that CSVDataset reads: your own data, see docs/own_data.md
 _C.DATASETS.NAMES = ["CARGO"]  # training sets, joined
 _C.DATASETS.TESTS = ["CARGO"]  # protocols to evaluate
 _C.DATASETS.COMBINEALL = False  # train on query and gallery too
+_C.DATASETS.HELD_OUT_IDS = 0  # training identities kept aside, to evaluate on while training; 0: TESTS is
 
 _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "NaiveIdentitySampler"  # TrainingSampler, BalancedIdentitySampler, AGSampler

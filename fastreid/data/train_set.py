@@ -8,7 +8,8 @@ from torch.utils.data import Dataset
 
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import Replacements, check_image_files
-from fastreid.data.datasets import DATASET_REGISTRY, ReIDDataset, Sample
+from fastreid.data.datasets import ReIDDataset, Sample, open_dataset
+from fastreid.data.datasets.held_out import held_out_protocols, hold_out
 from fastreid.data.images import read_image
 from fastreid.data.samplers import Draw
 from fastreid.data.transforms import augmentation_seed, build_transforms, seeded_rng
@@ -82,12 +83,15 @@ class TrainSet(ImageSet):
         datasets: the joined training sets, to be described in the log.
         num_classes: identities.
         num_views: views that the benchmarks have.
+        held_out: protocols of the identities that ``DATASETS.HELD_OUT_IDS`` keeps out of training.
     """
 
     def __init__(self, cfg: CfgNode, datasets: list[ReIDDataset]) -> None:
-        samples = _join(datasets, cfg.DATASETS.COMBINEALL)
+        held_out = hold_out(datasets, cfg.DATASETS.HELD_OUT_IDS)
+        samples = _join(datasets, cfg.DATASETS.COMBINEALL, held_out)
         super().__init__(cfg, samples, is_train=True, replace_bad=cfg.DATALOADER.ON_BAD_IMAGE == "skip")
         self.datasets = datasets
+        self.held_out = held_out_protocols(datasets, held_out)
         self.num_classes = len({sample.pid for sample in self.samples})
         self.num_views = max(len(dataset.view_names) for dataset in datasets)
         self._seed = cfg.MODEL.SEED
@@ -115,7 +119,7 @@ def build_train_dataset(cfg: CfgNode) -> TrainSet:
     names = list(cfg.DATASETS.NAMES)
     if not names:
         raise UserError("DATASETS.NAMES is empty: name a training set, such as CARGO")
-    datasets = [DATASET_REGISTRY.get(name)(root=cfg.DATASETS.ROOT) for name in names]
+    datasets = [open_dataset(name, cfg.DATASETS.ROOT, cfg.DATASETS.CSV) for name in names]
     folders = Counter(dataset.folder for dataset in datasets)
     if max(folders.values()) > 1:
         raise UserError(
@@ -127,13 +131,15 @@ def build_train_dataset(cfg: CfgNode) -> TrainSet:
     paths = [sample.path for sample in train_set.samples]
     skip = cfg.DATALOADER.ON_BAD_IMAGE == "skip"
     check_image_files(paths, f"DATASETS.NAMES {names}", may_skip=True, skip=skip)
+    evaluated = {s.path for protocol in train_set.held_out for s in (*protocol.query, *protocol.gallery)}
+    check_image_files(sorted(evaluated), f"DATASETS.NAMES {names}, held out", may_skip=False)
     return train_set
 
 
-def _join(datasets: list[ReIDDataset], combine_all: bool) -> list[Sample]:
+def _join(datasets: list[ReIDDataset], combine_all: bool, held_out: set[tuple[int, int]]) -> list[Sample]:
     joined: list[tuple[int, Sample]] = []
     for number, dataset in enumerate(datasets):
-        samples = list(dataset.train)
+        samples = [sample for sample in dataset.train if (number, sample.pid) not in held_out]
         if combine_all:
             samples += [sample for sample in dataset.query + dataset.gallery if sample.pid >= 0]
         joined += [(number, sample) for sample in samples]

@@ -59,7 +59,7 @@ class DefaultTrainer(SimpleTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         self.train_set = build_train_dataset(cfg)
-        self.test_sets = build_test_datasets(cfg)
+        self.test_sets = self.train_set.held_out or build_test_datasets(cfg)
         check_views(cfg, self.test_sets)
         self.cfg = cfg = with_num_classes(cfg, self.train_set.num_classes)
         loader = build_train_loader(cfg, self.train_set)
@@ -243,7 +243,8 @@ class DefaultTrainer(SimpleTrainer):
     def _log_plan(self) -> None:
         cfg = self.cfg
         logger.info("Training data:\n%s", describe(self.train_set.datasets, ["train"]))
-        logger.info("Test data:\n%s", describe(self.test_sets, ["query", "gallery"]))
+        title = "Held-out identities, evaluated instead of tests" if self.train_set.held_out else "Test data"
+        logger.info("%s:\n%s", title, describe(self.test_sets, ["query", "gallery"]))
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         every = sum(p.numel() for p in self.model.parameters())
         logger.info(
