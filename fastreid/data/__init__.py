@@ -1,6 +1,6 @@
 """Benchmarks, samplers, transforms and loaders."""
 
-from fastreid.data.datasets import DATASET_REGISTRY, ReIDDataset, Sample, describe
+from fastreid.data.datasets import DATASET_REGISTRY, ReIDDataset, Sample, describe, open_dataset
 from fastreid.data.images import read_image
 from fastreid.data.loaders import build_test_datasets, build_test_loader, build_train_loader
 from fastreid.data.samplers import SAMPLER_REGISTRY, Draw
@@ -20,5 +20,6 @@ __all__ = [
     "build_train_loader",
     "build_transforms",
     "describe",
+    "open_dataset",
     "read_image",
 ]

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
-from fastreid.data.datasets import DATASET_REGISTRY, ReIDDataset, Sample
+from fastreid.data.datasets import ReIDDataset, Sample, open_dataset
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.data.train_set import ImageSet, TrainSet
 from fastreid.utils import comm
@@ -93,7 +93,8 @@ def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
     """
     if not cfg.DATASETS.TESTS:
         raise UserError("DATASETS.TESTS is empty: name a protocol to evaluate, such as CARGO_AG")
-    datasets = [DATASET_REGISTRY.get(name)(root=cfg.DATASETS.ROOT) for name in cfg.DATASETS.TESTS]
+    settings = cfg.DATASETS
+    datasets = [open_dataset(name, settings.ROOT, settings.CSV) for name in settings.TESTS]
     for dataset in datasets:
         _check_matches(dataset)
     paths = list({sample.path for dataset in datasets for sample in (*dataset.query, *dataset.gallery)})

@@ -23,6 +23,7 @@ FREE = (
     "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH",
     "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH",
     "DATASETS.ROOT",
+    "DATASETS.CSV",
     "DATASETS.TESTS",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.ON_BAD_IMAGE",  # a run that an unreadable image has stopped may go on without it

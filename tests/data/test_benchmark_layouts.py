@@ -25,6 +25,7 @@ def test_all_registry_names_exist():
         AG_ReID_v2 AG_ReID_v2_AC AG_ReID_v2_CA AG_ReID_v2_AW AG_ReID_v2_WA
         LAGPeR LAGPeR_A2G LAGPeR_G2A LAGPeR_G2AG
         G2APS_ReID G2APS_ReID_A2G G2APS_ReID_G2A
+        CSVDataset
     """
     assert set(DATASET_REGISTRY) == set(expected.split())
     assert dataset("CARGO_AG", Path("x")).name == "CARGO_AG"

@@ -4,6 +4,7 @@ from fastreid.data.datasets.ag_reid_v1 import AG_REID_V1
 from fastreid.data.datasets.ag_reid_v2 import AG_REID_V2
 from fastreid.data.datasets.base import DATASET_REGISTRY, Benchmark, NameFormat, Protocol, ReIDDataset, Sample
 from fastreid.data.datasets.cargo import CARGO
+from fastreid.data.datasets.csv_dataset import CSVDataset, open_dataset
 from fastreid.data.datasets.g2aps_reid import G2APS_REID
 from fastreid.data.datasets.lagper import LAGPER
 from fastreid.data.datasets.statistics import describe
@@ -17,9 +18,11 @@ __all__ = [
     "BENCHMARKS",
     "DATASET_REGISTRY",
     "Benchmark",
+    "CSVDataset",
     "NameFormat",
     "Protocol",
     "ReIDDataset",
     "Sample",
     "describe",
+    "open_dataset",
 ]

@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from fastreid.utils.errors import UserError
@@ -103,15 +104,22 @@ def read_protocol_file(benchmark: str, folder: str, name: str) -> tuple[list[str
     return query, gallery
 
 
-def _check_present(paths: list[str], source: str) -> None:
-    """Raise a UserError with numbers if files are missing. Lists each folder once: no call per file."""
+def missing_paths(paths: Iterable[str]) -> set[str]:
+    """Those of `paths` that do not exist. Lists each folder once: no call per file."""
     by_folder: dict[str, set[str]] = defaultdict(set)
     for path in paths:
-        by_folder[os.path.dirname(path)].add(os.path.basename(path))
-    missing: list[str] = []
+        folder, name = os.path.split(path)
+        by_folder[folder].add(name)
+    missing: set[str] = set()
     for folder, names in by_folder.items():
-        present = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        missing += [os.path.join(folder, name) for name in names - present]
+        present = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
+        missing.update(os.path.join(folder, name) for name in names - present)
+    return missing
+
+
+def _check_present(paths: list[str], source: str) -> None:
+    """Raise a UserError with numbers if files are missing."""
+    missing = missing_paths(paths)
     if missing:
         raise UserError(
             f"{source} names {len(paths)} images, of which {len(missing)} are missing,"

@@ -1,0 +1,105 @@
+"""Your own data as a dataset: the images that the CSV file of ``DATASETS.CSV`` lists."""
+
+import os
+from functools import cached_property
+
+from fastreid.data.datasets.base import DATASET_REGISTRY, Benchmark, Protocol, ReIDDataset, Sample
+from fastreid.data.datasets.csv_file import Row, read_table
+from fastreid.utils.errors import UserError, nearest_name
+
+CSV_DATASET = "CSVDataset"
+
+
+@DATASET_REGISTRY.register(CSV_DATASET)
+class CSVDataset(ReIDDataset):
+    """Images listed in a CSV file with the columns path, pid, camid, view, split and, if wanted, protocol.
+
+    ``CSVDataset`` evaluates all query and gallery rows together, ``CSVDataset_NAME`` those of protocol NAME
+    and those without a protocol. View ids count the views' names in alphabetical order.
+
+    Args:
+        root: ``DATASETS.ROOT``; unused, paths are relative to the CSV file's folder or absolute.
+        csv: ``DATASETS.CSV``.
+        protocol: a name in the protocol column; empty for all rows.
+
+    Raises:
+        UserError: for a file that is not good (see `read_table`), or has no such protocol.
+    """
+
+    def __init__(self, root: str = "", csv: str = "", protocol: str = "") -> None:
+        if not csv:
+            raise UserError(f"DATASETS.CSV is empty: {CSV_DATASET} reads the CSV file that it names")
+        self.table = read_table(os.path.expanduser(csv))
+        known = self.table.protocols
+        if protocol and protocol not in known:
+            near = nearest_name(protocol, [*known])
+            raise UserError(
+                f"{CSV_DATASET}_{protocol}: {csv} has no protocol {protocol!r}.{near}"
+                f" Its protocols: {', '.join(known) or 'none'}"
+            )
+        folder = os.path.dirname(self.table.source)
+        views = self.table.view_names
+        benchmark = Benchmark(CSV_DATASET, folder, views, names=None, train="", protocols=())
+        super().__init__(benchmark, Protocol(f"_{protocol}" if protocol else ""), root="")
+        self._only = protocol
+
+    def __repr__(self) -> str:
+        return f"CSVDataset({self.name!r}, csv={self.table.source!r})"
+
+    @cached_property
+    def train(self) -> list[Sample]:
+        """The training rows.
+
+        Raises:
+            UserError: if there are none, or none of a view.
+        """
+        rows = [row for row in self.table.rows if row.split == "train"]
+        source = self.table.source
+        if not rows:
+            raise UserError(f"{source}: no row has split train; training needs some")
+        absent = set(self.view_names) - {row.view for row in rows}
+        for row in self.table.rows:
+            if row.view in absent:
+                raise UserError(
+                    f"{source}, line {row.line}: view {row.view!r} has no training images, so nothing can be"
+                    " learnt about it; add some, or leave the view out"
+                )
+        return [self._sample(row) for row in rows]
+
+    @cached_property
+    def _query_and_gallery(self) -> tuple[list[Sample], list[Sample]]:
+        query, gallery = self._part("query"), self._part("gallery")
+        if not query or not gallery:
+            rows = f"rows of protocol {self._only}" if self._only else "rows"
+            raise UserError(
+                f"{self.table.source}: {len(query)} query and {len(gallery)} gallery {rows}; evaluation needs"
+                f" both: add some, or leave {self.name} out of DATASETS.TESTS"
+            )
+        return query, gallery
+
+    def _part(self, split: str) -> list[Sample]:
+        """The images of a split, each once however many protocols list it."""
+        rows = [row for row in self.table.rows if row.split == split]
+        if self._only:
+            rows = [row for row in rows if row.protocol in ("", self._only)]
+        return list({row.path: self._sample(row) for row in rows}.values())
+
+    def _sample(self, row: Row) -> Sample:
+        return Sample(row.path, row.pid, row.camid, self.view_names.index(row.view))
+
+
+def open_dataset(name: str, root: str, csv: str = "") -> ReIDDataset:
+    """The dataset of a name in ``DATASETS.NAMES`` or ``DATASETS.TESTS``.
+
+    Args:
+        name: a registry name, or ``CSVDataset_PROTOCOL``.
+        root: ``DATASETS.ROOT``.
+        csv: ``DATASETS.CSV``.
+
+    Raises:
+        UserError: for an unknown name, or a CSV file that is not good.
+    """
+    base, _, protocol = name.partition("_")
+    if base == CSV_DATASET:
+        return CSVDataset(root, csv, protocol)
+    return DATASET_REGISTRY.get(name)(root=root)

@@ -1,0 +1,243 @@
+"""A CSV file that lists images: one a row, with its labels. Every mistake is named by file and line."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fastreid.data.datasets.files import missing_paths
+from fastreid.utils.errors import UserError, nearest_name
+from fastreid.utils.logger import warn_once
+
+COLUMNS = ("path", "pid", "camid", "view", "split")
+OPTIONAL_COLUMN = "protocol"
+SPLITS = ("train", "query", "gallery")
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")  # fits 64 bits
+PROTOCOL_NAME = re.compile(r"[A-Za-z0-9_.+-]+")  # becomes part of file names
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: where it stands, and what its cells say; `protocol` is empty for all protocols."""
+
+    line: int
+    path: str
+    pid: int
+    camid: int
+    view: str
+    split: str
+    protocol: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A checked file: its rows in their order, and the names of the views in alphabetical order."""
+
+    source: str
+    rows: tuple[Row, ...]
+    view_names: tuple[str, ...]
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Names in the protocol column, in alphabetical order."""
+        return tuple(sorted({row.protocol for row in self.rows} - {""}))
+
+
+def read_table(path: str) -> Table:
+    """Read and check a file; a file that has not changed since the last time is not read again.
+
+    Raises:
+        UserError: if it cannot be read as UTF-8, a row is wrong or contradicts another one, or an image
+            does not exist.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise UserError(f"DATASETS.CSV: cannot read {path}: {error.strerror}; name a CSV file") from error
+    return _read_unchanged(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read_unchanged(path: str, changed: int, size: int) -> Table:
+    rows = parse_rows(_read_text(path), path, os.path.dirname(path))
+    check_consistency(rows, path)
+    missing = missing_paths(row.path for row in rows)
+    for row in rows:
+        if row.path in missing:
+            raise UserError(
+                f"{path}, line {row.line}: image not found: {row.path} ({len(missing)} of the file's images"
+                " are missing); paths are relative to the CSV file's folder, or absolute"
+            )
+    return Table(path, tuple(rows), tuple(sorted({row.view for row in rows})))
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise UserError(f"DATASETS.CSV: cannot read {path}: {error.strerror}; name a CSV file") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 text ({error.reason}); save the file as CSV in UTF-8"
+        ) from error
+
+
+def parse_rows(text: str, source: str, folder: str = "") -> list[Row]:
+    """The rows of a file's text, each checked on its own; blank rows mean nothing.
+
+    Args:
+        source: the file, for messages.
+        folder: what relative paths start from.
+
+    Raises:
+        UserError: naming `source` and the line for what is no such row.
+    """
+    records = _records(text, source)
+    line, header = next(records, (1, []))
+    columns = _check_header([name.strip() for name in header], f"{source}, line {line}")
+    rows = []
+    for line, cells in records:
+        place = f"{source}, line {line}"
+        if len(cells) != len(columns):
+            raise UserError(
+                f"{place}: {len(cells)} cells, but the header has {len(columns)} columns; put quotation marks"
+                " around a cell that holds a comma"
+            )
+        rows.append(_row(dict(zip(columns, cells, strict=True)), line, place, folder))
+    if not rows:
+        raise UserError(f"{source}, line {line}: the file lists no images below its header")
+    return rows
+
+
+def _records(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line, cells) of each record that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UserError(
+                f"{source}, line {line}: not valid CSV ({error}); check its quotation marks"
+            ) from error
+        if any(cell.strip() for cell in cells):
+            yield line, cells
+
+
+def _check_header(columns: list[str], place: str) -> list[str]:
+    known = [*COLUMNS, OPTIONAL_COLUMN]
+    for name in COLUMNS:
+        if name not in columns:
+            found = ", ".join(map(repr, columns)) or "nothing"
+            separated = len(columns) == 1 and re.search(r"[;\t|]", columns[0])
+            hint = "; separate the columns by commas" if separated else ""
+            raise UserError(
+                f"{place}: column {name!r} is missing; the first line names the columns {', '.join(COLUMNS)}"
+                f" and, if wanted, {OPTIONAL_COLUMN}, but it has {found}{hint}"
+            )
+    for name in known:
+        if columns.count(name) > 1:
+            raise UserError(f"{place}: column {name!r} is there {columns.count(name)} times; keep one")
+    unused = [name for name in columns if name not in known]
+    if unused:
+        near = nearest_name(unused[0], known)
+        warn_once(__name__, f"{place}: columns {', '.join(map(repr, unused))} are not used.{near}")
+    return columns
+
+
+def _row(cells: dict[str, str], line: int, place: str, folder: str) -> Row:
+    for name in COLUMNS:
+        if not cells[name].strip():
+            raise UserError(f"{place}: the cell of column {name!r} is empty")
+    pid, camid = (_whole_number(cells[name].strip(), name, place) for name in ("pid", "camid"))
+    split, protocol = cells["split"].strip(), cells.get(OPTIONAL_COLUMN, "").strip()
+    if split not in SPLITS:
+        raise UserError(
+            f"{place}: split is {split!r}; allowed: {', '.join(SPLITS)}.{nearest_name(split, [*SPLITS])}"
+        )
+    if pid < 0 and split != "gallery":
+        raise UserError(
+            f"{place}: pid is {pid}; negative ones are distractors, which only the gallery may have"
+        )
+    if camid < 0:
+        raise UserError(f"{place}: camid is {camid}; camera ids are 0 or more")
+    if protocol and split == "train":
+        raise UserError(
+            f"{place}: a training image under protocol {protocol!r}; all protocols share the training images,"
+            " leave the cell empty"
+        )
+    if protocol and not PROTOCOL_NAME.fullmatch(protocol):
+        raise UserError(f"{place}: protocol is {protocol!r}; use letters, digits and any of _ . + -")
+    path = os.path.normpath(os.path.join(folder, cells["path"].replace("\\", "/")))
+    return Row(line, path, pid, camid, cells["view"].strip(), split, protocol)
+
+
+def _whole_number(text: str, column: str, place: str) -> int:
+    if not WHOLE_NUMBER.fullmatch(text):
+        raise UserError(f"{place}: {column} is {text!r}; expected a whole number of at most 18 digits")
+    return int(text)
+
+
+def check_consistency(rows: list[Row], source: str) -> None:
+    """Compare every row with the ones above it.
+
+    Raises:
+        UserError: naming both lines, for an image listed again (other than under another protocol) or with
+            other labels, a person in training and test, a camera in two views, and views that differ in
+            upper and lower case only.
+    """
+    _check_images(rows, source)
+    _check_labels(rows, source)
+
+
+def _check_images(rows: list[Row], source: str) -> None:
+    first: dict[str, Row] = {}
+    listed: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        image = first.setdefault(row.path, row)
+        again = listed.setdefault((row.path, row.protocol), row)
+        if image is not row and not (image.protocol and row.protocol):
+            again = image
+        if again is not row:
+            raise UserError(
+                f"{source}, line {row.line}: {row.path} is listed on line {again.line} already; an image"
+                " comes again only under another protocol"
+            )
+        if (image.pid, image.camid, image.view) != (row.pid, row.camid, row.view):
+            raise UserError(
+                f"{source}, line {row.line}: {row.path} has another pid, camid or view on line {image.line}"
+            )
+
+
+def _check_labels(rows: list[Row], source: str) -> None:
+    persons: dict[int, Row] = {}
+    cameras: dict[int, Row] = {}
+    views: dict[str, Row] = {}
+    for row in rows:
+        place = f"{source}, line {row.line}"
+        view = views.setdefault(row.view.casefold(), row)
+        if view.view != row.view:
+            raise UserError(
+                f"{place}: view {row.view!r} is {view.view!r} on line {view.line}; write it in one way"
+            )
+        person = persons.setdefault(row.pid, row)
+        if (person.split == "train") != (row.split == "train"):
+            raise UserError(
+                f"{place}: pid {row.pid} is in split {row.split}, but in {person.split} on line"
+                f" {person.line}; training and test have different persons"
+            )
+        camera = cameras.setdefault(row.camid, row)
+        if camera.view != row.view:
+            raise UserError(
+                f"{place}: camid {row.camid} has view {row.view!r}, but {camera.view!r} on line"
+                f" {camera.line}; a camera has one view, give different cameras different ids"
+            )
