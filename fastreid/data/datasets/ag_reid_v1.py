@@ -2,7 +2,7 @@
 
 import re
 
-from fastreid.data.datasets.base import Benchmark, NameFormat, Protocol
+from fastreid.data.datasets.base import Benchmark, NameFormat, Protocol, PublishedSizes
 
 # The person id is all digits before the camera: person, time (MMDD and 0 am / 1 pm) and altitude.
 AG_REID_NAME = re.compile(
@@ -26,4 +26,5 @@ AG_REID_V1 = Benchmark(
         Protocol("_GA", query=(GROUND_QUERY,), gallery=(AERIAL_GALLERY,)),
     ),
     attributes="qut_attribute_v4_88_attributes.mat",
+    published=PublishedSizes(images=21_983, ids=388),
 )

@@ -1,7 +1,7 @@
 """AG-ReID.v2: UAV, CCTV and wearable cameras (Nguyen et al., TIFS 2024). The camera id is the view."""
 
 from fastreid.data.datasets.ag_reid_v1 import AG_REID_EXAMPLE, AG_REID_NAME
-from fastreid.data.datasets.base import Benchmark, NameFormat, Protocol
+from fastreid.data.datasets.base import Benchmark, NameFormat, Protocol, PublishedSizes
 
 # The plain name evaluates all queries against the whole gallery.
 AG_REID_V2 = Benchmark(
@@ -20,4 +20,5 @@ AG_REID_V2 = Benchmark(
         Protocol("_WA", list_file="exp5_wearable_to_aerial.txt"),
     ),
     attributes="qut_attribute_v8.mat",
+    published=PublishedSizes(train_ids=807, images=100_502, ids=1_615),
 )

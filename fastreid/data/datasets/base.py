@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -60,6 +60,18 @@ class NameFormat:
 
 
 @dataclass(frozen=True)
+class PublishedSizes:
+    """What the publication counts; None where it says nothing. `images` and `ids`: of the whole benchmark."""
+
+    train: int | None = None
+    train_ids: int | None = None
+    query: int | None = None
+    gallery: int | None = None
+    images: int | None = None
+    ids: int | None = None
+
+
+@dataclass(frozen=True)
 class Protocol:
     """One way to evaluate a benchmark: where query and gallery come from, and what of it counts.
 
@@ -69,6 +81,7 @@ class Protocol:
         list_file: protocol file that lists query and gallery.
         query_view, gallery_view: keep the images of this view only; None keeps all.
         camera_is_view: the camera id is the view id, so that only matches in another view count.
+        published: its sizes, of query and gallery.
     """
 
     suffix: str = ""
@@ -78,19 +91,24 @@ class Protocol:
     query_view: int | None = None
     gallery_view: int | None = None
     camera_is_view: bool = False
+    published: PublishedSizes = PublishedSizes()
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A published dataset. `folder` lies in ``DATASETS.ROOT``; the other paths are relative to it."""
+    """A published dataset. `folder` lies in ``DATASETS.ROOT``; the other paths are relative to it.
+
+    `names` is None where a list tells the labels (`CSVDataset`).
+    """
 
     name: str
     folder: str
     view_names: tuple[str, ...]
-    names: NameFormat
+    names: NameFormat | None
     train: str
     protocols: tuple[Protocol, ...] = field(repr=False)
     attributes: str = ""
+    published: PublishedSizes = PublishedSizes()  # of the training set and the whole
 
     def register(self) -> None:
         """Enter every protocol in the registry, as ``name + suffix``."""
@@ -106,7 +124,11 @@ class ReIDDataset:
         root: the folder that holds the benchmark's folder; ``~`` is expanded.
         folder: the benchmark's folder.
         view_names: what the view ids stand for.
+        bad_names: what becomes of a file name that cannot be read. None: it is an error, the default. A
+            list: its path is added there, and the image left out.
     """
+
+    bad_names: list[str] | None = None
 
     def __init__(self, benchmark: Benchmark, protocol: Protocol, root: str) -> None:
         self.benchmark = benchmark
@@ -162,7 +184,7 @@ class ReIDDataset:
         protocol = self.protocol
         if protocol.list_file:
             paths = read_protocol_file(self.benchmark.name, self.folder, protocol.list_file)
-            listed_query, listed_gallery = ([self.benchmark.names.parse(p) for p in part] for part in paths)
+            listed_query, listed_gallery = (self._parse(part) for part in paths)
         else:
             listed_query, listed_gallery = self._scan(protocol.query), self._scan(protocol.gallery)
         query = self._select(listed_query, protocol.query_view, drop_junk=True)
@@ -183,7 +205,18 @@ class ReIDDataset:
             path = os.path.join(self.folder, name)
             if not os.path.isdir(path):
                 raise missing_path_error(self.benchmark.name, "folder", path)
-            samples += [self.benchmark.names.parse(image) for image in scan_images(path)]
+            samples += self._parse(scan_images(path))
+        return samples
+
+    def _parse(self, paths: Iterable[str]) -> list[Sample]:
+        samples: list[Sample] = []
+        for path in paths:
+            try:
+                samples.append(self.benchmark.names.parse(path))
+            except UserError:
+                if self.bad_names is None:
+                    raise
+                self.bad_names.append(path)
         return samples
 
     def _select(self, samples: list[Sample], view: int | None, drop_junk: bool) -> list[Sample]:

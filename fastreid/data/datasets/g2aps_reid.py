@@ -2,7 +2,7 @@
 
 import re
 
-from fastreid.data.datasets.base import Benchmark, NameFormat, Protocol
+from fastreid.data.datasets.base import Benchmark, NameFormat, Protocol, PublishedSizes
 
 G2APS_REID = Benchmark(
     name="G2APS_ReID",
@@ -16,8 +16,9 @@ G2APS_REID = Benchmark(
     ),
     train="bounding_box_train",
     protocols=(
-        Protocol(list_file="exp3_A2G+.txt"),
-        Protocol("_A2G", list_file="exp3_A2G+.txt"),
-        Protocol("_G2A", list_file="exp4_G2A+.txt"),
+        Protocol(list_file="exp3_A2G+.txt", published=PublishedSizes(query=4_876, gallery=37_202)),
+        Protocol("_A2G", list_file="exp3_A2G+.txt", published=PublishedSizes(query=4_876, gallery=37_202)),
+        Protocol("_G2A", list_file="exp4_G2A+.txt", published=PublishedSizes(query=4_876, gallery=62_791)),
     ),
+    published=PublishedSizes(train=100_871),
 )

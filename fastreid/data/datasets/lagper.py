@@ -2,7 +2,7 @@
 
 import re
 
-from fastreid.data.datasets.base import Benchmark, NameFormat, Protocol
+from fastreid.data.datasets.base import Benchmark, NameFormat, Protocol, PublishedSizes
 
 AERIAL_CAMERAS = frozenset({3, 6, 9, 13, 16, 19, 22})
 
@@ -22,9 +22,10 @@ LAGPER = Benchmark(
     ),
     train="bounding_box_train",
     protocols=(
-        Protocol(list_file="exp5_G2A+G.txt"),
-        Protocol("_A2G", list_file="exp3_A2G+.txt"),
-        Protocol("_G2A", list_file="exp4_G2A+.txt"),
-        Protocol("_G2AG", list_file="exp5_G2A+G.txt"),
+        Protocol(list_file="exp5_G2A+G.txt", published=PublishedSizes(query=3_046, gallery=20_204)),
+        Protocol("_A2G", list_file="exp3_A2G+.txt", published=PublishedSizes(query=3_046, gallery=15_533)),
+        Protocol("_G2A", list_file="exp4_G2A+.txt", published=PublishedSizes(query=3_046, gallery=7_717)),
+        Protocol("_G2AG", list_file="exp5_G2A+G.txt", published=PublishedSizes(query=3_046, gallery=20_204)),
     ),
+    published=PublishedSizes(train=40_770, images=63_841, ids=4_231),
 )
