@@ -30,7 +30,7 @@ class FeatureGenerator(nn.Module):
         settings = cfg.MODEL.SDMODEL
         self.codec = LatentCodec(dim)
         self.unet = build_unet(cfg, dim)
-        self.view_refined_decoder = ViewRefinedDecoder(dim, self.unet)
+        self.view_refined_decoder = ViewRefinedDecoder(dim, self.unet, settings.VRD_CONFIG.KERNEL_SIZES)
         learner = settings.CON_LEARNER_CONFIG
         self.condition_learner = ConditionLearner(dim, num_id_tokens + 1, learner.DEPTH, learner.HEADS)
 

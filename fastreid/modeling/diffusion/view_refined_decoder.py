@@ -1,5 +1,6 @@
 """The View-Refined Decoder: view tokens as residuals of the UNet's encoder and decoder (SD-ReID, Stage 2)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,15 +37,27 @@ class ViewRefinedDecoder(nn.Module):
     Args:
         dim: view token width D = 4hw.
         unet: the UNet whose blocks are refined; only its configuration is read.
+        kernel_sizes: of each level's convolutions; empty: their strides, so that patches do not overlap.
+
+    Raises:
+        UserError: for another number of kernels than levels, or a UNet that cannot be refined.
     """
 
-    def __init__(self, dim: int, unet: UNet2DConditionModel) -> None:
+    def __init__(self, dim: int, unet: UNet2DConditionModel, kernel_sizes: Sequence[int] = ()) -> None:
         super().__init__()
         _, height, width = latent_shape(dim)
         self.map_shape = (1, 2 * height, 2 * width)
         widths = attention_widths(unet)
-        self.encoder = nn.ModuleList(_projection(level, width) for level, width in enumerate(widths))
-        self.decoder = nn.ModuleList(_projection(level, width) for level, width in enumerate(widths))
+        strides = [2 ** (level + 1) for level in range(len(widths))]
+        kernels = list(kernel_sizes) or strides
+        if len(kernels) != len(widths):
+            raise UserError(
+                f"MODEL.SDMODEL.VRD_CONFIG.KERNEL_SIZES {kernels}: expected {len(widths)} numbers, one for"
+                f" each of the UNet's encoder blocks with cross-attention, or [] for their strides {strides}"
+            )
+        shapes = list(zip(widths, kernels, strides, strict=True))
+        self.encoder = nn.ModuleList(_projection(*shape) for shape in shapes)
+        self.decoder = nn.ModuleList(_projection(*shape) for shape in shapes)
         self._kept: tuple[Tensor, tuple, UNetResiduals] | None = None
 
     def forward(self, view_tokens: Tensor) -> UNetResiduals:
@@ -143,10 +156,13 @@ def _skip_residuals(unet: UNet2DConditionModel, pyramid: tuple[Tensor, ...]) -> 
     return tuple(skips)
 
 
-def _projection(level: int, width: int) -> nn.Conv2d:
-    """From the (1, 2h, 2w) map to level `level`: each output sees its own patch of the map, none twice."""
-    stride = 2 ** (level + 1)
-    convolution = nn.Conv2d(1, width, kernel_size=stride, stride=stride)
+def _projection(width: int, kernel: int, stride: int) -> nn.Conv2d:
+    """From the (1, 2h, 2w) map to one level: an output for each patch of `stride` x `stride`.
+
+    An odd kernel is centred on the patch's first pixel, an even one on the patch.
+    """
+    padding = kernel // 2 if kernel % 2 else max(0, (kernel - stride) // 2)
+    convolution = nn.Conv2d(1, width, kernel_size=kernel, stride=stride, padding=padding)
     nn.init.zeros_(convolution.weight)
     nn.init.zeros_(convolution.bias)
     return convolution
