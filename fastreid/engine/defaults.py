@@ -70,18 +70,28 @@ def world_size_of(args: argparse.Namespace) -> int:
     return int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
 
 
+def load_config(config_file: str, opts: list[str]) -> CfgNode:
+    """The configuration, not yet checked: defaults, then the file (if any), then ``["KEY", "VALUE", …]``.
+
+    Raises:
+        UserError: for a file that cannot be read, an unknown key or a value of the wrong type.
+    """
+    cfg = get_cfg()
+    if config_file:
+        cfg.merge_from_file(config_file)
+    cfg.merge_from_list(opts)
+    return cfg
+
+
 def setup_config(args: argparse.Namespace) -> CfgNode:
     """The frozen and checked configuration: defaults, then the file, then the pairs of the command line.
 
     Raises:
         UserError: for an unknown key, a value that is not allowed, or a pretrained file that is missing.
     """
-    cfg = get_cfg()
-    if args.config_file:
-        cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = load_config(args.config_file, args.opts)
     check_config(cfg, world_size_of(args), training=not args.eval_only)
-    _check_output_dir(cfg.OUTPUT_DIR)
+    check_output_dir(cfg.OUTPUT_DIR)
     if not (args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists()):
         check_assets(cfg, training=not args.eval_only)
     cfg.freeze()
@@ -190,7 +200,12 @@ def set_earlier_run_aside(output_dir: str) -> None:
     logger.warning("OUTPUT_DIR held an earlier run (--resume would go on with it): moved to %s", target)
 
 
-def _check_output_dir(output_dir: str) -> None:
+def check_output_dir(output_dir: str) -> None:
+    """Check that OUTPUT_DIR can be made and written; makes nothing.
+
+    Raises:
+        UserError: if it cannot.
+    """
     if not output_dir:
         raise UserError("OUTPUT_DIR is empty; name the folder for logs and checkpoints")
     path = Path(output_dir).absolute()

@@ -1,6 +1,8 @@
 """Checks of the files that a configuration names, made in milliseconds and before anything is written."""
 
 import json
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from fastreid.config import CfgNode
@@ -10,6 +12,8 @@ from fastreid.utils.errors import UserError
 GUIDE = "see pretrained/README.md"
 UNET_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
+AssetCheck = Callable[[], str]  # says what it found, or raises a UserError
+
 
 def check_assets(cfg: CfgNode, training: bool) -> None:
     """Check that the files which a fresh training or an evaluation reads are there and fit.
@@ -17,54 +21,84 @@ def check_assets(cfg: CfgNode, training: bool) -> None:
     Raises:
         UserError: naming the first missing or unfit one, its key and what to do.
     """
+    for _, check in asset_checks(cfg, training):
+        check()
+
+
+def asset_checks(cfg: CfgNode, training: bool) -> Iterator[tuple[str, AssetCheck]]:
+    """``(what it is, its check)`` for each file and folder that a fresh training or an evaluation reads."""
     stage2 = cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2"
-    if cfg.MODEL.WEIGHTS:
-        _check_weights(cfg.MODEL.WEIGHTS, stage2 and training)
-    elif not training:
-        raise UserError(
-            "MODEL.WEIGHTS is empty: --eval-only needs a checkpoint, such as OUTPUT_DIR's model_best.pth"
-        )
-    elif stage2:
-        raise UserError(
-            "MODEL.WEIGHTS is empty: Stage 2 trains from a Stage-1 checkpoint, its model_best.pth"
-        )
+    starts_anew = training and not stage2 and not cfg.MODEL.WEIGHTS
+    if not starts_anew:
+        yield "weights", partial(_check_weights, cfg.MODEL.WEIGHTS, stage2, training)
     elif cfg.MODEL.BACKBONE.PRETRAIN:
-        require_vit_weights(cfg.MODEL.BACKBONE.PRETRAIN_PATH, cfg.MODEL.BACKBONE.FEAT_DIM)
+        settings = cfg.MODEL.BACKBONE
+        yield "ViT weights", lambda: str(require_vit_weights(settings.PRETRAIN_PATH, settings.FEAT_DIM))
     if stage2:
-        _check_diffusion_folders(cfg)
+        yield from _diffusion_checks(cfg)
 
 
-def _check_weights(path: str, from_stage1: bool) -> None:
+def unet_weights_file(folder: str | Path) -> Path:
+    """The file of weights in a diffusers UNet folder.
+
+    Raises:
+        UserError: if there is none.
+    """
+    paths = [Path(folder) / name for name in UNET_WEIGHTS]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise UserError(f"UNet weights not found: {paths[0]}; {GUIDE}")
+
+
+def _check_weights(path: str, stage2: bool, training: bool) -> str:
+    if not path and training:
+        raise UserError(
+            "MODEL.WEIGHTS is empty: Stage 2 trains from a Stage-1 checkpoint; name its model_best.pth"
+        )
+    if not path:
+        raise UserError(
+            "MODEL.WEIGHTS is empty: --eval-only needs a checkpoint; name one, such as OUTPUT_DIR's"
+            " model_best.pth"
+        )
     if not Path(path).is_file():
+        from_stage1 = stage2 and training
         advice = "train Stage 1 first, or name its checkpoint" if from_stage1 else "check the path"
         raise UserError(f"MODEL.WEIGHTS: {path} not found; {advice}")
+    return path
 
 
-def _check_diffusion_folders(cfg: CfgNode) -> None:
-    settings, dim = cfg.MODEL.SDMODEL, cfg.MODEL.BACKBONE.FEAT_DIM
+def _diffusion_checks(cfg: CfgNode) -> Iterator[tuple[str, AssetCheck]]:
+    settings = cfg.MODEL.SDMODEL
     if settings.UNET_CONFIG.PRETRAINED_PATH:
-        config = _read_folder(
-            "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", settings.UNET_CONFIG.PRETRAINED_PATH, "config.json"
-        )
-        folder = Path(settings.UNET_CONFIG.PRETRAINED_PATH)
-        if not any((folder / name).is_file() for name in UNET_WEIGHTS):
-            raise UserError(f"UNet weights not found: {folder / UNET_WEIGHTS[0]}; {GUIDE}")
-        width = config.get("cross_attention_dim")
-        if width != dim:
-            raise UserError(
-                f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {folder}: its cross_attention_dim is {width},"
-                f" MODEL.BACKBONE.FEAT_DIM is {dim}; Stable Diffusion v1.5 (768) goes with a ViT-Base"
-            )
+        yield "UNet folder", partial(_check_unet_folder, cfg)
     if settings.SCHEDULER_CONFIG.PRETRAINED_PATH:
-        _read_folder(
-            "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH",
-            settings.SCHEDULER_CONFIG.PRETRAINED_PATH,
-            "scheduler_config.json",
-        )
+        key = "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH"
+        path = settings.SCHEDULER_CONFIG.PRETRAINED_PATH
+        yield "scheduler folder", partial(_check_folder, key, path, "scheduler_config.json")
     # The VAE takes no part in training or retrieval: an absent folder is fine, a broken one is not.
     vae = settings.FIRST_STAGE_CONFIG.PRETRAINED_PATH
     if vae and Path(vae).exists():
-        _read_folder("MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH", vae, "config.json")
+        key = "MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH"
+        yield "VAE folder", partial(_check_folder, key, vae, "config.json")
+
+
+def _check_unet_folder(cfg: CfgNode) -> str:
+    key, folder = "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH
+    config = _read_folder(key, folder, "config.json")
+    unet_weights_file(folder)
+    width, dim = config.get("cross_attention_dim"), cfg.MODEL.BACKBONE.FEAT_DIM
+    if width != dim:
+        raise UserError(
+            f"{key} {folder}: its cross_attention_dim is {width},"
+            f" MODEL.BACKBONE.FEAT_DIM is {dim}; Stable Diffusion v1.5 (768) goes with a ViT-Base"
+        )
+    return f"{folder}, width {width} as MODEL.BACKBONE.FEAT_DIM"
+
+
+def _check_folder(key: str, folder: str, name: str) -> str:
+    _read_folder(key, folder, name)
+    return str(Path(folder) / name)
 
 
 def _read_folder(key: str, folder: str, name: str) -> dict:
@@ -78,7 +112,7 @@ def _read_folder(key: str, folder: str, name: str) -> dict:
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{key}: {path} is not readable JSON: download it again ({GUIDE})") from error
+        raise UserError(f"{key}: {path} is not readable JSON: download it again; {GUIDE}") from error
     if not isinstance(config, dict):
-        raise UserError(f"{key}: {path} should hold a JSON object: download it again ({GUIDE})")
+        raise UserError(f"{key}: {path} should hold a JSON object: download it again; {GUIDE}")
     return config

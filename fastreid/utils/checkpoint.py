@@ -185,6 +185,29 @@ def load_model_weights(
     """
     given = _without_module_prefix(state_dict)
     own = model.state_dict()
+    report = check_model_weights(model, given, purpose, allow_partial, source)
+    model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
+    logger.info("Weights from %s\n%s", source, report.table())
+    for name in report.mismatched:
+        if name.startswith(tuple(model.not_for_eval)):
+            sizes = tuple(given[name].shape), tuple(own[name].shape)
+            logger.info("%s: not loaded, trained for another number of identities %s, here %s", name, *sizes)
+    return report
+
+
+def check_model_weights(
+    model: nn.Module,
+    state_dict: dict[str, torch.Tensor],
+    purpose: Purpose,
+    allow_partial: bool = False,
+    source: str = "checkpoint",
+) -> LoadReport:
+    """What :func:`load_model_weights` would report; raises as it does, and loads nothing.
+
+    Only names and shapes are read: the model may be on the ``meta`` device.
+    """
+    given = _without_module_prefix(state_dict)
+    own = model.state_dict()
     report = _compare(own, given)
     if not report.loaded:
         raise UserError(
@@ -199,13 +222,6 @@ def load_model_weights(
     if missing or mismatched:
         shapes = [f"{n} {tuple(given[n].shape)} instead of {tuple(own[n].shape)}" for n in mismatched]
         _refuse_or_warn(purpose, allow_partial, source, missing, shapes, len(own))
-
-    model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
-    logger.info("Weights from %s\n%s", source, report.table())
-    for name in report.mismatched:
-        if name not in mismatched:
-            sizes = tuple(given[name].shape), tuple(own[name].shape)
-            logger.info("%s: not loaded, trained for another number of identities %s, here %s", name, *sizes)
     return report
 
 

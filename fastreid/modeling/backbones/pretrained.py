@@ -38,6 +38,19 @@ class PretrainedReport(NamedTuple):
     left_out: list[str]
     """Keys of the file that the encoder has no place for, such as the classifier's."""
 
+    def summary(self) -> str:
+        """One line."""
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        for meaning, keys in (
+            ("resampled", self.resampled),
+            ("initialised at random", self.missing),
+            ("left out", self.left_out),
+        ):
+            if keys:
+                more = f" and {len(keys) - 6} more" if len(keys) > 6 else ""
+                parts.append(f"{meaning}: {', '.join(keys[:6])}{more}")
+        return "; ".join(parts)
+
 
 def load_pretrained_vit(backbone: VisionTransformer, path: str | Path) -> PretrainedReport:
     """Load a timm-format ViT into `backbone`, in place.
@@ -50,6 +63,19 @@ def load_pretrained_vit(backbone: VisionTransformer, path: str | Path) -> Pretra
         UserError: for a missing or unreadable file, or one whose width, depth or stem is another. The
             encoder is then unchanged.
     """
+    state, report = fit_pretrained_vit(backbone, path)
+    backbone.load_state_dict(state, strict=False)
+    logger.info("ViT weights from %s: %s", path, report.summary())
+    return report
+
+
+def fit_pretrained_vit(
+    backbone: VisionTransformer, path: str | Path
+) -> tuple[dict[str, torch.Tensor], PretrainedReport]:
+    """What :func:`load_pretrained_vit` would load, and its report; raises as it does, and loads nothing.
+
+    Of `backbone` only names and shapes are read: it may be on the ``meta`` device.
+    """
     path = require_vit_weights(path, backbone.feat_dim)
     state = _read_tensors(path)
     own = backbone.state_dict()
@@ -57,11 +83,7 @@ def load_pretrained_vit(backbone: VisionTransformer, path: str | Path) -> Pretra
     state = {key: value for key, value in state.items() if key in own}
     resampled = _resample(state, backbone, path)
     _check_fit(path, state, own, left_out)
-
-    backbone.load_state_dict(state, strict=False)
-    report = PretrainedReport(sorted(state), resampled, sorted(own.keys() - state.keys()), left_out)
-    logger.info("ViT weights from %s: %s", path, _summary(report))
-    return report
+    return state, PretrainedReport(sorted(state), resampled, sorted(own.keys() - state.keys()), left_out)
 
 
 def require_vit_weights(path: str | Path, width: int) -> Path:
@@ -74,7 +96,7 @@ def require_vit_weights(path: str | Path, width: int) -> Path:
     if not path.is_file():
         wanted = DOWNLOADS.get(width, f"a timm-format ViT of width {width}")
         raise UserError(
-            f"ViT weights not found: {path}. Download {wanted} and put it there, or name its place with"
+            f"ViT weights not found: {path}; download {wanted} and put it there, or name its place with"
             " MODEL.BACKBONE.PRETRAIN_PATH (MODEL.BACKBONE.PRETRAIN False starts from random weights)"
         )
     return path
@@ -146,16 +168,3 @@ def _check_fit(
     for key in left_out:
         if key.startswith("blocks."):
             raise misfit(f"the encoder has no {key}")
-
-
-def _summary(report: PretrainedReport) -> str:
-    parts = [f"{len(report.loaded)} tensors loaded"]
-    for meaning, keys in (
-        ("resampled", report.resampled),
-        ("initialised at random", report.missing),
-        ("left out", report.left_out),
-    ):
-        if keys:
-            more = f" and {len(keys) - 6} more" if len(keys) > 6 else ""
-            parts.append(f"{meaning}: {', '.join(keys[:6])}{more}")
-    return "; ".join(parts)

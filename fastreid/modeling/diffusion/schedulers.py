@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -56,7 +57,8 @@ def build_scheduler(cfg: CfgNode, name: str, **overrides: Any) -> SchedulerMixin
     config = _read_config(settings.PRETRAINED_PATH) if settings.PRETRAINED_PATH else dict(SD_V1_5)
     config["num_train_timesteps"] = cfg.MODEL.SDMODEL.TRAIN_STEP
     config["prediction_type"] = cfg.MODEL.SDMODEL.PREDICTION_TYPE
-    return SCHEDULERS[name].from_config(config | overrides)
+    with torch.device("cpu"):  # its numbers are needed also when a model is built for its shapes alone
+        return SCHEDULERS[name].from_config(config | overrides)
 
 
 def _read_config(folder: str) -> dict:

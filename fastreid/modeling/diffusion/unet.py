@@ -3,6 +3,7 @@
 import logging
 import math
 
+import torch
 from diffusers import UNet2DConditionModel
 
 from fastreid.config import CfgNode
@@ -37,6 +38,9 @@ def build_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
 
 def _load_unet(path: str) -> UNet2DConditionModel:
     try:
+        if torch.get_default_device().type == "meta":  # its shapes alone are wanted
+            config = UNet2DConditionModel.load_config(path, local_files_only=True)
+            return UNet2DConditionModel.from_config(config)
         return UNet2DConditionModel.from_pretrained(path, local_files_only=True, low_cpu_mem_usage=False)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -1,5 +1,6 @@
 """The registry of meta-architectures and the one way to build a model."""
 
+import torch
 from torch import nn
 
 from fastreid.config import CfgNode
@@ -33,3 +34,15 @@ def build_model(cfg: CfgNode) -> nn.Module:
         UserError: for a configuration that does not describe a model, or missing pretrained folders.
     """
     return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(resolve_device(cfg.MODEL.DEVICE))
+
+
+def build_meta_model(cfg: CfgNode) -> nn.Module:
+    """The same model on the ``meta`` device: names, shapes and dtypes without numbers, in a second.
+
+    Of pretrained folders only the configurations are read.
+
+    Raises:
+        UserError: as `build_model`.
+    """
+    with torch.device("meta"):
+        return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
