@@ -21,7 +21,7 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
     """
     try:
         with Image.open(path) as image:
-            pixels = np.array(_upright_rgb(image, size))
+            pixels = np.array(upright_rgb(image, size))
     except FileNotFoundError:
         raise UserError(f"image file not found: {path}; complete the benchmark's folder") from None
     except Exception as error:
@@ -34,7 +34,8 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _upright_rgb(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+def upright_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
+    """8-bit RGB, turned as the EXIF orientation says; `image` may be changed. See :func:`read_image`."""
     if size is not None:
         image.draft("RGB", (size[1], size[0]))
     if image.format != "JPEG" or "exif" in image.info:  # looking for EXIF data costs a tenth of decoding

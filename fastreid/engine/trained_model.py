@@ -1,5 +1,7 @@
 """A trained model from its checkpoint, for evaluation and other uses."""
 
+from typing import Any
+
 from torch import nn
 
 from fastreid.config import CfgNode
@@ -9,11 +11,14 @@ from fastreid.utils.checkpoint import check_stage, load_checkpoint, load_model_w
 from fastreid.utils.errors import UserError
 
 
-def load_trained_model(cfg: CfgNode) -> nn.Module:
+def load_trained_model(cfg: CfgNode, checkpoint: dict[str, Any] | None = None) -> nn.Module:
     """The model of `cfg` in eval mode with the weights of MODEL.WEIGHTS.
 
     It needs neither training data nor pretrained files. The number of identities is the checkpoint's; a
     classifier of another number is left out.
+
+    Args:
+        checkpoint: what `load_checkpoint` gave for MODEL.WEIGHTS; None: read it.
 
     Raises:
         UserError: if MODEL.WEIGHTS is empty, cannot be read, is of the other stage, or lacks what
@@ -24,7 +29,7 @@ def load_trained_model(cfg: CfgNode) -> nn.Module:
         raise UserError(
             "MODEL.WEIGHTS is empty: name the checkpoint to evaluate, such as OUTPUT_DIR's model_best.pth"
         )
-    checkpoint = load_checkpoint(weights)
+    checkpoint = checkpoint or load_checkpoint(weights)
     cfg = with_num_classes(cfg, checkpoint["meta"].get("num_classes", 1))
     model = build_model(cfg)
     check_stage(checkpoint["meta"], model, "eval", weights)

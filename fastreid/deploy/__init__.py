@@ -1,0 +1,1 @@
+"""Trained models in other programs: features of pictures, search, export."""

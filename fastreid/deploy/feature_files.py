@@ -1,0 +1,298 @@
+"""Features on disk: shards of rows, the list of their pictures, and what they were made with.
+
+A folder holds ``features.json`` (see `FeatureSet.facts`), ``images.csv`` (a line for each picture: path
+and, of a dataset, pid, camid, viewid and split) and the shards ``features_00000.npy``, …: float32 (n, D),
+for the lines of ``images.csv`` one after the other. Shards of the format ``npz`` hold ``features`` and the
+columns of their lines. Every file is complete when it appears under its name.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import yaml
+
+from fastreid.config import CfgNode
+from fastreid.config.config import flat_keys
+from fastreid.deploy.image_lists import Columns
+from fastreid.deploy.reid_model import ReIDModel, Views
+from fastreid.evaluation.report import describe_checkpoint
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import atomic_write, write_json
+
+logger = logging.getLogger(__name__)
+
+FACTS, IMAGES = "features.json", "images.csv"
+FORMATS = ("npy", "npz")
+KEYS = ("checkpoint", "config", "stage", "views", "images", "width", "images_sha256", "format", "shard_size")
+SHARD_SIZE = 10_000  # pictures: 31 MB of 768-wide features
+
+# What a feature's numbers depend on, beside the weights and the picture.
+SETTINGS = ("MODEL.BACKBONE.", "MODEL.HEADS.", "MODEL.SDMODEL.", "MODEL.PIXEL_", "MODEL.SEED", "MODEL.META")
+SETTINGS += ("INPUT.SIZE_TEST", "TEST.AMP.", "TEST.FLIP.", "TEST.SDMODEL.")
+NO_SETTINGS = ("PRETRAIN", "NUM_CLASSES")  # of them: where training started from
+
+
+class FeatureSet:
+    """The features of one folder; all of its shards need not be there yet.
+
+    Attributes:
+        folder: where they are.
+        facts: ``checkpoint`` (path, sha256), ``config`` (nested), ``stage``, ``views`` (indices of the
+            generated ones), ``images`` N, ``width`` D, ``images_sha256`` (of images.csv), ``format``,
+            ``shard_size``.
+    """
+
+    def __init__(self, folder: str | os.PathLike, facts: dict[str, Any]) -> None:
+        self.folder, self.facts = Path(folder), facts
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike) -> "FeatureSet":
+        """The complete features of a folder.
+
+        Raises:
+            UserError: if there are none, or shards are missing.
+        """
+        path = Path(folder) / FACTS
+        try:
+            features = cls(folder, json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"no features in {folder}: expected tools/extract_features.py's output"
+            ) from error
+        if missing := features.missing:
+            raise UserError(
+                f"the features in {folder} are not finished: {len(missing)} of {features.num_shards} shards"
+                f" are missing; run the same extraction again, it goes on where it was"
+            )
+        return features
+
+    def __len__(self) -> int:
+        return self.facts["images"]
+
+    @property
+    def num_shards(self) -> int:
+        return -(-len(self) // self.facts["shard_size"])
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not there yet."""
+        return [number for number in range(self.num_shards) if not self.shard_path(number).is_file()]
+
+    def shard_path(self, number: int) -> Path:
+        return self.folder / f"features_{number:05d}.{self.facts['format']}"
+
+    def rows(self, number: int) -> slice:
+        """Which lines of images.csv, from 0, shard `number` holds."""
+        size = self.facts["shard_size"]
+        return slice(number * size, min((number + 1) * size, len(self)))
+
+    def columns(self) -> Columns:
+        """The table of the pictures, as images.csv has it."""
+        return read_columns(self.folder / IMAGES)
+
+    def shards(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """``(rows, (n, D) float32)`` of each shard in turn; ``npy`` ones stay on disk until they are read.
+
+        Raises:
+            UserError: for a file that cannot be read or has another shape.
+        """
+        for number in range(self.num_shards):
+            path, rows = self.shard_path(number), self.rows(number)
+            try:
+                features = np.load(path, mmap_mode="r")
+                if self.facts["format"] == "npz":
+                    with features as columns:
+                        features = columns["features"]
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+                raise UserError(f"{path} cannot be read: delete it and run the extraction again") from error
+            if features.shape != (rows.stop - rows.start, self.facts["width"]):
+                raise UserError(
+                    f"{path} has shape {features.shape}, expected {rows.stop - rows.start} x"
+                    f" {self.facts['width']}: delete it and run the extraction again"
+                )
+            yield rows, features
+
+    def load(self) -> np.ndarray:
+        """All features, (N, D) float32, in memory."""
+        features = np.empty((len(self), self.facts["width"]), np.float32)
+        for rows, part in self.shards():
+            features[rows] = part
+        return features
+
+    def write_shard(self, number: int, features: np.ndarray, columns: Columns) -> None:
+        """Write shard `number`; `columns` is the whole table."""
+        with atomic_write(self.shard_path(number)) as file:
+            if self.facts["format"] == "npy":
+                np.save(file, features)
+            else:
+                rows = self.rows(number)
+                own = {name: np.array(values[rows]) for name, values in columns.items()}
+                np.savez(file, features=features, **own)
+
+
+def extract_to_files(
+    model: ReIDModel,
+    columns: Columns,
+    folder: str | os.PathLike,
+    views: Views = None,
+    file_format: str = "npy",
+    shard_size: int = SHARD_SIZE,
+    skip_bad: bool = False,
+) -> FeatureSet:
+    """Write the features of the pictures `columns["path"]` shard by shard; go on where a call was stopped.
+
+    A shard's numbers are the same whether the work was interrupted or not. In memory are the table and one
+    shard. Only one process may write to a folder.
+
+    Args:
+        columns: a table as `image_lists` makes them.
+        views, skip_bad: as in `ReIDModel.extract`.
+        file_format: ``npy`` or ``npz``.
+        shard_size: pictures of a shard.
+
+    Raises:
+        UserError: if the folder holds features of other weights, pictures or settings, cannot be written, or
+            a picture cannot be read.
+    """
+    table = _csv_text(columns)
+    facts = _facts(model, model.view_indices(views), len(columns["path"]), table)
+    features = FeatureSet(folder, facts | {"format": file_format, "shard_size": shard_size})
+    try:
+        _begin(features, table)
+        pending = features.missing
+        done, start = 0, time.perf_counter()
+        if len(pending) < features.num_shards:
+            logger.info(
+                "%d of %d shards are there already", features.num_shards - len(pending), features.num_shards
+            )
+        for position, number in enumerate(pending, start=1):
+            paths = columns["path"][features.rows(number)]
+            features.write_shard(number, model.extract(paths, views, skip_bad), columns)
+            done += len(paths)
+            rate = done / (time.perf_counter() - start)
+            left = sum(features.rows(n).stop - features.rows(n).start for n in pending[position:]) / rate
+            logger.info(
+                "Shard %d of %d written: %.0f images/s, %.1f min left",
+                number + 1,
+                features.num_shards,
+                rate,
+                left / 60,
+            )
+    except OSError as error:
+        raise UserError(
+            f"cannot write features in {folder}: {error.strerror}; finished shards are kept: mend it and run"
+            f" the same command again"
+        ) from error
+    return features
+
+
+def read_columns(path: str | os.PathLike) -> Columns:
+    """The table of a CSV file that `write_columns` wrote.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"table of pictures {path} cannot be read: {error}") from error
+    columns: Columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    for name in {"pid", "camid", "viewid"} & set(columns):
+        columns[name] = list(map(int, columns[name]))
+    return columns
+
+
+def write_columns(path: str | os.PathLike, columns: Columns) -> None:
+    """Write a table as CSV, atomically."""
+    with atomic_write(path) as file:
+        file.write(_csv_text(columns))
+
+
+def _csv_text(columns: Columns) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    # file names need not be valid text
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _facts(model: ReIDModel, views: list[int] | None, count: int, table: bytes) -> dict[str, Any]:
+    generated = range(model.cfg.MODEL.SDMODEL.VIEW_NUM if model.stage == 2 else 0)
+    return {
+        "checkpoint": describe_checkpoint(model.cfg.MODEL.WEIGHTS),
+        "stage": model.stage,
+        "views": list(generated if views is None else views),
+        "images": count,
+        "width": model.feature_width(views),
+        "images_sha256": hashlib.sha256(table).hexdigest(),
+        "config": yaml.safe_load(model.cfg.dump()),
+    }
+
+
+def _begin(features: FeatureSet, table: bytes) -> None:
+    """Begin the folder, or make sure that what it holds was begun with the same facts."""
+    features.folder.mkdir(parents=True, exist_ok=True)
+    path = features.folder / FACTS
+    if path.is_file():
+        _check_same(features, _read_facts(path))
+        for partial in features.folder.glob(".features_*.tmp"):  # left by a process that was killed
+            partial.unlink()
+    elif foreign := next(features.folder.glob("features_*.np[yz]"), None):
+        raise UserError(
+            f"{foreign} is there, but no {FACTS} that says what it is: choose another output folder"
+        )
+    with atomic_write(features.folder / IMAGES) as file:
+        file.write(table)
+    write_json(path, features.facts)
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in KEYS if key not in facts]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"no features in {path.parent}: {path} is not there or not readable") from error
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}: it is not of tools/extract_features.py")
+    return facts
+
+
+def _check_same(features: FeatureSet, earlier: dict[str, Any]) -> None:
+    facts, different = features.facts, []
+    if earlier["checkpoint"]["sha256"] != facts["checkpoint"]["sha256"]:
+        different.append(f"weights ({earlier['checkpoint']['path']})")
+    if earlier["images_sha256"] != facts["images_sha256"]:
+        different.append(f"pictures ({earlier['images']} of them)")
+    for key in ("views", "format", "shard_size"):
+        if earlier[key] != facts[key]:
+            different.append(f"{key} {earlier[key]}")
+    settings = [_settings(content["config"]) for content in (earlier, facts)]
+    different += [
+        f"{key} {settings[0].get(key)}" for key in settings[1] if settings[0].get(key) != settings[1][key]
+    ]
+    if different:
+        raise UserError(
+            f"{features.folder} holds features of other {', '.join(different)}: go on with the command that"
+            f" began it, or choose another output folder"
+        )
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that features depend on, by their full names."""
+    return {
+        key: value
+        for key, value in flat_keys(CfgNode(config)).items()
+        if key.startswith(SETTINGS) and not any(name in key for name in NO_SETTINGS)
+    }

@@ -1,0 +1,116 @@
+"""Pictures from files and from memory, as the model's test loader gives them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from fastreid.config import CfgNode
+from fastreid.data.images import read_image, upright_rgb
+from fastreid.data.transforms import build_transforms
+from fastreid.utils.errors import UserError
+
+Picture: TypeAlias = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
+
+EXPECTED = (
+    "expected a path, a PIL image, a uint8 array (H, W, 3), or a tensor (3, H, W) of uint8 or of floats"
+    " from 0 to 1"
+)
+
+
+def as_pictures(pictures: Picture | Iterable[Picture]) -> list[Picture]:
+    """One picture or several, always as a list; a 4-dimensional array or tensor is several."""
+    if isinstance(pictures, str | os.PathLike | Image.Image):
+        return [pictures]
+    if isinstance(pictures, np.ndarray | torch.Tensor) and pictures.ndim == 3:
+        return [pictures]
+    if not isinstance(pictures, Iterable) or isinstance(pictures, bytes):
+        raise UserError(f"cannot read a picture from a {type(pictures).__name__}: {EXPECTED}")
+    return list(pictures)
+
+
+def picture_name(picture: Picture) -> str:
+    """The path of a file or of an image that PIL opened; empty for what has none."""
+    if isinstance(picture, str | os.PathLike):
+        return os.fspath(picture)
+    return os.fspath(getattr(picture, "filename", "") or "")
+
+
+def to_pixels(picture: Picture, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 (3, H, W), RGB, upright, in channels-last memory, as `read_image` gives files.
+
+    Args:
+        size: (height, width) that the picture will be resized to; a JPEG file may be decoded smaller.
+
+    Raises:
+        UserError: for a file that cannot be read, or another type, shape or range than `EXPECTED`.
+    """
+    if isinstance(picture, str | os.PathLike):
+        return read_image(os.fspath(picture), size)
+    if isinstance(picture, Image.Image):
+        picture = np.array(upright_rgb(picture.copy()))
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise UserError(f"an array of {picture.dtype} {picture.shape} is no picture: {EXPECTED}")
+        # torch takes neither read-only arrays nor ones that run backwards in memory, such as BGR[..., ::-1]
+        return torch.from_numpy(np.array(picture, order="C")).permute(2, 0, 1)
+    if isinstance(picture, torch.Tensor):
+        return _tensor_pixels(picture.detach().cpu())
+    raise UserError(f"cannot read a picture from a {type(picture).__name__}: {EXPECTED}")
+
+
+def _tensor_pixels(picture: torch.Tensor) -> torch.Tensor:
+    if picture.ndim != 3 or picture.shape[0] != 3 or not picture.numel():
+        raise UserError(f"a tensor of shape {tuple(picture.shape)} is no picture: {EXPECTED}")
+    if picture.is_floating_point():
+        picture = picture.float()
+        if not (picture.min() >= 0 and picture.max() <= 1):
+            low, high = picture.min().item(), picture.max().item()
+            raise UserError(f"a float tensor with values from {low:g} to {high:g} is no picture: {EXPECTED}")
+        picture = (picture * 255).round().to(torch.uint8)
+    if picture.dtype != torch.uint8:
+        raise UserError(f"a tensor of {picture.dtype} is no picture: {EXPECTED}")
+    return picture.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+
+class PictureSet(Dataset):
+    """Pictures resized for the model: dicts of ``images`` uint8 (3, H, W) and ``img_paths`` str.
+
+    Args:
+        pictures: as `as_pictures` gives them.
+        skip_bad: let a grey picture stand in for one that cannot be read, and name it in ``bad_images``.
+
+    Attributes:
+        replaced: path -> how often a grey picture stood in for it, as the loader counts.
+    """
+
+    def __init__(self, cfg: CfgNode, pictures: list[Picture], skip_bad: bool) -> None:
+        self.names = [picture_name(picture) for picture in pictures]
+        self.replaced: Counter[str] = Counter()
+        self._pictures = pictures
+        self._skip_bad = skip_bad
+        self._transform = build_transforms(cfg, is_train=False)
+        self._size = tuple(cfg.INPUT.SIZE_TEST)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name, bad = self.names[index], []
+        try:
+            pixels = self._transform(to_pixels(self._pictures[index], self._size))
+        except UserError:
+            if not (self._skip_bad and name):
+                raise
+            pixels, bad = torch.full((3, *self._size), 127, dtype=torch.uint8), [name]
+        return {"images": pixels, "img_paths": name, "bad_images": bad}
+
+    @property
+    def bad_rows(self) -> list[int]:
+        """Rows that a grey picture stood in for."""
+        return [row for row, name in enumerate(self.names) if name in self.replaced]

@@ -1,0 +1,126 @@
+"""Index extracted features, and find the pictures that are nearest to query pictures.
+
+python tools/extract_features.py --checkpoint model_best.pth --folder pictures --output features
+python tools/search.py build --features features --index index
+python tools/search.py query --index index --pictures query.jpg more_queries/ --html found.html
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tabulate import tabulate
+
+from fastreid.deploy.feature_files import FeatureSet
+from fastreid.deploy.image_lists import list_pictures
+from fastreid.deploy.search_index import KINDS, SearchIndex
+from fastreid.utils.cli import CommandLineParser, exit_on_signals, exit_on_user_error
+from fastreid.visualization import SearchHit, SearchResult, write_search_page
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
+    return int(text)
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="make an index of extracted features")
+    build.add_argument("--features", required=True, metavar="DIR", help="what extract_features.py wrote")
+    build.add_argument("--index", required=True, metavar="DIR", help="the folder to write")
+    build.add_argument(
+        "--kind", choices=KINDS, default="auto", help="auto: exact up to 100,000 pictures, else ivf"
+    )
+    query = commands.add_parser("query", help="search an index")
+    query.add_argument("--index", required=True, metavar="DIR", help="what `build` wrote")
+    query.add_argument(
+        "--pictures", required=True, nargs="+", metavar="PATH", help="query pictures, or folders of them"
+    )
+    query.add_argument("--top", type=positive, default=10, metavar="K", help="hits (default %(default)s)")
+    query.add_argument(
+        "--checkpoint", metavar="FILE", help="where the model of the features is now, if it was moved"
+    )
+    query.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    query.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    query.add_argument("--html", metavar="FILE", help="also write a page with the pictures")
+    for command in (build, query):
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def build(args: argparse.Namespace) -> None:
+    index = SearchIndex.build(FeatureSet.open(args.features), args.kind)
+    index.save(args.index)
+    print(f"{len(index)} pictures, {describe(index)}: {args.index}")
+
+
+def describe(index: SearchIndex) -> str:
+    facts = index.facts
+    if facts["kind"] == "exact":
+        return "exact search"
+    return (
+        f"IVF search in {facts['probes']} of {facts['lists']} lists, recall@10 {facts['recall']:.3f}"
+        f" for indexed pictures"
+    )
+
+
+def query(args: argparse.Namespace) -> None:
+    index = SearchIndex.open(args.index)
+    paths = list_pictures(args.pictures)
+    features = index.load_model(args.checkpoint, args.device).extract(paths, index.facts["views"])
+    scores, rows = index.search(features, args.top)
+    answers = [
+        {"query": path, "results": hits(index, *found)}
+        for path, *found in zip(paths, scores, rows, strict=True)
+    ]
+    share = index.recall(features, args.top)
+    if args.json:
+        answer = {"search": index.facts["kind"], "top": args.top, "recall": share, "answers": answers}
+        print(json.dumps(answer, indent=2))
+    else:
+        for answer in answers:
+            print(f"{answer['query']}\n{tabulate(answer['results'], headers='keys', floatfmt='.4f')}\n")
+        print(f"{describe(index)}; recall@{args.top} for these queries {share:.3f}")
+    if args.html:
+        write_page(args, answers)
+
+
+def hits(index: SearchIndex, scores: Any, rows: Any) -> list[dict[str, Any]]:
+    """What was found for one query, nearest first: rank, score and the columns of the index's table."""
+    found = [(score, row) for score, row in zip(scores.tolist(), rows.tolist(), strict=True) if row >= 0]
+    return [
+        {"rank": rank, "score": score} | {name: values[row] for name, values in index.columns.items()}
+        for rank, (score, row) in enumerate(found, start=1)
+    ]
+
+
+def write_page(args: argparse.Namespace, answers: list[dict[str, Any]]) -> None:
+    results = [
+        SearchResult(
+            answer["query"], [SearchHit(hit["path"], hit["score"], caption(hit)) for hit in answer["results"]]
+        )
+        for answer in answers
+    ]
+    shown = write_search_page(args.html, results, score_name="cosine similarity")
+    print(f"{shown} of {len(results)} queries: {args.html}", file=sys.stderr)
+
+
+def caption(hit: dict[str, Any]) -> str:
+    words = {"pid": "person", "camid": "camera", "viewid": "view"}
+    return ", ".join(f"{word} {hit[name]}" for name, word in words.items() if name in hit)
+
+
+def main() -> None:
+    with exit_on_signals(), exit_on_user_error("--debug" in sys.argv):
+        args = build_parser().parse_args()
+        {"build": build, "query": query}[args.command](args)
+
+
+if __name__ == "__main__":
+    main()
