@@ -77,10 +77,15 @@ class TrainLoader(ReIDLoader):
         super().__init__(
             cfg, train_set, batch_sampler=sampler, persistent_workers=cfg.DATALOADER.NUM_WORKERS > 0
         )
-        self._iters_per_epoch = cfg.SOLVER.ITERS_PER_EPOCH or len(train_set) // cfg.SOLVER.IMS_PER_BATCH
+        self._iters_per_epoch = iterations_per_epoch(cfg, len(train_set))
 
     def __len__(self) -> int:
-        return max(1, self._iters_per_epoch)
+        return self._iters_per_epoch
+
+
+def iterations_per_epoch(cfg: CfgNode, num_images: int) -> int:
+    """``SOLVER.ITERS_PER_EPOCH``; where that is 0, as many whole batches as `num_images` make, at least 1."""
+    return max(1, cfg.SOLVER.ITERS_PER_EPOCH or num_images // cfg.SOLVER.IMS_PER_BATCH)
 
 
 def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
@@ -96,7 +101,7 @@ def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
     settings = cfg.DATASETS
     datasets = [open_dataset(name, settings.ROOT, settings.CSV) for name in settings.TESTS]
     for dataset in datasets:
-        _check_matches(dataset)
+        check_matches(dataset)
     paths = list({sample.path for dataset in datasets for sample in (*dataset.query, *dataset.gallery)})
     check_image_files(paths, f"DATASETS.TESTS {list(cfg.DATASETS.TESTS)}", may_skip=False)
     return datasets
@@ -123,11 +128,21 @@ def build_test_loader(cfg: CfgNode, samples: list[Sample], replace_bad: bool = F
     return ReIDLoader(cfg, images, batch_size=cfg.TEST.IMS_PER_BATCH)
 
 
-def _check_matches(dataset: ReIDDataset) -> None:
+def queries_with_match(dataset: ReIDDataset) -> int:
+    """How many queries have an image of their identity, of another camera, in the gallery."""
     cameras: dict[int, set[int]] = defaultdict(set)
     for sample in dataset.gallery:
         cameras[sample.pid].add(sample.camid)
-    if any(cameras.get(sample.pid, set()) - {sample.camid} for sample in dataset.query):
+    return sum(bool(cameras.get(sample.pid, set()) - {sample.camid}) for sample in dataset.query)
+
+
+def check_matches(dataset: ReIDDataset) -> None:
+    """Check that the protocol has a query with a match.
+
+    Raises:
+        UserError: if it has none, with what it has.
+    """
+    if queries_with_match(dataset):
         return
     sizes = [
         f"{len(part)} {kind} images ({_views(dataset, part)})"

@@ -127,7 +127,7 @@ def build_train_dataset(cfg: CfgNode) -> TrainSet:
             f" all protocols of a benchmark have the same training images, name one"
         )
     train_set = TrainSet(cfg, datasets)
-    _check_views(cfg, train_set)
+    check_train_views(cfg, train_set)
     paths = [sample.path for sample in train_set.samples]
     skip = cfg.DATALOADER.ON_BAD_IMAGE == "skip"
     check_image_files(paths, f"DATASETS.NAMES {names}", may_skip=True, skip=skip)
@@ -147,7 +147,12 @@ def _join(datasets: list[ReIDDataset], combine_all: bool, held_out: set[tuple[in
     return [Sample(s.path, labels[n, s.pid], s.camid, s.viewid) for n, s in joined]
 
 
-def _check_views(cfg: CfgNode, train_set: TrainSet) -> None:
+def check_train_views(cfg: CfgNode, train_set: TrainSet) -> None:
+    """Check ``MODEL.SDMODEL.VIEW_NUM``; warn of views without a training image.
+
+    Raises:
+        UserError: if it is not the benchmarks' number of views.
+    """
     names = max((dataset.view_names for dataset in train_set.datasets), key=len)
     if train_set.num_views != cfg.MODEL.SDMODEL.VIEW_NUM:
         raise UserError(
