@@ -1,6 +1,7 @@
 """Evaluation of a model on the test protocols: one encoding of each image, one table of results."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastreid.evaluation.query_expansion import expand_queries
 from fastreid.evaluation.rank import Labels, QueryScores, check_labels, rank_matrix
 from fastreid.evaluation.report import log_table, write_ranks, write_results
 from fastreid.evaluation.rerank import jaccard_distance, rerank_distance
-from fastreid.evaluation.roc import FALSE_POSITIVE_RATES, tpr_at_fpr
+from fastreid.evaluation.roc import FALSE_POSITIVE_RATES, RowBlocks, tpr_at_fpr
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError, nearest_name
 
@@ -30,6 +31,7 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float]  # percent: Rank-1, Rank-5, Rank-10, mAP, mINP, mean, and TPR@FPR=… with ROC
     scores: QueryScores
     top_k: np.ndarray | None  # (Q, k) int32 gallery indices in rank order, -1 behind the last; SAVE_RANKS
+    row_blocks: Callable[[], RowBlocks]  # gives the distances that were ranked: (rows, (len(rows), G)) …
 
 
 class ReidEvaluator:
@@ -63,7 +65,7 @@ class ReidEvaluator:
         Raises:
             ValueError: for features that are not finite, or when no query has a match.
         """
-        labels = check_labels(len(query), len(gallery), *_label_columns(query, gallery))
+        labels = check_labels(len(query), len(gallery), *label_columns(query, gallery))
         if self.test.AQE.ENABLED:
             aqe = self.test.AQE
             q_feats, g_feats = expand_queries(q_feats, g_feats, aqe.QE_TIME, aqe.QE_K, aqe.ALPHA)
@@ -84,7 +86,7 @@ class ReidEvaluator:
             for rate, tpr in zip(FALSE_POSITIVE_RATES, tpr_at_fpr(row_blocks, labels), strict=True):
                 metrics[f"TPR@FPR={_short(rate)}"] = 100 * float(tpr)
         top_k = top_k_gallery(row_blocks(), labels, SAVED_RANKS) if self.test.SAVE_RANKS else None
-        return Evaluation(metrics, scores, top_k)
+        return Evaluation(metrics, scores, top_k, row_blocks)
 
     def _rerank(self, q_feats: torch.Tensor, g_feats: torch.Tensor) -> np.ndarray:
         rerank = self.test.RERANK
@@ -175,7 +177,9 @@ def _score_protocols(
     row_of = {sample.path: row for row, sample in enumerate(samples)}
     results, sizes = {}, {}
     for dataset in datasets:
-        parts = [_take(features, [row_of[s.path] for s in part]) for part in (dataset.query, dataset.gallery)]
+        parts = [
+            take_rows(features, [row_of[s.path] for s in part]) for part in (dataset.query, dataset.gallery)
+        ]
         try:
             evaluation = evaluator.evaluate(*parts, dataset.query, dataset.gallery)
         except ValueError as error:
@@ -189,14 +193,14 @@ def _score_protocols(
     return results
 
 
-def _take(features: torch.Tensor, rows: list[int]) -> torch.Tensor:
+def take_rows(features: torch.Tensor, rows: list[int]) -> torch.Tensor:
     """The rows, as a view where they follow each other."""
     if rows == list(range(rows[0], rows[0] + len(rows))):
         return features[rows[0] : rows[0] + len(rows)]
     return features[rows]
 
 
-def _label_columns(query: list, gallery: list) -> list[np.ndarray]:
+def label_columns(query: list, gallery: list) -> list[np.ndarray]:
     """``[q_pids, g_pids, q_camids, g_camids]``."""
     return [
         np.array([getattr(s, field) for s in part], np.int64)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ class ThumbnailSheet:
     """The thumbnails of a page, numbered from 0 as they are added.
 
     Args:
-        budget: bytes that the data URIs of all thumbnails may take together.
+        budget: bytes that the thumbnails, with what is said of them, may take in the page.
     """
 
     def __init__(self, budget: int) -> None:
@@ -58,11 +59,15 @@ class ThumbnailSheet:
         """
         new = {path: label for path, label in labels if path not in self.numbers}
         entries = [{"src": thumbnail_uri(path), **label} for path, label in new.items()]
-        size = sum(len(entry["src"]) for entry in entries)
+        size = len(json.dumps(entries))
         if self.size + size > self.budget:
             return False
         for path, entry in zip(new, entries, strict=True):
             self.numbers[path] = len(self.entries)
             self.entries.append(entry)
-        self.size += size
+        self.spend(size)
         return True
+
+    def spend(self, size: int) -> None:
+        """Count `size` bytes that something else takes of the budget."""
+        self.size += size

@@ -1,0 +1,208 @@
+"""The curves and tables of a report as plain data, drawn by the page's script and as PNGs alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastreid.visualization.feature_map import METHODS, FeatureMap
+from fastreid.visualization.rankings import RECALL_LEVELS
+from fastreid.visualization.run_summary import ProtocolSummary, RunSummary
+
+CHANGE_BIN = 10  # width of a bar in the chart of AP changes, percent points
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one name."""
+
+    name: str
+    points: list[tuple[float, float]]
+    labels: list[str] = field(default_factory=list)  # what is said of each point; empty: its coordinates
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A line for each series, marks (``points``), or the bars of one series.
+
+    Points of bars are the bars' middles and heights.
+    """
+
+    kind: str  # line, points, bars
+    name: str  # of its file
+    title: str
+    x_label: str
+    y_label: str
+    series: list[Series]
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    ticks: bool = True  # False: the axes have no scale
+
+
+@dataclass(frozen=True)
+class Table:
+    """A matrix of numbers, the higher the stronger coloured."""
+
+    name: str  # of its file
+    title: str
+    row_label: str
+    column_label: str
+    row_names: list[str]
+    column_names: list[str]
+    values: list[list[float | None]]  # None: nothing to say
+    notes: list[list[str]]  # what is said of each value; "" for nothing
+    limits: tuple[float, float]  # of the colours
+    decimals: int = 1
+
+
+def cmc_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
+    """Share of queries with a true match among the first r."""
+    series = [
+        Series(run.name, _points(range(1, 51), 100 * run.protocols[protocol].cmc, decimals=2)) for run in runs
+    ]
+    longest = max(len(line.points) for line in series)
+    lowest = min(line.points[0][1] for line in series)
+    floor = 10 * max(0, int(lowest // 10) - 1)
+    return Chart(
+        "line",
+        f"cmc_{protocol}",
+        f"CMC, {protocol}",
+        "rank",
+        "queries matched, %",
+        series,
+        (1, max(longest, 2)),
+        (floor, 100),
+    )
+
+
+def precision_recall_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
+    """Interpolated precision at each level of recall, mean over the queries."""
+    series = [
+        Series(
+            run.name,
+            _points(100 * RECALL_LEVELS, 100 * run.protocols[protocol].rankings.precision, decimals=2),
+        )
+        for run in runs
+    ]
+    title = f"Precision and recall, {protocol}"
+    name = f"precision_recall_{protocol}"
+    return Chart("line", name, title, "recall, %", "precision, %", series, (0, 100), (0, 100))
+
+
+def change_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
+    """How many queries' AP changed by how much, from the second of two runs to the first."""
+    change = ap_change(*(run.protocols[protocol] for run in runs))
+    half = CHANGE_BIN / 2
+    edges = np.concatenate([np.arange(-100 - half, 100, CHANGE_BIN), [100 + half]])
+    counts, _ = np.histogram(change[~np.isnan(change)], edges)
+    middles = (edges[:-1] + edges[1:]) / 2
+    labels = [
+        f"{count} queries: AP {_signed(middle - half)} to {_signed(middle + half)}"
+        for middle, count in zip(middles, counts, strict=True)
+    ]
+    first, second = runs
+    return Chart(
+        "bars",
+        f"change_{protocol}",
+        f"Change of AP, {protocol}",
+        f"AP of {first.name} less AP of {second.name}, percent points",
+        "queries",
+        [Series("queries", _points(middles, counts, decimals=0), labels)],
+        (-105, 105),
+        (0, max(1, int(counts.max()))),
+    )
+
+
+def ap_change(first: ProtocolSummary, second: ProtocolSummary) -> np.ndarray:
+    """(Q,) float64, percent points from the second to the first; NaN without a match."""
+    return 100 * (first.scores.ap - second.scores.ap)
+
+
+def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str], cameras: Sequence[int]) -> Chart:
+    """A map of features, a series for each view. `cameras`: (M,) camera ids of its images."""
+    low, high = feature_map.points.min(0), feature_map.points.max(0)
+    span = max(float((high - low).max()), 1e-12)  # one scale for both directions keeps distances
+    places = (feature_map.points - (low + high) / 2) / span
+    series = []
+    for view, view_name in enumerate(view_names):
+        members = [row for row, sample in enumerate(feature_map.samples) if sample.viewid == view]
+        labels = [
+            f"person {feature_map.samples[row].pid}, {view_name} view, camera {cameras[row]}"
+            for row in members
+        ]
+        series.append(Series(view_name, _points(*places[members].T, decimals=4), labels))
+    method = METHODS[feature_map.method]
+    axes = ("component 1", "component 2") if feature_map.method == "pca" else ("", "")
+    title = f"{method} of the features, {name}"
+    return Chart(
+        "points", f"feature_map_{name}", title, *axes, series, (-0.52, 0.52), (-0.52, 0.52), ticks=False
+    )
+
+
+def camera_table(
+    protocol: str, runs: Sequence[RunSummary], q_cameras: Sequence[int], g_cameras: Sequence[int]
+) -> Table:
+    """mAP of each query camera against each gallery camera, of the first run; what the second adds as notes.
+
+    Args:
+        q_cameras, g_cameras: camera ids of the queries and of the gallery.
+    """
+    known = sorted({*q_cameras, *g_cameras})
+    rows, columns = sorted(set(q_cameras)), sorted(set(g_cameras))
+    cells = np.ix_([known.index(camera) for camera in rows], [known.index(camera) for camera in columns])
+    parts = [run.protocols[protocol].rankings for run in runs]
+    values, queries = 100 * parts[0].pair_ap[cells], parts[0].pair_queries[cells]
+    changes = values - 100 * parts[-1].pair_ap[cells]
+    notes = [
+        [_pair_note(count, change, runs) for count, change in zip(*line, strict=True)]
+        for line in zip(queries.tolist(), changes.tolist(), strict=True)
+    ]
+    return Table(
+        f"cameras_{protocol}",
+        f"AP of camera pairs, {protocol}",
+        "query camera",
+        "gallery camera",
+        [str(camera) for camera in rows],
+        [str(camera) for camera in columns],
+        _or_none(values),
+        notes,
+        (0, 100),
+    )
+
+
+def prototype_table(run: RunSummary, view_names: Sequence[str]) -> Table:
+    """Cosine similarity of the view prototypes."""
+    names = list(view_names)
+    notes = [[""] * len(names) for _ in names]
+    title = f"View prototypes, {run.name}"
+    return Table(
+        f"prototypes_{run.name}",
+        title,
+        "view",
+        "view",
+        names,
+        names,
+        _or_none(run.prototypes),
+        notes,
+        (0, 1),
+        decimals=3,
+    )
+
+
+def _pair_note(queries: int, change: float, runs: Sequence[RunSummary]) -> str:
+    if not queries:
+        return ""
+    note = f"{queries} {'query' if queries == 1 else 'queries'}"
+    return note if len(runs) < 2 else f"{note}, {_signed(change)} against {runs[1].name}"
+
+
+def _points(x: Sequence[float], y: Sequence[float], decimals: int) -> list[tuple[float, float]]:
+    return [(round(float(a), decimals), round(float(b), decimals)) for a, b in zip(x, y, strict=False)]
+
+
+def _or_none(values: np.ndarray) -> list[list[float | None]]:
+    return [[None if np.isnan(value) else float(value) for value in row] for row in values]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")

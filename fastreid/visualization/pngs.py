@@ -1,0 +1,43 @@
+"""Everything of a report that is a picture, as PNG files."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastreid.data import ReIDDataset
+from fastreid.visualization.chart_png import save_chart, save_table
+from fastreid.visualization.rank_sheet import save_rank_sheet
+from fastreid.visualization.report import Figures
+from fastreid.visualization.run_summary import RunSummary
+from fastreid.visualization.selection import spread_by_precision
+
+SHEET_QUERIES = 8  # lines of a sheet of rank lists
+
+
+def write_pngs(
+    folder: str | Path, datasets: Sequence[ReIDDataset], run: RunSummary, figures: Figures
+) -> list[Path]:
+    """Write every chart and table, and for each protocol the run's rank lists of queries from bad to good.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: if a picture cannot be read.
+    """
+    written: list[Path] = []
+
+    def place(name: str) -> Path:
+        written.append(Path(folder) / f"{re.sub(r'[^a-zA-Z0-9_-]+', '_', name)}.png")
+        return written[-1]
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for chart in (*figures.curves, *figures.changes, *figures.maps):
+        save_chart(chart, place(chart.name))
+    for table in (*figures.cameras, *figures.prototypes):
+        save_table(table, place(table.name))
+    for dataset in datasets:
+        summary = run.protocols[dataset.name]
+        queries = spread_by_precision(summary.scores.ap, SHEET_QUERIES)
+        save_rank_sheet(dataset, summary, queries, place(f"rank_lists_{dataset.name}"))
+    return written

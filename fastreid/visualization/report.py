@@ -1,0 +1,147 @@
+"""The HTML report of one trained model, or of one against another."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastreid.data import ReIDDataset
+from fastreid.visualization.charts import (
+    Chart,
+    Table,
+    ap_change,
+    camera_table,
+    change_chart,
+    cmc_chart,
+    map_chart,
+    precision_recall_chart,
+    prototype_table,
+)
+from fastreid.visualization.html import IMAGE_BYTES, write_page
+from fastreid.visualization.rank_lists import ShownLists, collect_lists
+from fastreid.visualization.run_summary import RunSummary, camera_ids
+from fastreid.visualization.thumbnails import ThumbnailSheet
+
+METRICS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
+SAME = 0.05  # percent points: AP that changed by less is the same
+EXTREMES = 5  # queries named as those that gained or lost most
+
+
+class Figures(NamedTuple):
+    """The curves and tables of a report."""
+
+    curves: list[Chart]  # two for each protocol
+    changes: list[Chart]  # one for each protocol, with two runs
+    cameras: list[Table]  # one for each protocol
+    prototypes: list[Table]
+    maps: list[Chart]  # one for each run
+
+
+def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -> Figures:
+    """Everything but the rank lists, of one or two runs."""
+    names = [dataset.name for dataset in datasets]
+    views = datasets[0].view_names
+    curves = [draw(name, runs) for name in names for draw in (cmc_chart, precision_recall_chart)]
+    changes = [change_chart(name, runs) for name in names] if len(runs) > 1 else []
+    cameras = [
+        camera_table(d.name, runs, camera_ids(d, d.query).tolist(), camera_ids(d, d.gallery).tolist())
+        for d in datasets
+    ]
+    # a second stage keeps the prototypes of the first
+    distinct = [run for i, run in enumerate(runs) if not i or not _same_prototypes(runs[0], run)]
+    maps = [
+        map_chart(run.name, run.feature_map, views, camera_ids(datasets[0], run.feature_map.samples).tolist())
+        for run in runs
+    ]
+    return Figures(curves, changes, cameras, [prototype_table(run, views) for run in distinct], maps)
+
+
+def write_report(
+    path: str | Path,
+    datasets: Sequence[ReIDDataset],
+    runs: Sequence[RunSummary],
+    figures: Figures,
+    queries: int,
+    image_bytes: int = IMAGE_BYTES,
+) -> ShownLists:
+    """Write the report, one self-contained HTML file of less than 20 MB.
+
+    Args:
+        path: the HTML file; its folder is made.
+        datasets: the protocols.
+        runs: the model, and perhaps one to compare it with.
+        figures: what `build_figures` gave for them.
+        queries: rank lists of a protocol, at most.
+        image_bytes: what the pictures may take. Lists that do not fit are left out, and the page says so.
+
+    Returns:
+        The rank lists in the page.
+
+    Raises:
+        UserError: if a picture cannot be read.
+    """
+    sheet = ThumbnailSheet(image_bytes)
+    lists = collect_lists(datasets, runs, queries, sheet)
+    charts = [*figures.curves, *figures.changes, *figures.maps]
+    data = {
+        "images": sheet.entries,
+        "lists": lists.lists,
+        "runs": [run.name for run in runs],
+        "value_name": "distance",
+        "charts": [asdict(chart) for chart in charts],
+    }
+    title = " against ".join(run.name for run in runs)
+    write_page(
+        path,
+        "report.html",
+        data,
+        title=f"Person retrieval: {title}",
+        runs=runs,
+        metrics=METRICS,
+        protocols=[_describe_protocol(dataset, runs, lists) for dataset in datasets],
+        views=datasets[0].view_names,
+        figures=figures,
+        chart_number={chart.name: number for number, chart in enumerate(charts)},
+        cut=lists.cut,
+        length=next(iter(runs[0].protocols.values())).rankings.top_k.shape[1],
+    )
+    return lists
+
+
+def _describe_protocol(dataset: ReIDDataset, runs: Sequence[RunSummary], lists: ShownLists) -> dict[str, Any]:
+    name = dataset.name
+    return {
+        "name": name,
+        "queries": len(dataset.query),
+        "gallery": len(dataset.gallery),
+        "shown": lists.shown[name],
+        "results": [run.protocols[name].metrics for run in runs],
+        "change": _describe_change(name, runs, lists) if len(runs) > 1 else None,
+    }
+
+
+def _describe_change(protocol: str, runs: Sequence[RunSummary], lists: ShownLists) -> dict[str, Any]:
+    """How many queries got better or worse, and which of the shown ones most."""
+    change = ap_change(*(run.protocols[protocol] for run in runs))
+    change = change[~np.isnan(change)]
+    shown = [
+        (item["rows"][0]["ap"] - item["rows"][1]["ap"], item)
+        for item in lists.lists
+        if item["protocol"] == protocol
+    ]
+    rising = sorted(shown, key=lambda pair: pair[0])
+    return {
+        "better": int((change >= SAME).sum()),
+        "worse": int((change <= -SAME).sum()),
+        "same": int((np.abs(change) < SAME).sum()),
+        "gained": [item for delta, item in rising[::-1][:EXTREMES] if 100 * delta >= SAME],
+        "lost": [item for delta, item in rising[:EXTREMES] if 100 * delta <= -SAME],
+    }
+
+
+def _same_prototypes(first: RunSummary, second: RunSummary) -> bool:
+    return first.prototypes.shape == second.prototypes.shape and np.allclose(
+        first.prototypes, second.prototypes, atol=1e-6
+    )

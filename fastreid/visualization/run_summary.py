@@ -1,0 +1,160 @@
+"""What a report shows of one trained model: gathered by evaluating it, small however large the gallery."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastreid.config import CfgNode, check_config, get_cfg
+from fastreid.data import ReIDDataset, Sample
+from fastreid.engine import check_views, load_trained_model
+from fastreid.evaluation.distance import normalise
+from fastreid.evaluation.evaluator import ReidEvaluator, label_columns, take_rows
+from fastreid.evaluation.extraction import extract_over_ranks
+from fastreid.evaluation.rank import QueryScores, check_labels
+from fastreid.utils.errors import UserError
+from fastreid.visualization.feature_map import FeatureMap, map_features
+from fastreid.visualization.rankings import Rankings, collect_rankings
+
+CMC_LENGTH = 50
+
+
+class ProtocolSummary(NamedTuple):
+    """What one protocol gave."""
+
+    metrics: dict[str, float]  # percent, as an evaluation gives them
+    scores: QueryScores
+    cmc: np.ndarray  # (min(50, G),) share of queries whose first match is at rank r + 1 or before
+    rankings: Rankings
+
+
+class RunSummary(NamedTuple):
+    """What one trained model gave."""
+
+    name: str
+    stage: int
+    checkpoint: str
+    metric: str
+    protocols: dict[str, ProtocolSummary]
+    prototypes: np.ndarray  # (V, V) cosine similarity of the view prototypes
+    feature_map: FeatureMap
+
+
+class Contents(NamedTuple):
+    """How much a report shows."""
+
+    length: int = 10  # gallery images of a rank list
+    map_method: str = "tsne"
+    map_images: int = 1000
+
+
+def read_run_config(config_file: str, weights: str = "", options: Sequence[str] = ()) -> CfgNode:
+    """The frozen configuration of a training run, to evaluate its result.
+
+    Args:
+        config_file: ``config.yaml`` of its OUTPUT_DIR.
+        weights: the checkpoint; empty: ``model_best.pth`` beside the file.
+        options: ``["KEY", "VALUE", …]`` that win over the file.
+
+    Raises:
+        UserError: for a file, key or value that cannot be used, or without a checkpoint.
+    """
+    cfg = get_cfg()
+    cfg.merge_from_file(config_file)
+    cfg.merge_from_list(list(options))
+    checkpoint = Path(weights or Path(config_file).parent / "model_best.pth")
+    if not checkpoint.is_file():
+        raise UserError(
+            f"checkpoint {checkpoint} not found: name the config.yaml in the OUTPUT_DIR of a training, or the"
+            " checkpoint itself (--weights, --compare-weights)"
+        )
+    cfg.MODEL.WEIGHTS = str(checkpoint)
+    check_config(cfg, training=False)
+    cfg.freeze()
+    return cfg
+
+
+def with_distinct_names(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """The runs; where several are of one stage, named by their checkpoints' folders, or by their paths."""
+    paths = [Path(run.checkpoint) for run in runs]
+    for names in ([run.name for run in runs], [path.parent.name for path in paths], list(map(str, paths))):
+        if len(set(names)) == len(names):
+            break
+    return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents) -> RunSummary:
+    """Evaluate MODEL.WEIGHTS on the protocols, each image encoded once.
+
+    Args:
+        cfg: of the model, frozen.
+        datasets: the protocols.
+        contents: how much to gather.
+
+    Raises:
+        UserError: for a checkpoint or image that cannot be used, and features that are not finite.
+    """
+    check_views(cfg, datasets)
+    model = load_trained_model(cfg)
+    samples = list({s.path: s for d in datasets for s in (*d.gallery, *d.query)}.values())
+    features = extract_over_ranks(cfg, model, samples)
+    row_of = {sample.path: row for row, sample in enumerate(samples)}
+    evaluator = ReidEvaluator(cfg, next(model.parameters()).device)
+    protocols = {}
+    for dataset in datasets:
+        parts = [take_rows(features, [row_of[s.path] for s in p]) for p in (dataset.query, dataset.gallery)]
+        protocols[dataset.name] = summarise_protocol(evaluator, dataset, *parts, contents.length)
+    return RunSummary(
+        name=f"Stage {model.stage}",
+        stage=model.stage,
+        checkpoint=cfg.MODEL.WEIGHTS,
+        metric=cfg.TEST.METRIC,
+        protocols=protocols,
+        prototypes=prototype_similarity(model),
+        feature_map=map_features(
+            features, samples, contents.map_method, contents.map_images, cfg.TEST.METRIC, cfg.MODEL.SEED
+        ),
+    )
+
+
+def summarise_protocol(
+    evaluator: ReidEvaluator,
+    dataset: ReIDDataset,
+    q_feats: torch.Tensor,
+    g_feats: torch.Tensor,
+    length: int,
+) -> ProtocolSummary:
+    """Scores and rank lists of (Q, D) query against (G, D) gallery features, float32.
+
+    Raises:
+        UserError: for features that are not finite, or when no query has a match.
+    """
+    query, gallery = dataset.query, dataset.gallery
+    try:
+        evaluation = evaluator.evaluate(q_feats, g_feats, query, gallery)
+    except ValueError as error:
+        raise UserError(f"protocol {dataset.name} cannot be scored: {error}") from error
+    labels = check_labels(len(query), len(gallery), *label_columns(query, gallery))
+    cameras = camera_ids(dataset, [*query, *gallery])
+    codes = np.searchsorted(np.unique(cameras), cameras)
+    rankings = collect_rankings(
+        evaluation.row_blocks(), labels, codes[: len(query)], codes[len(query) :], length
+    )
+    cmc = evaluation.scores.summarise(CMC_LENGTH, len(gallery))[0]
+    return ProtocolSummary(evaluation.metrics, evaluation.scores, cmc, rankings)
+
+
+def camera_ids(dataset: ReIDDataset, samples: Sequence[Sample]) -> np.ndarray:
+    """(N,) int64 camera ids, the file names' where the protocol puts the view in their place."""
+    if dataset.protocol.camera_is_view:
+        samples = [dataset.benchmark.names.parse(sample.path) for sample in samples]
+    return np.array([sample.camid for sample in samples], np.int64)
+
+
+def prototype_similarity(model: nn.Module) -> np.ndarray:
+    """(V, V) float32: cosine similarity of the memory bank's prototypes, the view conditions."""
+    prototypes = normalise(model.memory_bank.prototypes.float())
+    return (prototypes @ prototypes.T).cpu().numpy()

@@ -1,0 +1,82 @@
+"""Write an HTML report of a trained model, and PNGs of what it shows: rank lists, curves, cameras, views.
+
+python tools/visualize.py --config-file logs/demo/stage2/config.yaml --output logs/demo/report
+python tools/visualize.py --config-file logs/demo/stage2/config.yaml --compare logs/demo/stage1/config.yaml \\
+    --output logs/demo/report DATASETS.TESTS "[CARGO_AG]"
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fastreid.config import CfgNode
+from fastreid.data import build_test_datasets
+from fastreid.engine import default_setup
+from fastreid.utils.cli import CommandLineParser, exit_on_signals, exit_on_user_error
+from fastreid.utils.errors import UserError
+from fastreid.visualization.feature_map import METHODS
+from fastreid.visualization.pngs import write_pngs
+from fastreid.visualization.report import build_figures, write_report
+from fastreid.visualization.run_summary import Contents, read_run_config, summarise_run, with_distinct_names
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="config.yaml of a training")
+    parser.add_argument("--weights", default="", metavar="FILE", help="default: model_best.pth beside it")
+    parser.add_argument(
+        "--compare", default="", metavar="FILE", help="config.yaml of a model to compare with"
+    )
+    parser.add_argument("--compare-weights", default="", metavar="FILE", help="of it, the same default")
+    parser.add_argument("--output", required=True, metavar="DIR", help="report.html and the PNGs go there")
+    parser.add_argument(
+        "--queries", type=_count, default=40, metavar="N", help="lists a protocol (%(default)s)"
+    )
+    parser.add_argument("--length", type=_count, default=10, metavar="N", help="images a list (%(default)s)")
+    parser.add_argument("--map", choices=METHODS, default="tsne", help="of the features (%(default)s)")
+    parser.add_argument(
+        "--map-images", type=_count, default=1000, metavar="N", help="images in it (%(default)s)"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change, of both models")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 10000, got {text!r}")
+    return int(text)
+
+
+def read_configs(args: argparse.Namespace) -> list[CfgNode]:
+    """Of the model, then of the one to compare with, if any."""
+    configs = [read_run_config(args.config_file, args.weights, args.opts)]
+    if args.compare:
+        configs.append(read_run_config(args.compare, args.compare_weights, args.opts))
+    elif args.compare_weights:
+        raise UserError("--compare-weights needs --compare, the config.yaml of that model")
+    return configs
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if argv is None else argv
+    with exit_on_signals(), exit_on_user_error("--debug" in arguments):
+        args = build_parser().parse_intermixed_args(arguments)
+        configs = read_configs(args)
+        default_setup(configs[0])
+        datasets = build_test_datasets(configs[0])
+        contents = Contents(args.length, args.map, args.map_images)
+        runs = with_distinct_names([summarise_run(cfg, datasets, contents) for cfg in configs])
+        figures = build_figures(datasets, runs)
+        report = Path(args.output) / "report.html"
+        lists = write_report(report, datasets, runs, figures, args.queries)
+        pictures = write_pngs(args.output, datasets, runs[0], figures)
+        print(f"{len(lists.lists)} rank lists, curves and tables: {report}; {len(pictures)} PNGs beside it")
+
+
+if __name__ == "__main__":
+    main()
