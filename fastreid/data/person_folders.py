@@ -1,0 +1,198 @@
+"""Folders of person crops, one for each identity, as the CSV file that `CSVDataset` reads."""
+
+import csv
+import io
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastreid.data.datasets.csv_file import COLUMNS
+from fastreid.data.datasets.files import scan_images
+from fastreid.utils.errors import UserError, nearest_name
+
+LABELS = ("pid", "camera", "view")
+UNUSED_LEVEL = "-"
+
+
+class Crop(NamedTuple):
+    """An image and what its folders and its name say of it."""
+
+    path: str
+    pid: str
+    camera: str
+    view: str
+
+
+class Crops:
+    """Reads labels from the folders above an image and from its file name.
+
+    Args:
+        levels: what each folder level between the top folder and the image is: pid, camera, view, or
+            ``-`` for a level that says nothing.
+        names: a regular expression with named groups pid, camera or view, searched for in file names.
+
+    Raises:
+        UserError: if pid or view comes from nowhere, or a label from two places. Without a camera each
+            view counts as one.
+    """
+
+    def __init__(self, levels: Sequence[str], names: str = "") -> None:
+        try:
+            self.pattern = re.compile(names)
+        except re.error as error:
+            raise UserError(f"--names {names!r} is no regular expression: {error}") from error
+        self.levels = list(levels)
+        sources = [level for level in levels if level != UNUSED_LEVEL] + list(self.pattern.groupindex)
+        for label in sources:
+            if label not in LABELS:
+                near = nearest_name(label, [*LABELS])
+                raise UserError(f"--levels and --names: {label!r} is none of {', '.join(LABELS)}.{near}")
+            if sources.count(label) > 1:
+                raise UserError(f"--levels and --names both tell the {label}: leave one out")
+        for label in ("pid", "view"):
+            if label not in sources:
+                raise UserError(
+                    f"nothing tells the {label} of an image: name it in --levels, such as pid/view for"
+                    f" FOLDER/PID/VIEW/*.jpg, or in --names, such as '_(?P<{label}>[a-z0-9]+)_'"
+                )
+
+    def scan(self, folder: str) -> list[Crop]:
+        """All images below `folder`, sorted by path.
+
+        Raises:
+            UserError: if there are none, or one does not tell its labels; it names the image.
+        """
+        if not os.path.isdir(folder):
+            raise UserError(f"folder not found: {folder}; name the one that holds the person crops")
+        crops = [self._read(path, folder) for path in scan_images(folder)]
+        if not crops:
+            raise UserError(f"no images in {folder}; it should hold person crops (.jpg, .jpeg, .png or .bmp)")
+        return crops
+
+    def _read(self, path: str, folder: str) -> Crop:
+        *folders, name = os.path.relpath(path, folder).split(os.sep)
+        if len(folders) != len(self.levels):
+            raise UserError(
+                f"{path} lies {len(folders)} folders below {folder}, but --levels {'/'.join(self.levels)}"
+                f" names {len(self.levels)}; '{UNUSED_LEVEL}' stands for a level that says nothing"
+            )
+        match = self.pattern.search(name)
+        if match is None:
+            raise UserError(f"{path}: the file name does not match --names {self.pattern.pattern!r}")
+        labels = dict(zip(self.levels, folders, strict=True)) | match.groupdict()
+        labels.setdefault("camera", labels["view"])
+        for label in LABELS:
+            if not (labels[label] or "").strip():
+                raise UserError(f"{path}: the {label} is empty, by --names {self.pattern.pattern!r}")
+        return Crop(path, *(labels[label].strip() for label in LABELS))
+
+
+class Labelled(NamedTuple):
+    """A row of the CSV file; the path is still that of the image."""
+
+    path: str
+    pid: int
+    camid: int
+    view: str
+    split: str
+
+
+def number_cameras(crops: Sequence[Crop]) -> dict[tuple[str, str], int]:
+    """``{(view, camera): camera id}``, from 0 in their order: cameras of two views are different ones."""
+    places = {(crop.view, crop.camera) for crop in crops}
+    return {
+        place: number for number, place in enumerate(sorted(places, key=lambda p: (p[0], _natural(p[1]))))
+    }
+
+
+def number_persons(crops: Sequence[Crop]) -> dict[str, int]:
+    """``{pid: number}``: the pids themselves if they are different numbers, else from 0 in their order."""
+    names = sorted({crop.pid for crop in crops}, key=_natural)
+    if all(re.fullmatch("[0-9]{1,18}", name) for name in names):
+        numbers = {name: int(name) for name in names}
+        if len(set(numbers.values())) == len(numbers):
+            return numbers
+    return {name: number for number, name in enumerate(names)}
+
+
+def _natural(text: str) -> tuple[int, str]:
+    """Sorts numbers by value, before other text."""
+    return (int(text), text) if re.fullmatch("[0-9]+", text) else (10**18, text)
+
+
+def split_persons(
+    crops: Sequence[Crop], train_share: float, query_per_camera: int, seed: int
+) -> list[Labelled]:
+    """Labels and splits: a random share of the persons trains, the others are queries and gallery.
+
+    Of a test person up to `query_per_camera` random images in each camera are queries, as long as each of
+    them keeps a gallery image in another camera. The rows come in the order of the crops.
+
+    Raises:
+        UserError: for a share that leaves nobody on one side, or if no query can have a match.
+    """
+    if not 0 < train_share < 1 or query_per_camera < 1:
+        raise UserError("--train-share lies between 0 and 1, and --query-per-camera is 1 or more")
+    persons, cameras = number_persons(crops), number_cameras(crops)
+    if len(persons) < 2:
+        raise UserError(f"{len(persons)} person: training and test need different ones, so at least two")
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(sorted(persons.values())).tolist()
+    count = min(max(1, round(train_share * len(shuffled))), len(shuffled) - 1)
+    training = set(shuffled[:count])
+    images: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for crop in crops:
+        images[persons[crop.pid]][cameras[crop.view, crop.camera]].append(crop.path)
+    query: set[str] = set()
+    for pid in sorted(images.keys() - training):
+        query |= choose_queries(images[pid], query_per_camera, rng)
+    if not query:
+        raise UserError(
+            f"none of the {len(shuffled) - count} test persons is seen by two cameras, so no query could have"
+            " a match; check --levels and --names, or lower --train-share"
+        )
+
+    def split(crop: Crop) -> str:
+        if persons[crop.pid] in training:
+            return "train"
+        return "query" if crop.path in query else "gallery"
+
+    return [Labelled(c.path, persons[c.pid], cameras[c.view, c.camera], c.view, split(c)) for c in crops]
+
+
+def choose_queries(
+    by_camera: Mapping[int, Sequence[str]], per_camera: int, rng: np.random.Generator
+) -> set[str]:
+    """Up to `per_camera` random images in each camera; each keeps an unchosen one in another camera."""
+    left = {camera: rng.permutation(sorted(paths)).tolist() for camera, paths in sorted(by_camera.items())}
+    asked: set[int] = set()
+    chosen: set[str] = set()
+    for camera, paths in left.items():
+        for _ in range(min(per_camera, len(paths))):
+            remaining = {other for other, rest in left.items() if len(rest) > (other == camera)}
+            if not all(remaining - {one} for one in asked | {camera}):
+                break
+            asked.add(camera)
+            chosen.add(paths.pop())
+    return chosen
+
+
+def csv_bytes(rows: Sequence[Labelled], folder: str) -> bytes:
+    """The file's content, with paths relative to `folder`, in UTF-8.
+
+    Raises:
+        UserError: for an image whose name is no text in UTF-8.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([os.path.relpath(row.path, folder), *row[1:]])
+    try:
+        return text.getvalue().encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"a file name is not UTF-8 text ({error.reason}): rename the file") from error

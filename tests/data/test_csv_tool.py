@@ -1,0 +1,158 @@
+"""tools/make_csv.py: from a folder of person crops to a CSV file that trains."""
+
+import importlib.util
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastreid.data import open_dataset
+from fastreid.data.person_folders import Crops, choose_queries
+from fastreid.utils.errors import UserError
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "make_csv.py"
+PERSONS = [f"p{number:02}" for number in range(10)]
+CROPS = [
+    f"crops/{pid}/{view}/cam{camera}_{frame}.png"
+    for pid in PERSONS
+    for view, cameras in (("drone", (1,)), ("cctv", (1, 2)))
+    for camera in cameras
+    for frame in range(2)
+]
+OPTIONS = ("--levels", "pid/view", "--names", r"cam(?P<camera>\d+)_")
+
+
+@pytest.fixture(scope="module")
+def make_csv():
+    spec = importlib.util.spec_from_file_location("make_csv_under_test", TOOL)
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return lambda *argv: program.main(list(map(str, argv)))
+
+
+@pytest.fixture
+def refusal(make_csv, capsys):
+    """What the tool says as it refuses those arguments."""
+
+    def refuse(*argv) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            make_csv(*argv)
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    return refuse
+
+
+def test_folders_become_a_file_that_reads_back(make_csv, image_tree, tmp_path, capsys):
+    image_tree(CROPS)
+    output = tmp_path / "lists" / "people.csv"
+    make_csv(tmp_path / "crops", "--output", output, *OPTIONS, "--train-share", "0.6")
+    data = open_dataset("CSVDataset", root="", csv=str(output))
+    assert data.view_names == ("cctv", "drone")
+    assert data.num_train_pids == 6
+    assert len(data.train) == 6 * 6
+    assert (len(data.query), len(data.gallery)) == (4 * 3, 4 * 3)
+    # camera 1 of the drone is another camera than camera 1 of the CCTV
+    assert {(s.camid, s.viewid) for s in data.train} == {(0, 0), (1, 0), (2, 1)}
+    assert "camera ids: 0 = cctv/1, 1 = cctv/2, 2 = drone/1" in capsys.readouterr().out
+    listed = {Path(s.path).resolve() for s in data.train + data.query + data.gallery}
+    assert listed == {(tmp_path / crop).resolve() for crop in CROPS}
+
+
+def test_the_folder_and_its_file_can_be_moved_together(make_csv, image_tree, tmp_path):
+    image_tree(CROPS)
+    make_csv(tmp_path / "crops", "--output", tmp_path / "crops" / "people.csv", *OPTIONS)
+    shutil.move(tmp_path / "crops", tmp_path / "moved")
+    assert open_dataset("CSVDataset", root="", csv=str(tmp_path / "moved" / "people.csv")).train
+
+
+def test_the_seed_alone_decides_the_split(make_csv, image_tree, tmp_path):
+    image_tree(CROPS)
+    written = []
+    for number, seed in enumerate((1, 1, 2)):
+        make_csv(tmp_path / "crops", "--output", tmp_path / f"{number}.csv", *OPTIONS, "--seed", seed)
+        written.append((tmp_path / f"{number}.csv").read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+def test_another_file_is_not_overwritten_unless_asked(make_csv, refusal, image_tree, tmp_path):
+    image_tree(CROPS)
+    command = (tmp_path / "crops", "--output", tmp_path / "people.csv", *OPTIONS)
+    make_csv(*command)
+    make_csv(*command)  # the same content: nothing is lost
+    (tmp_path / "people.csv").write_text("mine")
+    assert "people.csv exists and holds something else" in refusal(*command)
+    assert (tmp_path / "people.csv").read_text() == "mine"
+    make_csv(*command, "--overwrite")
+    assert (tmp_path / "people.csv").read_text().startswith("path,pid,camid,view,split\n")
+
+
+@pytest.mark.parametrize(
+    ("levels", "names", "path", "expected"),
+    [
+        (["pid"], r"^(?P<view>[a-z]+)(?P<camera>\d)", "7/drone3_5.png", ("7", "3", "drone")),
+        (["view", "camera", "pid"], "", "drone/3/x/5.png", ("x", "3", "drone")),
+        (["-", "pid", "view"], "", "2024/x/drone/5.png", ("x", "drone", "drone")),
+        ([], r"(?P<pid>\d+)_(?P<view>\w)", "0007_d_5.png", ("0007", "d", "d")),
+    ],
+)
+def test_labels_come_from_levels_and_names(image_tree, levels, names, path, expected):
+    folder = str(image_tree([path]))
+    (crop,) = Crops(levels, names).scan(folder)
+    assert crop == (f"{folder}/{path}", *expected)
+
+
+@pytest.mark.parametrize(
+    ("levels", "names", "said"),
+    [
+        (["pid"], "", "nothing tells the view of an image"),
+        (["view"], "", "nothing tells the pid of an image"),
+        (["pid", "view"], "(?P<view>x)", "both tell the view"),
+        (["pid", "cam"], "", "'cam' is none of pid, camera, view. Did you mean 'camera'"),
+        (["pid"], "(?P<view>", "is no regular expression"),
+        (
+            ["view", "pid", "camera"],
+            "",
+            r"p00/drone/cam1_0.png lies 2 folders below .*view/pid/camera names 3",
+        ),
+        (["pid", "view"], "^(?P<camera>[0-9]+)", "cam1_0.png: the file name does not match --names"),
+        (["pid", "view"], "^cam1(?P<camera>[a-z]*)", "cam1_0.png: the camera is empty"),
+    ],
+)
+def test_what_does_not_tell_the_labels_is_named(image_tree, levels, names, said):
+    folder = image_tree(["crops/p00/drone/cam1_0.png"]) / "crops"
+    with pytest.raises(UserError, match=said):
+        Crops(levels, names).scan(str(folder))
+
+
+def test_folders_that_cannot_be_split_are_refused(refusal, image_tree, tmp_path):
+    one_view = [crop for crop in CROPS if "drone" in crop]
+    command = (tmp_path / "crops", "--output", tmp_path / "people.csv", *OPTIONS)
+    assert "folder not found" in refusal(*command)
+    (tmp_path / "crops").mkdir()
+    assert "no images in" in refusal(*command)
+    image_tree(one_view[:2])
+    assert "1 person" in refusal(*command)
+    image_tree(one_view)
+    assert "none of the 5 test persons is seen by two cameras" in refusal(*command)
+    assert "--train-share lies between 0 and 1" in refusal(*command, "--train-share", "1")
+    assert not (tmp_path / "people.csv").exists()
+
+
+@given(counts=st.dictionaries(st.integers(0, 5), st.integers(1, 4), min_size=1), per_camera=st.integers(1, 3))
+def test_every_query_keeps_a_match_in_another_camera(counts, per_camera):
+    images = {camera: [f"{camera}/{index}" for index in range(count)] for camera, count in counts.items()}
+    chosen = choose_queries(images, per_camera, np.random.default_rng(0))
+    by_camera = defaultdict(set)
+    for path in chosen:
+        by_camera[int(path[0])].add(path)
+    gallery = {camera for camera, paths in images.items() if set(paths) - chosen}
+    assert all(len(paths) <= per_camera for paths in by_camera.values())
+    assert all(gallery - {camera} for camera in by_camera)
+    assert bool(chosen) == (len(images) > 1)
+    if all(count > per_camera for count in counts.values()) and len(counts) > 1:
+        assert len(chosen) == per_camera * len(counts)
