@@ -1,0 +1,75 @@
+"""Features from exported files. Needs NumPy and onnxruntime, not PyTorch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+
+class OnnxReIDModel:
+    """The model in a folder that ``tools/export.py`` wrote.
+
+    Args:
+        folder: holds ``encoder.onnx`` and, for Stage 2, ``denoiser.onnx``, ``fusion.onnx``, ``sampling.npz``.
+        providers: onnxruntime's execution providers; by default the CPU's.
+        threads: of the CPU; 0 leaves their number to onnxruntime.
+    """
+
+    def __init__(
+        self, folder: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 0
+    ) -> None:
+        folder = Path(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+
+        def session(name: str) -> onnxruntime.InferenceSession:
+            return onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=list(providers))
+
+        self.encoder = session("encoder")
+        self.generates = (folder / "sampling.npz").exists()
+        if self.generates:
+            self.denoiser = session("denoiser")
+            self.fusion = session("fusion")
+            with np.load(folder / "sampling.npz") as plan:
+                self.plan = dict(plan)
+
+    def extract(self, images: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        """Retrieval features.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB of the exported size.
+            noise: (R, B, V, 4, h, w) float32 standard normal, for a Stage-2 model whose images have noise of
+                their own (``TEST.SDMODEL.NOISE per_image``); else it is in the folder.
+
+        Returns:
+            (B, E) float32 for Stage 1, (B, E + V * D) for Stage 2.
+
+        Raises:
+            ValueError: if noise is needed and not given.
+        """
+        encoded = self.encoder.run(None, {"images": images})
+        if not self.generates:
+            return encoded[0]
+        feature, id_tokens = encoded
+        if noise is None and "noise" not in self.plan:
+            raise ValueError(
+                "this model has noise for each image (TEST.SDMODEL.NOISE per_image): give `noise`"
+            )
+        if noise is None:
+            noise = np.repeat(self.plan["noise"][:, None], len(images), axis=1)
+        return self.fusion.run(None, {"feature": feature, "latents": self._sample(id_tokens, noise)})[0]
+
+    def _sample(self, id_tokens: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Latents (B, V, 4, h, w) of B images in V views."""
+        batch, views = noise.shape[1:3]
+        conditions = {
+            "id_tokens": np.repeat(id_tokens, views, axis=0),
+            "views": np.tile(np.arange(views), batch),
+        }
+        known = list(noise.reshape(len(noise), batch * views, *noise.shape[3:]))
+        for timestep, weights in zip(self.plan["timesteps"], self.plan["inputs"], strict=True):
+            latents = np.tensordot(weights[: len(known)], known, axes=1)
+            inputs = {"latents": latents, "timestep": np.array(timestep), **conditions}
+            known.append(self.denoiser.run(None, inputs)[0])
+        return np.tensordot(self.plan["final"], known, axes=1).reshape(noise.shape[1:])

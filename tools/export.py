@@ -1,0 +1,50 @@
+r"""Write a trained model as ONNX files, compared with PyTorch; docs/export.md says how to use them.
+
+python tools/export.py --config-file logs/demo/stage2/config.yaml \
+    MODEL.WEIGHTS logs/demo/stage2/model_best.pth
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tabulate import tabulate
+
+from fastreid.config import check_config, get_cfg
+from fastreid.deploy.onnx_export import export_model, require_packages
+from fastreid.engine.trained_model import load_trained_model
+from fastreid.utils.cli import CommandLineParser, exit_on_user_error
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="OUTPUT_DIR's config.yaml")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder to write (default: the folder export in OUTPUT_DIR)"
+    )
+    parser.add_argument("--pt2", action="store_true", help="also write torch.export's .pt2 files")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_on_user_error("--debug" in argv):
+        args = build_parser().parse_intermixed_args(argv)
+        require_packages()
+        cfg = get_cfg()
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list([*args.opts, "MODEL.DEVICE", "cpu", "MODEL.SDMODEL.COMPILE", "False"])
+        check_config(cfg, world_size=1, training=False)
+        folder = Path(args.output or Path(cfg.OUTPUT_DIR) / "export")
+        agreements = export_model(load_trained_model(cfg), folder, args.pt2)
+        print(tabulate(agreements, headers=agreements[0]._fields, floatfmt=("", "", "", ".7f", ".1e")))
+        for file in sorted(folder.iterdir()):
+            print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    main()
