@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.checks import check_batches, check_environment, log_findings
 from fastreid.data import build_test_datasets
 from fastreid.engine import (
     DefaultTrainer,
@@ -22,6 +23,7 @@ from fastreid.engine import (
     setup_config,
 )
 from fastreid.evaluation import evaluate_protocols
+from fastreid.utils import comm
 from fastreid.utils.cli import exit_on_signals, exit_on_user_error
 
 
@@ -29,6 +31,7 @@ def main(args: argparse.Namespace) -> None:
     """What every process of the run does."""
     cfg = setup_config(args)
     default_setup(cfg)
+    log_findings(check_environment(cfg))
     if args.eval_only:
         datasets = build_test_datasets(cfg)
         check_views(cfg, datasets)
@@ -37,6 +40,7 @@ def main(args: argparse.Namespace) -> None:
         evaluate_protocols(cfg, model, datasets)
         return
     trainer = DefaultTrainer(cfg)
+    log_findings(check_batches(cfg, trainer.train_set, comm.get_world_size()))
     trainer.resume_or_load(args.resume)
     trainer.train()
 

@@ -120,19 +120,28 @@ def build_train_dataset(cfg: CfgNode) -> TrainSet:
     if not names:
         raise UserError("DATASETS.NAMES is empty: name a training set, such as CARGO")
     datasets = [open_dataset(name, cfg.DATASETS.ROOT, cfg.DATASETS.CSV) for name in names]
-    folders = Counter(dataset.folder for dataset in datasets)
-    if max(folders.values()) > 1:
-        raise UserError(
-            f"DATASETS.NAMES {names} joins the images of {folders.most_common(1)[0][0]} twice:"
-            f" all protocols of a benchmark have the same training images, name one"
-        )
-    train_set = TrainSet(cfg, datasets)
-    check_train_views(cfg, train_set)
+    train_set = join_train_datasets(cfg, datasets)
     paths = [sample.path for sample in train_set.samples]
     skip = cfg.DATALOADER.ON_BAD_IMAGE == "skip"
     check_image_files(paths, f"DATASETS.NAMES {names}", may_skip=True, skip=skip)
     evaluated = {s.path for protocol in train_set.held_out for s in (*protocol.query, *protocol.gallery)}
     check_image_files(sorted(evaluated), f"DATASETS.NAMES {names}, held out", may_skip=False)
+    return train_set
+
+
+def join_train_datasets(cfg: CfgNode, datasets: list[ReIDDataset]) -> TrainSet:
+    """The joined images of datasets that are open already; raises as `build_train_dataset`.
+
+    It does not look for the files.
+    """
+    folder, times = Counter(dataset.folder for dataset in datasets).most_common(1)[0]
+    if times > 1:
+        raise UserError(
+            f"DATASETS.NAMES {list(cfg.DATASETS.NAMES)} joins the images of {folder} twice:"
+            f" all protocols of a benchmark have the same training images, name one"
+        )
+    train_set = TrainSet(cfg, datasets)
+    _check_views(cfg, train_set)
     return train_set
 
 
@@ -147,12 +156,7 @@ def _join(datasets: list[ReIDDataset], combine_all: bool, held_out: set[tuple[in
     return [Sample(s.path, labels[n, s.pid], s.camid, s.viewid) for n, s in joined]
 
 
-def check_train_views(cfg: CfgNode, train_set: TrainSet) -> None:
-    """Check ``MODEL.SDMODEL.VIEW_NUM``; warn of views without a training image.
-
-    Raises:
-        UserError: if it is not the benchmarks' number of views.
-    """
+def _check_views(cfg: CfgNode, train_set: TrainSet) -> None:
     names = max((dataset.view_names for dataset in train_set.datasets), key=len)
     if train_set.num_views != cfg.MODEL.SDMODEL.VIEW_NUM:
         raise UserError(

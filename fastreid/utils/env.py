@@ -4,6 +4,7 @@ import random
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+@cache
 def code_version() -> str:
     """The package version, with the git commit when the code runs from a checkout."""
     root = Path(__file__).resolve().parents[2]

@@ -9,6 +9,7 @@ import torch
 from toy_training import IDENTITIES, ToyLoader, ToyModel
 
 from fastreid.config import get_cfg
+from fastreid.data import Sample
 from fastreid.engine import trainer as trainer_module
 from fastreid.utils.logger import setup_logger
 
@@ -19,7 +20,7 @@ def toy_cfg(tmp_path: Path):
     solver = {"MAX_EPOCH": 3, "OPT": "Adam", "BASE_LR": 0.01, "WARMUP_ITERS": 3, "LOG_PERIOD": 1}
     values = {
         "MODEL": {"DEVICE": "cpu", "BACKBONE": {"PRETRAIN": False}},
-        "SOLVER": solver | {"CHECKPOINT_PERIOD": 1},
+        "SOLVER": solver | {"CHECKPOINT_PERIOD": 1, "IMS_PER_BATCH": 8},
         "TEST": {"EVAL_PERIOD": 1},
         "OUTPUT_DIR": str(tmp_path / "run"),
     }
@@ -52,7 +53,10 @@ def toy_world(monkeypatch):
         torch.manual_seed(cfg.MODEL.SEED)
         return ToyModel(cfg.MODEL.HEADS.NUM_CLASSES)
 
-    train_set = SimpleNamespace(num_classes=IDENTITIES, num_views=2, samples=[None] * 40, datasets=[])
+    samples = [Sample(f"{number}.jpg", number % IDENTITIES, 0, number % 2) for number in range(40)]
+    train_set = SimpleNamespace(
+        num_classes=IDENTITIES, num_views=2, samples=samples, datasets=[], held_out=[]
+    )
     monkeypatch.setattr(trainer_module, "build_train_dataset", lambda cfg: train_set)
     monkeypatch.setattr(trainer_module, "build_test_datasets", lambda cfg: [])
     monkeypatch.setattr(

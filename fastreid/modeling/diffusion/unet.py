@@ -60,7 +60,7 @@ def _small_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
         )
     logger.warning(
         "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH is empty:"
-        " a small UNet of widths %s starts from random weights",
+        " a small UNet of widths %s starts from random weights; name a folder to start from a trained one",
         list(widths),
     )
     return UNet2DConditionModel(

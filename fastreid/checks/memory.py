@@ -1,0 +1,143 @@
+"""How much memory a training takes: counted where it can be, else estimated without computing anything."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from fastreid.checks.report import Finding, complaints
+from fastreid.config import CfgNode
+from fastreid.utils.amp import AMP_DTYPES
+from fastreid.utils.env import resolve_device
+
+MEMINFO = Path("/proc/meminfo")
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+FULL = 0.9  # share of the memory from which on the estimate is a warning
+
+
+class TrainingMemory(NamedTuple):
+    """Bytes that one process holds while it trains."""
+
+    model: int
+    """Parameters and buffers, exact."""
+    gradients: int
+    """Of the parameters that train, exact."""
+    optimizer: int
+    """Its running means, exact but for a few numbers."""
+    activations: int
+    """What the forward pass keeps for the backward pass: an estimate, see `activation_bytes`."""
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def training_memory(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> TrainingMemory:
+    """The memory of one training process.
+
+    Args:
+        model: on the ``meta`` device, as `build_meta_model` makes it; it is changed.
+        world_size: processes that share a batch.
+    """
+    trained = _bytes(p for p in model.parameters() if p.requires_grad)
+    copies = {"SGD": int(cfg.SOLVER.MOMENTUM > 0), "Adam": 2, "AdamW": 2}[cfg.SOLVER.OPT]
+    return TrainingMemory(
+        model=_bytes(model.parameters()) + _bytes(model.buffers()),
+        gradients=trained,
+        optimizer=copies * trained,
+        activations=activation_bytes(cfg, model, cfg.SOLVER.IMS_PER_BATCH // world_size),
+    )
+
+
+def activation_bytes(cfg: CfgNode, model: nn.Module, batch_size: int) -> int:
+    """Bytes of the tensors that autograd keeps from one training step of `batch_size` images.
+
+    The step runs on tensors without numbers (torch's fake tensors), which costs neither memory nor
+    arithmetic. They pretend to be the CPU's: other kernels keep a little more or less, and the largest
+    intermediate results of the backward pass come on top. Gradient checkpointing is not seen inside.
+
+    Args:
+        model: on the ``meta`` device; it is moved to the fake one.
+    """
+    use_amp = cfg.SOLVER.AMP.ENABLED and resolve_device(cfg.MODEL.DEVICE).type == "cuda"
+    from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import, and of use here alone
+
+    kept: dict[int, tuple[int, Tensor]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes(), tensor  # with the tensor, so that the address stays its own
+        return tensor
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = model.to_empty(device="cpu").train()
+        labels = torch.zeros(batch_size, dtype=torch.long)
+        images = torch.empty(batch_size, 3, *cfg.INPUT.SIZE_TRAIN, dtype=torch.uint8)
+        batch = {"images": images, "targets": labels, "viewids": labels, "img_paths": [""] * batch_size}
+        dtype = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]
+        with saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", dtype, enabled=use_amp):
+            losses = model(batch)
+    del losses
+    for tensor in (*model.parameters(), *model.buffers()):
+        kept.pop(tensor.untyped_storage()._cdata, None)
+    return sum(size for size, _ in kept.values())
+
+
+def check_memory(cfg: CfgNode, model: nn.Module, world_size: int = 1, training: bool = True) -> list[Finding]:
+    """Size of the model and, for training, the memory of a process beside what the machine has.
+
+    Args:
+        model: on the ``meta`` device; it is changed.
+        world_size: processes of the run, all of them taken to be on this machine.
+    """
+    counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (0, 1)]
+    findings = [Finding("ok", "parameters", "{:,}, of which {:,} train".format(*counts))]
+    if not training:
+        return findings
+    with complaints("memory") as found:
+        needed = training_memory(cfg, model, world_size)
+        device = resolve_device(cfg.MODEL.DEVICE)
+        parts = [f"{name} {_gigabytes(size)}" for name, size in needed._asdict().items()]
+        text = f"about {_gigabytes(needed.total)} a process ({', '.join(parts)})"
+        available, where, sharing = _available(device, world_size)
+        text += f"; {where} has {_gigabytes(available)}"
+        if needed.total * sharing > FULL * available:
+            found.append(Finding("warning", "memory", text, _advice(cfg)))
+        else:
+            found.append(Finding("ok", "memory", text))
+    return findings + found
+
+
+def _advice(cfg: CfgNode) -> str:
+    ways = ["lower SOLVER.IMS_PER_BATCH", "use more GPUs"]
+    if not cfg.SOLVER.AMP.ENABLED:
+        ways.append("SOLVER.AMP.ENABLED True")
+    if cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2" and not cfg.MODEL.SDMODEL.GRADIENT_CHECKPOINTING:
+        ways.append("MODEL.SDMODEL.GRADIENT_CHECKPOINTING True")
+    return ", or ".join(ways)
+
+
+def _available(device: torch.device, world_size: int) -> tuple[int, str, int]:
+    """Bytes that are there, what has them, and how many processes share them."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1], "the GPU", 1
+    return free_main_memory(), "the machine", world_size
+
+
+def free_main_memory(proc: Path = MEMINFO, limit: Path = CONTAINER_LIMIT) -> int:
+    """Bytes of main memory that are available, or that the container may use where that is less."""
+    lines = proc.read_text().splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(free, int(text)) if text.isdecimal() else free
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

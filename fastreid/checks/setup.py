@@ -1,0 +1,87 @@
+"""Everything that can be checked before a run, in one list of findings."""
+
+from torch import nn
+
+from fastreid.checks.assets import check_asset_contents, check_assets
+from fastreid.checks.batches import check_batches
+from fastreid.checks.datasets import CheckedData, check_datasets
+from fastreid.checks.environment import check_environment
+from fastreid.checks.memory import check_memory
+from fastreid.checks.pictures import check_pictures
+from fastreid.checks.report import Finding, complaints, has_errors, without_repetitions
+from fastreid.config import CfgNode, check_config
+from fastreid.data import TrainSet
+from fastreid.data.train_set import join_train_datasets
+from fastreid.engine.defaults import check_output_dir
+from fastreid.engine.trained_model import with_num_classes
+from fastreid.modeling import build_meta_model
+from fastreid.utils.checkpoint import load_checkpoint
+
+
+def check_setup(
+    cfg: CfgNode, world_size: int = 1, training: bool = True, picture_workers: int = 0
+) -> list[Finding]:
+    """Every check of `cfg`, in the order of the report; a check that fails hides no other.
+
+    Args:
+        cfg: loaded, but not checked, see `load_config`.
+        world_size: processes of the run.
+        training: check for training, or for evaluation alone.
+        picture_workers: threads that decode every picture; 0: none is opened.
+    """
+    findings = [*_check_values(cfg, world_size, training), *check_environment(cfg)]
+    data = check_datasets(cfg, training)
+    findings += data.findings
+    if picture_workers:
+        findings += check_pictures(cfg, data, picture_workers)
+    assets = check_assets(cfg, training)
+    findings += assets
+
+    train_set = None
+    if training:
+        train_set, found = _join(cfg, data)
+        findings += found
+    if train_set is not None:
+        findings += check_batches(cfg, train_set, world_size)
+    model, found = _model(cfg, assets, train_set, training)
+    findings += found
+    findings += check_asset_contents(cfg, assets, model, training)
+    if model is not None:
+        findings += check_memory(cfg, model, world_size, training)
+    return without_repetitions(findings)
+
+
+def _check_values(cfg: CfgNode, world_size: int, training: bool) -> list[Finding]:
+    with complaints("configuration") as findings:
+        check_config(cfg, world_size, training)
+        findings.append(Finding("ok", "configuration", "every value is allowed"))
+    with complaints("OUTPUT_DIR") as output:
+        check_output_dir(cfg.OUTPUT_DIR)
+        output.append(Finding("ok", "OUTPUT_DIR", f"{cfg.OUTPUT_DIR} can be written"))
+    return findings + output
+
+
+def _join(cfg: CfgNode, data: CheckedData) -> tuple[TrainSet | None, list[Finding]]:
+    if len(data.train) < max(1, len(cfg.DATASETS.NAMES)):
+        found = "not checked, because the training data cannot be read"
+        return None, [Finding("warning", "batches", found, "see the errors above")]
+    train_set = None
+    with complaints("training data") as findings:
+        train_set = join_train_datasets(cfg, data.train)
+    return train_set, findings
+
+
+def _model(
+    cfg: CfgNode, assets: list[Finding], train_set: TrainSet | None, training: bool
+) -> tuple[nn.Module | None, list[Finding]]:
+    """The model without numbers; without training data its classifier has one identity."""
+    if has_errors([finding for finding in assets if "folder" in finding.check]):
+        found = "not built, because its folders are not complete: no estimate of memory"
+        return None, [Finding("warning", "model", found, "see the errors above")]
+    model = None
+    with complaints("model") as findings:
+        identities = train_set.num_classes if train_set is not None else 1
+        if not training and cfg.MODEL.WEIGHTS and not has_errors(assets):
+            identities = load_checkpoint(cfg.MODEL.WEIGHTS)["meta"].get("num_classes", 1)
+        model = build_meta_model(with_num_classes(cfg, identities))
+    return model, findings
