@@ -12,8 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tabulate import tabulate
 
-from fastreid.config import check_config, get_cfg
+from fastreid.config import check_config
 from fastreid.deploy.onnx_export import export_model, require_packages
+from fastreid.engine.defaults import load_config
 from fastreid.engine.trained_model import load_trained_model
 from fastreid.utils.cli import CommandLineParser, exit_on_user_error
 
@@ -35,10 +36,9 @@ def main(argv: list[str] | None = None) -> None:
     with exit_on_user_error("--debug" in argv):
         args = build_parser().parse_intermixed_args(argv)
         require_packages()
-        cfg = get_cfg()
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list([*args.opts, "MODEL.DEVICE", "cpu", "MODEL.SDMODEL.COMPILE", "False"])
-        check_config(cfg, world_size=1, training=False)
+        opts = [*args.opts, "MODEL.DEVICE", "cpu", "MODEL.SDMODEL.COMPILE", "False"]
+        cfg = load_config(args.config_file, opts)
+        check_config(cfg, training=False)
         folder = Path(args.output or Path(cfg.OUTPUT_DIR) / "export")
         agreements = export_model(load_trained_model(cfg), folder, args.pt2)
         print(tabulate(agreements, headers=agreements[0]._fields, floatfmt=("", "", "", ".7f", ".1e")))

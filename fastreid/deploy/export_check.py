@@ -64,9 +64,9 @@ def check_part(part: Part, file: str, run: Callable[[Tensors], list[Tensor]]) ->
             cosine = agreements[-1].cosine
             if not cosine >= MIN_COSINE:  # NaN too
                 raise UserError(
-                    f"{file} does not compute what PyTorch does: its {output} has a cosine of {cosine:.6f} at"
-                    f" batch size {batch_size}, expected at least {MIN_COSINE}; nothing was written. Try other"
-                    " versions of torch, onnxscript and onnxruntime"
+                    f"{file} does not compute what PyTorch does: its {output} has a cosine of {cosine:.6f}"
+                    f" at batch size {batch_size}, expected at least {MIN_COSINE}; nothing was written."
+                    " Try other versions of torch, onnxscript and onnxruntime"
                 )
     return agreements
 

@@ -1,0 +1,138 @@
+"""Parameters, operations, memory and latency of a model, as a table and as JSON.
+
+python tools/profile_complexity.py --config-file configs/v2/base_stage2.yml --no-timing
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from tabulate import tabulate
+
+from fastreid.config import CfgNode, check_config
+from fastreid.deploy.model_cost import ModelSize, find_weights, measure_stages, model_size
+from fastreid.engine.defaults import load_config
+from fastreid.engine.trained_model import with_num_classes
+from fastreid.utils.cli import CommandLineParser, exit_on_user_error
+from fastreid.utils.complexity import Measurement
+from fastreid.utils.env import resolve_device
+from fastreid.utils.file_io import write_json
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
+    return int(text)
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="of either stage")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: MODEL.DEVICE)")
+    parser.add_argument(
+        "--batch-size", type=count, default=1, metavar="N", help="images at a time (default %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=count, default=5, metavar="N", help="timed repeats (default %(default)s)"
+    )
+    parser.add_argument(
+        "--no-timing", action="store_true", help="only count: nothing is computed or allocated"
+    )
+    parser.add_argument("--output", metavar="FILE", help="JSON to write")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_on_user_error("--debug" in argv):
+        args = build_parser().parse_intermixed_args(argv)
+        cfg = read_config(args)
+        weights = find_weights(cfg)
+        cfg = with_num_classes(cfg, weights.num_classes)
+        size = model_size(cfg, args.batch_size)
+        print(f"{args.config_file}, {args.batch_size} image(s) of {cfg.INPUT.SIZE_TEST}")
+        print(f"weights: {weights.note}")
+        print(size_table(size, args.batch_size))
+        report = {"config": args.config_file, "weights": weights.note, "batch_size": args.batch_size}
+        report |= size_report(size)
+        if not args.no_timing:
+            device = resolve_device(cfg.MODEL.DEVICE)
+            stages = measure_stages(cfg, weights, args.batch_size, args.repeats)
+            print(timing_table(stages, args.batch_size, device))
+            report |= timing_report(stages, device)
+        if args.output:
+            write_json(args.output, report)
+            print(args.output)
+
+
+def read_config(args: argparse.Namespace) -> CfgNode:
+    device = ["MODEL.DEVICE", args.device] if args.device else []
+    opts = [*args.opts, *device, "MODEL.SDMODEL.COMPILE", "False"]
+    cfg = load_config(args.config_file, opts)
+    check_config(cfg, training=False)
+    return cfg
+
+
+def size_table(size: ModelSize, batch_size: int) -> str:
+    rows = [
+        [part, total / 1e6, trainable / 1e6, size.flops[part] / batch_size / 1e9]
+        for part, total, trainable in size.parameters
+    ]
+    table = tabulate(rows, ["part", "M parameters", "M trainable", "GFLOP an image"], floatfmt=".3f")
+    if size.unet_latents:
+        each = size.flops["generator.unet"] / size.unet_latents / 1e9
+        table += f"\nUNet: {each:.2f} GFLOP a latent, {size.unet_latents / batch_size:g} latents an image"
+    return (
+        table + "\nGFLOP: matrix products, convolutions and attention; a multiplication and an addition are 2"
+    )
+
+
+def size_report(size: ModelSize) -> dict[str, Any]:
+    return {
+        "parameters": {
+            part: {"total": total, "trainable": trainable} for part, total, trainable in size.parameters
+        },
+        "flops": size.flops,
+        "unet_latents": size.unet_latents,
+    }
+
+
+def timing_table(stages: dict[str, Measurement], batch_size: int, device: torch.device) -> str:
+    rows = [
+        [
+            name,
+            f"{1e3 * result.median:.1f} ({1e3 * min(result.seconds):.1f} - {1e3 * max(result.seconds):.1f})",
+            f"{batch_size / result.median:.1f}",
+            f"{result.peak_bytes / 1e9:.2f}",
+        ]
+        for name, result in stages.items()
+    ]
+    headers = [f"on {device}", "ms a batch (min - max)", "images/s", "peak GB"]
+    return tabulate(rows, headers, disable_numparse=True)
+
+
+def timing_report(stages: dict[str, Measurement], device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "timing": {
+            stage: {
+                "median_seconds": result.median,
+                "seconds": result.seconds,
+                "peak_bytes": result.peak_bytes,
+            }
+            for stage, result in stages.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
