@@ -38,6 +38,7 @@ setup(
     packages=find_packages(include=["fastreid", "fastreid.*"]),
     package_data={KERNELS.replace("/", "."): ["*.pyx"], "fastreid.visualization": ["page/*"]},
     install_requires=read_requirements(),
+    extras_require={"export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]},
     ext_modules=[
         kernel_build.rank_extension(f"{KERNELS.replace('/', '.')}.rank_cy", f"{KERNELS}/rank_cy.pyx")
     ],
