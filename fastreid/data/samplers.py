@@ -65,6 +65,10 @@ class BatchSampler(Sampler[list[Draw]]):
         self.start_iter = start_iter
         self.rank = rank
         self.world_size = world_size
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What a subclass checks and counts before the first batch."""
 
     def __iter__(self) -> Iterator[list[Draw]]:
         part = self.batch_size // self.world_size
@@ -104,17 +108,8 @@ class IdentitySampler(BatchSampler):
     An identity with fewer than K images gives each of them more than once, in turn.
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        batch_size: int,
-        num_instance: int,
-        seed: int,
-        start_iter: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(samples, batch_size, num_instance, seed, start_iter, rank, world_size)
+    def _prepare(self) -> None:
+        batch_size, num_instance, world_size = self.batch_size, self.num_instance, self.world_size
         unit = num_instance * world_size
         if num_instance < 1 or batch_size % unit:
             raise UserError(
@@ -122,7 +117,7 @@ class IdentitySampler(BatchSampler):
                 f" {num_instance} x {world_size} processes: change one of them, e.g. SOLVER.IMS_PER_BATCH"
                 f" {max(1, batch_size // max(1, unit)) * max(1, unit)}"
             )
-        self.pids = np.array([sample.pid for sample in samples], dtype=np.int64)
+        self.pids = np.array([sample.pid for sample in self.samples], dtype=np.int64)
         self.sizes = np.bincount(self.pids)
         self.starts = np.cumsum(self.sizes) - self.sizes
         self.ids_per_batch = batch_size // num_instance
@@ -134,7 +129,7 @@ class IdentitySampler(BatchSampler):
             )
 
         few = self.sizes[self.sizes < num_instance]
-        if len(few) and rank == 0:
+        if len(few) and self.rank == 0:
             warn_once(
                 __name__,
                 f"{len(few)} of {len(self.sizes)} identities have fewer than {num_instance} images"

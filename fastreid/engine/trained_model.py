@@ -7,6 +7,7 @@ from torch import nn
 from fastreid.config import CfgNode
 from fastreid.data import ReIDDataset
 from fastreid.modeling import build_model
+from fastreid.modeling.assets import required_weights
 from fastreid.utils.checkpoint import check_stage, load_checkpoint, load_model_weights
 from fastreid.utils.errors import UserError
 
@@ -24,11 +25,7 @@ def load_trained_model(cfg: CfgNode, checkpoint: dict[str, Any] | None = None) -
         UserError: if MODEL.WEIGHTS is empty, cannot be read, is of the other stage, or lacks what
             evaluation needs (unless MODEL.ALLOW_PARTIAL_WEIGHTS).
     """
-    weights = cfg.MODEL.WEIGHTS
-    if not weights:
-        raise UserError(
-            "MODEL.WEIGHTS is empty: name the checkpoint to evaluate, such as OUTPUT_DIR's model_best.pth"
-        )
+    weights = required_weights(cfg, training=False)
     checkpoint = checkpoint or load_checkpoint(weights)
     cfg = with_num_classes(cfg, checkpoint["meta"].get("num_classes", 1))
     model = build_model(cfg)

@@ -9,6 +9,7 @@ from fastreid.config import CfgNode
 from fastreid.modeling.backbones.pretrained import require_vit_weights
 from fastreid.utils.errors import UserError
 
+STAGE2 = "SDReIDStage2"
 GUIDE = "see pretrained/README.md"
 UNET_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -27,10 +28,10 @@ def check_assets(cfg: CfgNode, training: bool) -> None:
 
 def asset_checks(cfg: CfgNode, training: bool) -> Iterator[tuple[str, AssetCheck]]:
     """``(what it is, its check)`` for each file and folder that a fresh training or an evaluation reads."""
-    stage2 = cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2"
+    stage2 = cfg.MODEL.META_ARCHITECTURE == STAGE2
     starts_anew = training and not stage2 and not cfg.MODEL.WEIGHTS
     if not starts_anew:
-        yield "weights", partial(_check_weights, cfg.MODEL.WEIGHTS, stage2, training)
+        yield "weights", partial(_check_weights, cfg, training)
     elif cfg.MODEL.BACKBONE.PRETRAIN:
         settings = cfg.MODEL.BACKBONE
         yield "ViT weights", lambda: str(require_vit_weights(settings.PRETRAIN_PATH, settings.FEAT_DIM))
@@ -51,18 +52,27 @@ def unet_weights_file(folder: str | Path) -> Path:
     raise UserError(f"UNet weights not found: {paths[0]}; {GUIDE}")
 
 
-def _check_weights(path: str, stage2: bool, training: bool) -> str:
-    if not path and training:
+def required_weights(cfg: CfgNode, training: bool) -> str:
+    """MODEL.WEIGHTS; empty only where training may start without, which is in Stage 1.
+
+    Raises:
+        UserError: if it is empty elsewhere.
+    """
+    if not cfg.MODEL.WEIGHTS and not training:
         raise UserError(
-            "MODEL.WEIGHTS is empty: Stage 2 trains from a Stage-1 checkpoint; name its model_best.pth"
+            "MODEL.WEIGHTS is empty: name the checkpoint to evaluate, such as OUTPUT_DIR's model_best.pth"
         )
-    if not path:
+    if not cfg.MODEL.WEIGHTS and cfg.MODEL.META_ARCHITECTURE == STAGE2:
         raise UserError(
-            "MODEL.WEIGHTS is empty: --eval-only needs a checkpoint; name one, such as OUTPUT_DIR's"
-            " model_best.pth"
+            "MODEL.WEIGHTS is empty: Stage 2 trains from a Stage-1 checkpoint, its model_best.pth"
         )
+    return cfg.MODEL.WEIGHTS
+
+
+def _check_weights(cfg: CfgNode, training: bool) -> str:
+    path = required_weights(cfg, training)
     if not Path(path).is_file():
-        from_stage1 = stage2 and training
+        from_stage1 = training and cfg.MODEL.META_ARCHITECTURE == STAGE2
         advice = "train Stage 1 first, or name its checkpoint" if from_stage1 else "check the path"
         raise UserError(f"MODEL.WEIGHTS: {path} not found; {advice}")
     return path
