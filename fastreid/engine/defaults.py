@@ -18,7 +18,7 @@ from fastreid.utils import comm
 from fastreid.utils.cli import CommandLineParser
 from fastreid.utils.env import code_version, resolve_device, seed_all_rng
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write
+from fastreid.utils.file_io import atomic_write, sync_folder
 from fastreid.utils.logger import open_log_file, setup_logger, warn_once
 
 logger = logging.getLogger(__name__)
@@ -172,17 +172,18 @@ def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
 
 
 @contextmanager
-def storage_errors_named(output_dir: str) -> Iterator[None]:
-    """Turn the failure to write on a full or read-only disk, whichever file met it, into a UserError."""
+def storage_errors_named(output_dir: str, kept: str) -> Iterator[None]:
+    """Turn the failure to write on a full or read-only disk, whichever file met it, into a UserError.
+
+    Args:
+        kept: what the message says about the work done so far, and how to go on when there is room.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
-        raise UserError(
-            f"cannot write in OUTPUT_DIR {output_dir!r}: {error.strerror}. The checkpoints written so far are"
-            f" good: make room or fix the disk, then go on with --resume"
-        ) from error
+        raise UserError(f"cannot write in OUTPUT_DIR {output_dir!r}: {error.strerror}. {kept}") from error
 
 
 def set_earlier_run_aside(output_dir: str) -> None:
@@ -197,6 +198,8 @@ def set_earlier_run_aside(output_dir: str) -> None:
     target.mkdir()
     for path in files:
         os.replace(path, target / path.name)
+    sync_folder(target)
+    sync_folder(folder)
     logger.warning("OUTPUT_DIR held an earlier run (--resume would go on with it): moved to %s", target)
 
 

@@ -32,6 +32,7 @@ from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.engine.trained_model import check_views, with_num_classes
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model
+from fastreid.modeling.assets import required_weights
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.utils import comm
 from fastreid.utils.amp import AMP_DTYPES
@@ -41,6 +42,8 @@ from fastreid.utils.errors import UserError
 from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, Writer
 
 logger = logging.getLogger(__name__)
+
+KEPT = "The checkpoints written so far are good: make room or fix the disk, then go on with --resume"
 
 
 class DefaultTrainer(SimpleTrainer):
@@ -114,16 +117,11 @@ class DefaultTrainer(SimpleTrainer):
         """
         if resume and self._resume():
             return
-        weights = self.cfg.MODEL.WEIGHTS
-        if weights:
+        if weights := required_weights(self.cfg, training=True):
             checkpoint = load_checkpoint(weights)
             check_stage(checkpoint["meta"], self.model, "train", weights)
             partial_ok = self.cfg.MODEL.ALLOW_PARTIAL_WEIGHTS
             load_model_weights(self.model, checkpoint["model"], "train", partial_ok, weights)
-        elif self.model.stage == 2:
-            raise UserError(
-                "MODEL.WEIGHTS is empty: Stage 2 starts from a Stage-1 checkpoint, its model_best.pth"
-            )
 
     def train(self) -> dict[str, dict[str, float]] | None:
         """Train to the end; returns the results of the last evaluation (None when there was none)."""
@@ -135,7 +133,7 @@ class DefaultTrainer(SimpleTrainer):
             self._copy_from_first_rank()
         if self.epoch >= self.max_epoch:
             logger.info("All %d epochs are done already", self.max_epoch)
-        with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR):
+        with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, KEPT):
             open_output_dir(self.cfg)
             if comm.is_main_process():
                 self.checkpointer.remove_partial_files()

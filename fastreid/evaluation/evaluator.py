@@ -125,7 +125,7 @@ def top_k_gallery(row_blocks: Any, labels: Labels, k: int) -> np.ndarray:
 def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: list) -> dict[str, dict[str, float]]:
     """Score `model` on every protocol, from one encoding of the union of their image files.
 
-    Every rank encodes its share and gets the same result. Rank 0 logs the table and writes
+    Every rank encodes its share and gets the same result. Rank 0 logs the table, then writes
     ``results.json`` (and, with ``TEST.SAVE_RANKS``, ``ranks_PROTOCOL.npz``) in ``OUTPUT_DIR``. The
     checkpoint recorded there is ``MODEL.WEIGHTS``; it is null for a model in training mode, whose weights
     that file no longer holds.
@@ -175,7 +175,7 @@ def _score_protocols(
     checkpoint: str | None,
 ) -> dict[str, dict[str, float]]:
     row_of = {sample.path: row for row, sample in enumerate(samples)}
-    results, sizes = {}, {}
+    results, sizes, ranks = {}, {}, {}
     for dataset in datasets:
         parts = [
             take_rows(features, [row_of[s.path] for s in part]) for part in (dataset.query, dataset.gallery)
@@ -187,9 +187,11 @@ def _score_protocols(
         results[dataset.name] = evaluation.metrics
         sizes[dataset.name] = {"queries": len(dataset.query), "gallery": len(dataset.gallery)}
         if cfg.TEST.SAVE_RANKS:
-            write_ranks(cfg.OUTPUT_DIR, dataset.name, evaluation.scores, evaluation.top_k)
-    log_table(results, sizes)
+            ranks[dataset.name] = evaluation.scores, evaluation.top_k
+    log_table(results, sizes)  # before anything is written: a full disk must not cost the metrics
     write_results(cfg, results, sizes, checkpoint)
+    for name, (scores, top_k) in ranks.items():
+        write_ranks(cfg.OUTPUT_DIR, name, scores, top_k)
     return results
 
 

@@ -1,6 +1,7 @@
 """What an evaluation leaves behind: a table in the log, ``results.json``, and files of ranks."""
 
 import hashlib
+import io
 import json
 import logging
 from pathlib import Path
@@ -71,8 +72,10 @@ def write_ranks(output_dir: str, protocol: str, scores: QueryScores, top_k: np.n
     """Write ``ranks_PROTOCOL.npz``: per query, in the protocol's order, ``ap`` (float32, NaN without a
     match), ``first_hit`` (int32, from 1; 0 without a match) and ``top_k`` (int32 gallery indices, -1 = none).
     """
+    content = io.BytesIO()  # a zip file whose writing fails would complain once more when it is collected
+    np.savez_compressed(
+        content, ap=scores.ap.astype(np.float32), first_hit=scores.first_hit.astype(np.int32), top_k=top_k
+    )
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(output_dir) / f"ranks_{protocol}.npz") as file:
-        np.savez_compressed(
-            file, ap=scores.ap.astype(np.float32), first_hit=scores.first_hit.astype(np.int32), top_k=top_k
-        )
+        file.write(content.getbuffer())

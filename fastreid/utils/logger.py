@@ -1,5 +1,6 @@
 """Logging: coloured and short on the console, plain and complete in ``log.txt``."""
 
+import contextlib
 import logging
 import sys
 from collections import deque
@@ -27,6 +28,35 @@ class _EarlyRecords(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk makes incomplete, with one warning on the console, but never a failure."""
+
+    _told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # from opening the file: the first time an error, later as if it were full
+            if not self._told:
+                raise
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        stream, self.stream = self.stream, None  # the next record opens the file again
+        if stream:
+            with contextlib.suppress(OSError):
+                stream.close()
+        if not self._told:
+            self._told = True
+            logging.getLogger("fastreid").warning(
+                "%s cannot be written: %s; it lacks lines from here on", self.baseFilename, error.strerror
+            )
 
 
 def setup_logger(output_dir: str | None = None, rank: int = 0) -> logging.Logger:
@@ -61,7 +91,7 @@ def open_log_file(output_dir: str, rank: int = 0) -> None:
     """
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-    file = logging.FileHandler(Path(output_dir) / name, delay=True, encoding="utf-8")
+    file = _LogFile(Path(output_dir) / name, delay=True, encoding="utf-8")
     file.setLevel(logging.DEBUG if rank == 0 else logging.WARNING)
     file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s"))
     logger = logging.getLogger("fastreid")

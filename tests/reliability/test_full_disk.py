@@ -1,13 +1,19 @@
 """A full disk, or a folder that turns read-only: a clear line, and every earlier checkpoint intact."""
 
 import errno
+import gc
 import os
+import re
+import stat
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import arguments, final_state, logged, run_here, same
 
+from fastreid.evaluation.rank import QueryScores
+from fastreid.evaluation.report import read_results, write_ranks
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
@@ -46,6 +52,62 @@ def test_a_failed_writing_leaves_the_file_of_that_name_and_no_other(call, number
         file.write("after")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "before"
+
+
+def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    calls = []
+
+    def synced(descriptor, fsync=os.fsync):
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def replaced(*names, replace=os.replace):
+        calls.append("rename")
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    with atomic_write(tmp_path / "file", "w") as file:
+        file.write("content")
+    assert calls == ["file", "rename", "folder"]
+
+
+def fill(folder, leave: int = 0) -> None:
+    """Take all room of the file system but `leave` bytes."""
+    room = os.statvfs(folder)
+    (folder / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - leave))
+
+
+def test_an_evaluation_on_a_full_disk_prints_its_metrics_and_stops_with_one_line(
+    disk, cargo, trained, tmp_path, capsys
+):
+    folder, _ = disk
+    line = ("--eval-only", "MODEL.WEIGHTS", trained[1] / "model_best.pth", "TEST.SAVE_RANKS", "True")
+    assert run_here(*arguments(1, cargo, tmp_path / "elsewhere", *line)) == 0
+    capsys.readouterr()
+    fill(folder)
+    assert run_here(*arguments(1, cargo, folder, *line)) == 2
+    printed = capsys.readouterr()
+    (said,) = printed.err.splitlines()
+    assert re.match(r"error: cannot write in OUTPUT_DIR .*: No space left on device\. The metrics are", said)
+    for protocol, metrics in read_results(tmp_path / "elsewhere")["results"].items():
+        (row,) = re.findall(rf"\| {protocol} .*", printed.out)
+        assert f"| {metrics['mAP']:.2f} |" in re.sub(" +", " ", row)
+    assert printed.out.count("log.txt cannot be written") == 1
+    assert "Traceback" not in printed.out
+    assert not list(folder.glob("*.json")) + list(folder.glob("*.npz"))
+
+
+def test_ranks_that_find_no_room_leave_no_file_and_no_second_complaint(disk, capsys):
+    folder, _ = disk
+    fill(folder, leave=4096)
+    scores = QueryScores(*(np.zeros(5000) for _ in QueryScores._fields))
+    top_k = np.random.default_rng(0).integers(0, 9999, (5000, 50), np.int32)
+    with pytest.raises(OSError, match="No space left"):
+        write_ranks(folder, "P", scores, top_k)
+    gc.collect()
+    assert capsys.readouterr().err == ""
+    assert [path.name for path in folder.iterdir()] == ["filler"]
 
 
 def test_a_full_disk_keeps_the_checkpoints_that_are_there(disk):
