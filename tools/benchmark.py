@@ -6,7 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fastreid.utils.cli import CommandLineParser, exit_on_user_error
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
 
 
 def main() -> None:
@@ -19,7 +21,7 @@ def main() -> None:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.main)
-    with exit_on_user_error():
+    with exit_cleanly():
         args = parser.parse_args()
         args.run(args)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fastreid.utils.cli import CommandLineParser, exit_on_signals, exit_on_user_error
+from fastreid.utils.cli import CommandLineParser, exit_cleanly
 from fastreid.utils.errors import UserError
 
 
@@ -43,7 +43,7 @@ def build_parser() -> CommandLineParser:
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_on_signals(), exit_on_user_error("--debug" in argv):
+    with exit_cleanly("--debug" in argv):
         args = build_parser().parse_intermixed_args(argv)
         try:
             from fastreid.checks import as_json, check_setup, has_errors, summary, table

@@ -9,10 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 from tabulate import tabulate
 
 from fastreid.evaluation.report import read_results
-from fastreid.utils.cli import CommandLineParser, exit_on_user_error
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json
 
@@ -62,7 +65,7 @@ def build_parser() -> CommandLineParser:
 
 
 def main() -> None:
-    with exit_on_user_error("--debug" in sys.argv):
+    with exit_cleanly("--debug" in sys.argv):
         args = build_parser().parse_args()
         runs = {name: read_results(folder)["results"] for name, folder in args.run}
         protocols = list(next(iter(runs.values())))

@@ -10,13 +10,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 from tabulate import tabulate
 
 from fastreid.config import check_config
 from fastreid.deploy.onnx_export import export_model, require_packages
 from fastreid.engine.defaults import load_config
 from fastreid.engine.trained_model import load_trained_model
-from fastreid.utils.cli import CommandLineParser, exit_on_user_error
 
 
 def build_parser() -> CommandLineParser:
@@ -33,7 +36,7 @@ def build_parser() -> CommandLineParser:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_on_user_error("--debug" in argv):
+    with exit_cleanly("--debug" in argv):
         args = build_parser().parse_intermixed_args(argv)
         require_packages()
         opts = [*args.opts, "MODEL.DEVICE", "cpu", "MODEL.SDMODEL.COMPILE", "False"]

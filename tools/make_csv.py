@@ -14,10 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 from fastreid.data import describe, open_dataset
 from fastreid.data.datasets.csv_dataset import CSV_DATASET
 from fastreid.data.person_folders import Crops, csv_bytes, number_cameras, split_persons
-from fastreid.utils.cli import CommandLineParser, exit_on_user_error
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
 
@@ -73,7 +76,7 @@ def write_csv(path: str, content: bytes, overwrite: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_on_user_error("--debug" in argv):
+    with exit_cleanly("--debug" in argv):
         args = build_parser().parse_args(argv)
         crops = Crops(list(filter(None, args.levels.split("/"))), args.names).scan(args.folder)
         rows = split_persons(crops, args.train_share, args.query_per_camera, args.seed)

@@ -11,8 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 from fastreid.data.synthetic import LAYOUTS, BenchmarkSpec, write_benchmark
-from fastreid.utils.cli import CommandLineParser, exit_on_user_error
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import setup_logger
 
@@ -53,7 +56,7 @@ def build_parser() -> CommandLineParser:
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_on_user_error(debug="--debug" in argv):
+    with exit_cleanly("--debug" in argv, "the same command completes it"):
         args = build_parser().parse_args(argv)
         names = list(LAYOUTS) if args.benchmark == "all" else [args.benchmark]
         known = [*LAYOUTS, "all"]
@@ -64,12 +67,8 @@ def main(argv: list[str] | None = None) -> int:
             )
         spec = BenchmarkSpec(args.train_ids, args.test_ids, args.images_per_camera, args.size, args.seed)
         setup_logger()
-        try:
-            for name in names:
-                write_benchmark(name, args.root, spec, args.workers)
-        except KeyboardInterrupt:
-            print("interrupted: the same command completes it", file=sys.stderr)
-            return 130
+        for name in names:
+            write_benchmark(name, args.root, spec, args.workers)
     return 0
 
 

@@ -10,6 +10,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 import torch
 from tabulate import tabulate
 
@@ -17,7 +21,6 @@ from fastreid.config import CfgNode, check_config
 from fastreid.deploy.model_cost import ModelSize, find_weights, measure_stages, model_size
 from fastreid.engine.defaults import load_config
 from fastreid.engine.trained_model import with_num_classes
-from fastreid.utils.cli import CommandLineParser, exit_on_user_error
 from fastreid.utils.complexity import Measurement
 from fastreid.utils.env import resolve_device
 from fastreid.utils.file_io import write_json
@@ -50,7 +53,7 @@ def build_parser() -> CommandLineParser:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_on_user_error("--debug" in argv):
+    with exit_cleanly("--debug" in argv):
         args = build_parser().parse_intermixed_args(argv)
         cfg = read_config(args)
         weights = find_weights(cfg)

@@ -26,11 +26,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from fastreid.utils.cli import CommandLineParser, exit_on_user_error
 from fastreid.utils.errors import UserError
 
 REPO = Path(__file__).resolve().parents[1]
@@ -221,7 +224,7 @@ def build_parser() -> CommandLineParser:
 
 
 def main() -> int:
-    with exit_on_user_error():
+    with exit_cleanly():
         args = build_parser().parse_args()
         args.output = args.output.absolute()
         for name in ("uninterrupted", "killed"):

@@ -10,6 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 from fastreid.checks import check_batches, check_environment, log_findings
 from fastreid.data import build_test_datasets
 from fastreid.engine import (
@@ -21,10 +25,12 @@ from fastreid.engine import (
     load_trained_model,
     open_output_dir,
     setup_config,
+    storage_errors_named,
 )
 from fastreid.evaluation import evaluate_protocols
 from fastreid.utils import comm
-from fastreid.utils.cli import exit_on_signals, exit_on_user_error
+
+METRICS_KEPT = "The metrics are in the log above: make room or fix the disk, then evaluate again"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -37,7 +43,8 @@ def main(args: argparse.Namespace) -> None:
         check_views(cfg, datasets)
         model = load_trained_model(cfg)
         open_output_dir(cfg, write_config=False)
-        evaluate_protocols(cfg, model, datasets)
+        with storage_errors_named(cfg.OUTPUT_DIR, METRICS_KEPT):
+            evaluate_protocols(cfg, model, datasets)
         return
     trainer = DefaultTrainer(cfg)
     log_findings(check_batches(cfg, trainer.train_set, comm.get_world_size()))
@@ -46,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run() -> None:
-    with exit_on_signals(), exit_on_user_error("--debug" in sys.argv):
+    with exit_cleanly("--debug" in sys.argv):
         args = default_argument_parser().parse_intermixed_args()
         cfg = setup_config(args)  # once here, so that a mistake is found before processes are started
         launch(

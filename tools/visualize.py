@@ -11,10 +11,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 from fastreid.config import CfgNode
 from fastreid.data import build_test_datasets
 from fastreid.engine import default_setup
-from fastreid.utils.cli import CommandLineParser, exit_on_signals, exit_on_user_error
 from fastreid.utils.errors import UserError
 from fastreid.visualization.feature_map import METHODS
 from fastreid.visualization.pngs import write_pngs
@@ -64,7 +67,7 @@ def read_configs(args: argparse.Namespace) -> list[CfgNode]:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
-    with exit_on_signals(), exit_on_user_error("--debug" in arguments):
+    with exit_cleanly("--debug" in arguments):
         args = build_parser().parse_intermixed_args(arguments)
         configs = read_configs(args)
         default_setup(configs[0])

@@ -1,7 +1,14 @@
 """Training: launching, the loop with its hooks, and the trainer that a configuration describes."""
 
-from fastreid.engine.defaults import default_argument_parser, default_setup, open_output_dir, setup_config
-from fastreid.engine.launch import WorkerError, launch
+from fastreid.engine.defaults import (
+    default_argument_parser,
+    default_setup,
+    open_output_dir,
+    setup_config,
+    storage_errors_named,
+)
+from fastreid.engine.failures import WorkerError
+from fastreid.engine.launch import launch
 from fastreid.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
 from fastreid.engine.trained_model import check_views, load_trained_model
 from fastreid.engine.trainer import DefaultTrainer
@@ -19,4 +26,5 @@ __all__ = [
     "load_trained_model",
     "open_output_dir",
     "setup_config",
+    "storage_errors_named",
 ]

@@ -7,23 +7,22 @@ import re
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from fastreid.engine.failures import Failure, FailureBoard
 from fastreid.utils.errors import UserError
+from fastreid.utils.signals import let_stop_signals_through, stop_signals_held_back, stop_signals_to
 
 TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may encode alone for a while
 GRACE_SECONDS = 5.0  # between a failure and the killing of the other ranks
-
-
-class WorkerError(RuntimeError):
-    """A process of the run failed; the message holds its traceback."""
+ASKED_TO_STOP = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of processes that did so cleanly
 
 
 def launch(
@@ -37,8 +36,9 @@ def launch(
 ) -> None:
     """Call `main(*args)` in every process of the run, with the process group set up.
 
-    One process a machine: in this one. Several: they are spawned here. They talk over NCCL with CUDA and
-    over gloo without. Under torchrun (environment RANK, WORLD_SIZE, LOCAL_RANK) this process is one of them.
+    A single process: this one. Several, on one machine or more: they are spawned here. They talk over NCCL
+    with CUDA and over gloo without. Under torchrun (environment RANK, WORLD_SIZE, LOCAL_RANK) this process is
+    one of them.
 
     Args:
         main: a module-level function.
@@ -47,7 +47,8 @@ def launch(
 
     Raises:
         UserError: for arguments that do not fit the machine, and for a UserError in any process.
-        WorkerError: if a process fails in another way. The first failure counts; it ends all processes.
+        WorkerError: if a process fails in another way. The first failure counts, also one on another machine;
+            it ends all processes.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         _run_under_torchrun(main, args, device)
@@ -57,19 +58,23 @@ def launch(
             f"--num-gpus {num_gpus_per_machine} --num-machines {num_machines} --machine-rank {machine_rank}:"
             f" expected at least 1 GPU and machine, and a rank from 0 to the number of machines - 1"
         )
-    if num_machines > 1 and not re.fullmatch(r"tcp://.+:\d+", dist_url):
-        raise UserError(
-            f"--dist-url {dist_url!r}: several machines need tcp://HOST:PORT, an address of machine 0"
-        )
-    world_size = num_gpus_per_machine * num_machines
-    if world_size == 1:
+    address = ("127.0.0.1", 0) if dist_url == "auto" and num_machines == 1 else _parse(dist_url)
+    if num_gpus_per_machine * num_machines == 1:
         main(*args)
         return
     _check_devices(num_gpus_per_machine, device)
-    if num_gpus_per_machine == 1:
-        _run_in_group(main, args, machine_rank, 0, world_size, dist_url, device)
-        return
-    _spawn(main, args, device, num_gpus_per_machine, num_machines, machine_rank, dist_url)
+    _spawn(main, args, device, num_gpus_per_machine, num_machines, machine_rank, address)
+
+
+def _parse(dist_url: str) -> tuple[str, int]:
+    """``"tcp://HOST:PORT"`` -> (HOST, PORT)."""
+    if re.fullmatch(r"tcp://.+:\d+", dist_url):
+        with contextlib.suppress(ValueError):  # a port beyond 65535
+            parts = urlsplit(dist_url)
+            return parts.hostname, parts.port
+    raise UserError(
+        f"--dist-url {dist_url!r}: several machines need tcp://HOST:PORT, an address of machine 0"
+    )
 
 
 def uses_cuda(device: str) -> bool:
@@ -96,34 +101,61 @@ def _spawn(
     args: tuple,
     device: str,
     processes: int,
-    num_machines: int,
+    machines: int,
     machine_rank: int,
-    dist_url: str,
+    address: tuple[str, int],
 ) -> None:
+    """Start this machine's processes and wait for them. Machine 0 holds the store at which all meet."""
     context = mp.get_context("spawn")
     failures = context.SimpleQueue()
-    store = None
-    if not dist_url.startswith("tcp://"):  # the system chooses the port, and the parent keeps it open
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
-        dist_url = f"store://127.0.0.1:{store.port}"
-    world_size = processes * num_machines
+    store = _listen(address) if machine_rank == 0 else None
+    if store is not None and address[1] == 0:
+        address = address[0], store.port
+    first_rank = machine_rank * processes
     workers = []
     for local_rank in range(processes):
-        rank = machine_rank * processes + local_rank
-        settings = (rank, local_rank, world_size, dist_url, device, processes)
-        workers.append(context.Process(target=_worker, args=(main, args, settings, failures)))
+        settings = (first_rank + local_rank, local_rank, processes * machines, address, device)
+        workers.append(context.Process(target=_worker, args=(main, args, settings, processes, failures)))
+    board = FailureBoard(address, store) if machines > 1 else None
     with _forwarded_signals(workers):
-        for worker in workers:
-            worker.start()
-        _wait(workers, failures)
+        with stop_signals_held_back():
+            for worker in workers:
+                worker.start()
+        try:
+            failure = _wait(workers, failures, first_rank, board)
+            if failure and board:
+                failure = board.first(failure)
+        finally:
+            _end(workers)
+            if board:
+                board.settle(machines)
+    if failure:
+        raise failure.exception()
 
 
-def _worker(main: Callable[..., Any], args: tuple, settings: tuple, failures: Any) -> None:
+def _listen(address: tuple[str, int]) -> dist.TCPStore:
+    """The store of the run. In this process, which outlives the workers; with port 0 at a free one."""
+    try:
+        return dist.TCPStore(*address, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    except dist.DistError as error:
+        raise UserError(
+            f"--dist-url tcp://{address[0]}:{address[1]}: this machine cannot listen there"
+            f" ({' '.join(str(error).split())[:120]}); give an address of machine 0 and a free port"
+        ) from error
+
+
+def _worker(
+    main: Callable[..., Any], args: tuple, settings: tuple, local_processes: int, failures: Any
+) -> None:
     """Runs in a spawned process, and ends it with its exit code.
 
     At once, because an interpreter that winds down while threads of torch still run can be aborted, and
     an abort would look like a failure of work that is done.
     """
+    os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
+    _end_with_parent()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_processes))
     code = _work(main, args, settings, failures)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -132,91 +164,87 @@ def _worker(main: Callable[..., Any], args: tuple, settings: tuple, failures: An
 
 def _work(main: Callable[..., Any], args: tuple, settings: tuple, failures: Any) -> int:
     """The process's exit code; a failure is reported before the others notice it and fail in turn."""
-    rank, local_processes = settings[0], settings[-1]
-    os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
-    _end_with_parent()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_processes))
+    code = 0
     try:
-        _join_group(*settings[:-1])
+        let_stop_signals_through()
+        _join_group(*settings)
         main(*args)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except SystemExit as stopped:
-        return stopped.code or 0
-    except UserError as error:
-        failures.put((rank, True, str(error)))
-        return 2
-    except Exception:
-        failures.put((rank, False, traceback.format_exc()))
+        code = stopped.code or 0
+    except Exception as error:
+        failures.put(Failure.of(settings[0], error))
         return 1
-    finally:
-        if dist.is_initialized() and failures.empty():
-            dist.destroy_process_group()
-    return 0
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return code
 
 
-def _join_group(rank: int, local_rank: int, world_size: int, dist_url: str, device: str) -> None:
+def _join_group(rank: int, local_rank: int, world_size: int, address: tuple[str, int], device: str) -> None:
+    store = dist.TCPStore(*address, is_master=False, timeout=TIMEOUT)
+    _init_process_group(store, rank, local_rank, world_size, device)
+
+
+def _init_process_group(store: dist.Store, rank: int, local_rank: int, world_size: int, device: str) -> None:
     backend = "gloo"
     if uses_cuda(device):
         torch.cuda.set_device(local_rank)
         backend = "nccl"
-    if dist_url.startswith("store://"):
-        host, port = dist_url.removeprefix("store://").split(":")
-        store = dist.TCPStore(host, int(port), is_master=False, timeout=TIMEOUT)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
-    else:
-        dist.init_process_group(
-            backend, init_method=dist_url, rank=rank, world_size=world_size, timeout=TIMEOUT
-        )
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
 
 
 def _run_under_torchrun(main: Callable[..., Any], args: tuple, device: str) -> None:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
-    _run_in_group(main, args, rank, local_rank, world_size, "env://", device)
-
-
-def _run_in_group(main: Callable[..., Any], args: tuple, *settings: Any) -> None:
-    """Call `main` in this process, which is one of the group that `settings` (of `_join_group`) describe."""
-    _join_group(*settings)
+    store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
+    _init_process_group(store, rank, int(os.environ.get("LOCAL_RANK", "0")), world_size, device)
     try:
         main(*args)
-    except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
-            raise
-        raise WorkerError(
-            f"another process of the run has ended (its output tells why), and the connection to it is lost"
-            f": {' '.join(str(error).split())[:120]}"
-        ) from error
+    except Exception as error:
+        own = Failure.of(rank, error)
+        first = FailureBoard(store=store).first(own)
+        if own.kind == "lost":
+            raise first.exception() from error
+        raise
     dist.destroy_process_group()
 
 
-def _wait(workers: list, failures: Any) -> None:
-    """Wait for all; after a failure end the rest, then raise the first failure."""
-    stopped = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # asked to stop, and did so cleanly
-    while any(worker.is_alive() for worker in workers):
-        if any(worker.exitcode not in (None, 0, *stopped) for worker in workers):
+def _wait(workers: list, failures: Any, first_rank: int, board: FailureBoard | None) -> Failure | None:
+    """Wait until all are done or one has failed; the first failure that is no mere consequence.
+
+    Raises:
+        SystemExit: if processes stopped because they were asked to.
+    """
+    elsewhere = None
+    while any(worker.is_alive() for worker in workers) and not elsewhere:
+        if any(worker.exitcode not in (None, 0, *ASKED_TO_STOP) for worker in workers):
             break
         time.sleep(0.05)
-    killed = [(rank, -worker.exitcode) for rank, worker in enumerate(workers) if (worker.exitcode or 0) < 0]
-    _end(workers)
-    for rank, number in killed:  # first, because what the other ranks report then is the lost connection
-        if number in (signal.SIGINT, signal.SIGTERM):
-            raise SystemExit(128 + number)
-        name = signal.Signals(number).name
-        raise WorkerError(
-            f"process {rank} of the run was killed by {name}; SIGKILL often means too little memory"
-        )
-    if not failures.empty():
-        rank, is_user_error, text = failures.get()
-        raise UserError(text) if is_user_error else WorkerError(f"process {rank} of the run failed:\n{text}")
-    for rank, worker in enumerate(workers):
-        if worker.exitcode in stopped:
+        elsewhere = board.look() if board else None
+    return elsewhere or _failure_here(workers, failures, first_rank)
+
+
+def _failure_here(workers: list, failures: Any, first_rank: int) -> Failure | None:
+    reported: list[Failure] = []
+    while not failures.empty():
+        reported.append(failures.get())
+    for rank, worker in enumerate(workers, start=first_rank):
+        code = worker.exitcode or 0
+        if -code in (signal.SIGINT, signal.SIGTERM):
+            raise SystemExit(128 - code)
+        if code < 0:  # before what is reported, because the other ranks report the lost connection
+            name = signal.Signals(-code).name
+            text = f"process {rank} of the run was killed by {name}; SIGKILL often means too little memory"
+            return Failure("fault", text)
+    if reported:
+        return next((failure for failure in reported if failure.kind != "lost"), reported[0])
+    for rank, worker in enumerate(workers, start=first_rank):
+        if worker.exitcode in ASKED_TO_STOP:
             raise SystemExit(worker.exitcode)
         if worker.exitcode:
-            raise WorkerError(f"process {rank} of the run exited with code {worker.exitcode}")
+            return Failure("fault", f"process {rank} of the run exited with code {worker.exitcode}")
+    return None
 
 
 def _end(workers: list) -> None:
@@ -237,8 +265,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-@contextlib.contextmanager
-def _forwarded_signals(workers: list) -> Iterator[None]:
+def _forwarded_signals(workers: list) -> contextlib.AbstractContextManager[None]:
     """SIGTERM and SIGINT to this process reach the workers, which stop cleanly; this one then ends."""
 
     def forward(number: int, frame: Any) -> None:
@@ -246,9 +273,4 @@ def _forwarded_signals(workers: list) -> Iterator[None]:
             if worker.pid and worker.is_alive():
                 os.kill(worker.pid, number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return stop_signals_to(forward)

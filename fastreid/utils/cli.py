@@ -1,4 +1,7 @@
-"""How command-line tools end: code 2 and one line for a mistake of the user, 128 + number for a signal."""
+"""How command-line tools end: code 2 and one line for a mistake of the user, 128 + number for a signal.
+
+Imports nothing heavy, so that a tool can call `exit_during_imports` before what takes seconds.
+"""
 
 import argparse
 import os
@@ -10,6 +13,36 @@ from types import FrameType
 from typing import NoReturn
 
 from fastreid.utils.errors import UserError
+from fastreid.utils.signals import STOPPING, let_stop_signals_through, stop_signals_to
+
+
+def exit_during_imports(module: str) -> None:
+    """Let SIGINT and SIGTERM end a program at once, with one line, until `exit_cleanly` takes them over.
+
+    Called in a tool's file before its slow imports. At once, because an exception from a signal handler
+    can come out of half an import as any other error.
+
+    Args:
+        module: the file's ``__name__``; where it is neither run nor that of a spawned process (but imported
+            by a test, for instance) nothing changes.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if module == "__main__":  # a spawned process leaves it to its parent to tell
+            os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+        os._exit(128 + number)
+
+    if module in ("__main__", "__mp_main__"):
+        for number in STOPPING:
+            signal.signal(number, stop)
+        let_stop_signals_through()
+
+
+@contextmanager
+def exit_cleanly(debug: bool = False, when_stopped: str = "nothing to save") -> Iterator[None]:
+    """What the `main` of every tool runs in: `exit_on_signals` and `exit_on_user_error` together."""
+    with exit_on_signals(when_stopped), exit_on_user_error(debug):
+        yield
 
 
 @contextmanager
@@ -29,11 +62,14 @@ def exit_on_user_error(debug: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def exit_on_signals() -> Iterator[None]:
+def exit_on_signals(when_stopped: str = "nothing to save") -> Iterator[None]:
     """Turn SIGINT and SIGTERM in the block into one line on stderr and ``SystemExit`` with 128 + the number.
 
     For the time in which there is nothing to save; training has its own way (`StopOnSignal`). A second
     signal ends the process at once.
+
+    Args:
+        when_stopped: what the line tells the user about the work done so far.
     """
     pid = os.getpid()
 
@@ -41,19 +77,15 @@ def exit_on_signals() -> Iterator[None]:
         if os.getpid() != pid:  # a loader's worker, which inherits the handler
             os._exit(128 + number)
         signal.signal(number, signal.SIG_DFL)
-        print(f"stopped by {signal.Signals(number).name}: nothing to save", file=sys.stderr)
+        print(f"stopped by {signal.Signals(number).name}: {when_stopped}", file=sys.stderr)
         raise SystemExit(128 + number)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_signals_to(stop):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class CommandLineParser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose complaints are a `UserError`: use it inside `exit_on_user_error`."""
+    """An `ArgumentParser` whose complaints are a `UserError`: use it inside `exit_cleanly`."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")

@@ -18,6 +18,7 @@ from fastreid.engine import WorkerError, launch
 from fastreid.utils.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
+SECONDS = 300  # until a process counts as hanging; on a busy machine the imports alone take many
 
 
 def states_in(folder) -> list[dict[str, torch.Tensor]]:
@@ -45,17 +46,51 @@ def test_two_processes_train_the_model_of_one(tmp_path, reference):
     check_two_ranks(tmp_path, reference)
 
 
-def test_two_machines_meet_at_an_address(tmp_path, reference):
+@pytest.fixture
+def free_url() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_two_machines_meet_at_an_address(tmp_path, reference, free_url):
     program = (
         "import sys, toy_workers; from fastreid.engine import launch;"
         "launch(toy_workers.train, 1, 2, int(sys.argv[1]), sys.argv[2], (sys.argv[3],), 'cpu')"
     )
-    machines = [run_python("-c", program, str(rank), url, str(tmp_path)) for rank in (0, 1)]
-    assert [machine.wait(timeout=60) for machine in machines] == [0, 0]
+    machines = [run_python("-c", program, str(rank), free_url, str(tmp_path)) for rank in (0, 1)]
+    assert [machine.wait(timeout=SECONDS) for machine in machines] == [0, 0]
     check_two_ranks(tmp_path, reference)
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        ("user error", 2, "error: SOME.KEY is wrong: change it"),
+        ("user error, the other busy", 2, "error: SOME.KEY is wrong: change it"),
+        ("kill", 1, "process 1 of the run was killed by SIGKILL"),
+    ],
+)
+def test_a_failure_on_one_machine_ends_the_other_and_is_told_there(how, code, said, free_url):
+    program = (
+        "import sys, toy_workers; from fastreid.engine import launch; from fastreid.utils import cli\n"
+        "with cli.exit_cleanly():\n"
+        "    launch(toy_workers.fail, 1, 2, int(sys.argv[1]), sys.argv[2], (sys.argv[3],), 'cpu')"
+    )
+    machines = [run_python("-c", program, str(rank), free_url, how) for rank in (0, 1)]
+    for machine in machines:
+        _, errors = machine.communicate(timeout=SECONDS)
+        assert machine.returncode == code
+        assert said in errors.splitlines()[-1]
+
+
+def test_an_address_at_which_nobody_can_listen_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"--dist-url {url}.* free port"):
+            launch(print, 1, 2, 0, url, device="cpu")
 
 
 def test_torchrun_is_recognised(tmp_path, reference):
@@ -66,7 +101,7 @@ def test_torchrun_is_recognised(tmp_path, reference):
     )
     options = ("--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
     run = run_python("-m", "torch.distributed.run", *options, str(program), str(tmp_path))
-    assert run.wait(timeout=60) == 0
+    assert run.wait(timeout=SECONDS) == 0
     check_two_ranks(tmp_path, reference)
 
 
@@ -74,7 +109,7 @@ def run_python(*arguments: str) -> subprocess.Popen:
     """A Python process that finds the package and the modules of this folder."""
     path = os.pathsep.join([str(REPO), str(Path(__file__).parent)])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *arguments], env=environment, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """Signals to the real program, in both stages: it saves, says how to go on, and going on changes nothing."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
 from tiny_runs import (
     EPOCHS,
     ITERATIONS,
+    REPO,
     arguments,
     final_state,
     finish,
@@ -62,3 +66,53 @@ def test_ctrl_c_before_training_ends_the_program_without_a_traceback(cargo, tmp_
     read_until(run, "Python")  # the first line: the data are read and the model is built after it
     run.send_signal(signal.SIGINT)
     assert finish(run, 130) == "stopped by SIGINT: nothing to save\n"
+
+
+SLOW = "import time; print('importing', flush=True); time.sleep(60)"
+TOOLS = {path.name: path.read_text() for path in sorted((REPO / "tools").glob("*.py"))}
+
+
+def interrupt_imports(number: signal.Signals, folder, *command) -> tuple[int, str]:
+    """Send `number` to a Python program, and all its processes, when it says that it imports."""
+    path = os.pathsep.join([str(folder), str(REPO)])
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        read_until(run, "importing")
+        os.killpg(run.pid, number)
+        output, _ = run.communicate(timeout=120)
+    return run.returncode, output
+
+
+def test_every_tool_ends_in_the_same_way():
+    assert [name for name, text in TOOLS.items() if "exit_cleanly(" not in text] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("tool", [name for name, text in TOOLS.items() if "exit_during_imports(" in text])
+def test_a_tool_that_is_interrupted_while_it_imports_says_so_in_one_line(tool, number, tmp_path):
+    for library in ("numpy", "torch"):
+        (tmp_path / f"{library}.py").write_text(SLOW)
+    code, output = interrupt_imports(number, tmp_path, REPO / "tools" / tool, "loader")
+    assert (code, output) == (128 + number, f"stopped by {number.name}\n")
+
+
+def test_ctrl_c_while_the_ranks_of_a_run_import_leaves_no_traceback_and_no_rank(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from fastreid.utils.cli import exit_during_imports\n"
+        "exit_during_imports(__name__)\n"
+        "if __name__ == '__mp_main__':\n"
+        f"    {SLOW}\n"
+        "from fastreid.engine import launch\n"
+        "if __name__ == '__main__':\n"
+        "    launch(print, 2, device='cpu')\n"
+    )
+    code, output = interrupt_imports(signal.SIGINT, tmp_path, program)
+    assert code == 130
+    assert output in ("", "importing\n")  # the other rank's

@@ -123,10 +123,18 @@ def test_two_hosts_train_the_model_of_two_processes(worlds, cargo, tmp_path):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def children(process: subprocess.Popen) -> list[int]:
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
 def test_a_host_that_is_lost_ends_the_other(cargo, tmp_path):
     endless = ("SOLVER.ITERS_PER_EPOCH", "100000")
     first, second = start_two_hosts(*LOOPBACK, *arguments(1, cargo, tmp_path / "run", *endless))
     read_until(first, "iter 2/")
+    first.send_signal(signal.SIGSTOP)  # it cannot tell what happens to its process
+    for child in children(first):
+        os.kill(child, signal.SIGKILL)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     output, _ = second.communicate(timeout=30)

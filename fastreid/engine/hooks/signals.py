@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-import threading
+from contextlib import ExitStack
 from types import FrameType
 
 import torch
@@ -11,10 +11,9 @@ import torch
 from fastreid.engine.hooks.checkpointing import LATEST
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
+from fastreid.utils.signals import stop_signals_to
 
 logger = logging.getLogger(__name__)
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopOnSignal(HookBase):
@@ -27,12 +26,11 @@ class StopOnSignal(HookBase):
 
     def __init__(self) -> None:
         self._requested = 0
-        self._previous: dict[int, object] = {}
+        self._training = ExitStack()
 
     def before_train(self) -> None:
         self._pid = os.getpid()
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._training.enter_context(stop_signals_to(self._handle))
 
     def after_step(self) -> None:
         self._stop_if_asked()
@@ -50,9 +48,7 @@ class StopOnSignal(HookBase):
             raise SystemExit(128 + number)
 
     def after_train(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        self._training.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a loader's worker: Ctrl-C reaches it too, but the main process decides
