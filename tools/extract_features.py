@@ -10,12 +10,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 from fastreid import ReIDModel
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
 from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, extract_to_files
 from fastreid.deploy.image_lists import SPLITS, Columns, list_dataset, list_file, list_folder
-from fastreid.utils.cli import CommandLineParser, exit_on_signals, exit_on_user_error
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import setup_logger
 
@@ -80,9 +83,10 @@ def list_source(args: argparse.Namespace, cfg: CfgNode) -> Columns:
     return columns
 
 
-def main() -> None:
-    with exit_on_signals(), exit_on_user_error("--debug" in sys.argv):
-        args = build_parser().parse_intermixed_args()
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly("--debug" in argv):
+        args = build_parser().parse_intermixed_args(argv)
         setup_logger()
         model = ReIDModel.from_checkpoint(args.checkpoint, args.config_file, args.device, args.opts)
         columns = list_source(args, model.cfg)

@@ -13,12 +13,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 from tabulate import tabulate
 
 from fastreid.deploy.feature_files import FeatureSet
 from fastreid.deploy.image_lists import list_pictures
 from fastreid.deploy.search_index import KINDS, SearchIndex
-from fastreid.utils.cli import CommandLineParser, exit_on_signals, exit_on_user_error
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
 
 
@@ -116,9 +119,10 @@ def caption(hit: dict[str, Any]) -> str:
     return ", ".join(f"{word} {hit[name]}" for name, word in words.items() if name in hit)
 
 
-def main() -> None:
-    with exit_on_signals(), exit_on_user_error("--debug" in sys.argv):
-        args = build_parser().parse_args()
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly("--debug" in argv):
+        args = build_parser().parse_args(argv)
         {"build": build, "query": query}[args.command](args)
 
 

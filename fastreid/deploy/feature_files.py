@@ -62,13 +62,7 @@ class FeatureSet:
         Raises:
             UserError: if there are none, or shards are missing.
         """
-        path = Path(folder) / FACTS
-        try:
-            features = cls(folder, json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"no features in {folder}: expected tools/extract_features.py's output"
-            ) from error
+        features = cls(folder, _read_facts(Path(folder) / FACTS))
         if missing := features.missing:
             raise UserError(
                 f"the features in {folder} are not finished: {len(missing)} of {features.num_shards} shards"

@@ -1,0 +1,304 @@
+"""Searching features: against a comparison of every pair in float64, for both kinds of index."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastreid import ReIDModel
+from fastreid.deploy import search_index
+from fastreid.deploy.feature_files import FeatureSet, extract_to_files, write_columns
+from fastreid.deploy.search_index import SearchIndex, recall
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import write_json
+
+
+def write_features(folder: Path, features: np.ndarray, shard_size: int = 300) -> FeatureSet:
+    """Features as an extraction leaves them."""
+    folder.mkdir(exist_ok=True)
+    facts = {"checkpoint": {"path": "model.pth", "sha256": "0"}, "config": {}, "stage": 1, "views": []}
+    facts |= {"images": len(features), "width": features.shape[1], "images_sha256": ""}
+    feature_set = FeatureSet(folder, facts | {"format": "npy", "shard_size": shard_size})
+    columns = {"path": [f"{row}.jpg" for row in range(len(features))], "pid": list(range(len(features)))}
+    write_columns(folder / "images.csv", columns)
+    write_json(folder / "features.json", feature_set.facts)
+    for number in range(feature_set.num_shards):
+        feature_set.write_shard(number, features[feature_set.rows(number)], columns)
+    return FeatureSet.open(folder)
+
+
+def clustered(count: int, width: int = 16, seed: int = 0) -> np.ndarray:
+    """Features in 40 clusters, of lengths from 0.1 to 10."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(40, width))[generator.integers(40, size=count)]
+    lengths = 10 ** generator.uniform(-1, 1, (count, 1))
+    return ((centres + 0.5 * generator.normal(size=(count, width))) * lengths).astype(np.float32)
+
+
+def nearest(queries: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine similarities and rows of the k most similar, pair by pair in float64."""
+    a, b = (
+        m.astype(np.float64) / np.linalg.norm(m.astype(np.float64), axis=1)[:, None]
+        for m in (queries, gallery)
+    )
+    similarity = a @ b.T
+    rows = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarity, rows, axis=1), rows
+
+
+@pytest.fixture(scope="module")
+def gallery() -> np.ndarray:
+    return clustered(2000)
+
+
+@pytest.fixture(scope="module")
+def feature_set(gallery, tmp_path_factory) -> FeatureSet:
+    return write_features(tmp_path_factory.mktemp("features"), gallery)
+
+
+@pytest.fixture(scope="module")
+def indices(feature_set) -> dict[str, SearchIndex]:
+    return {kind: SearchIndex.build(feature_set, kind) for kind in ("exact", "ivf")}
+
+
+class TestIndex:
+    @pytest.mark.parametrize("kind", ["exact", "ivf"])
+    def test_exact_search_finds_the_most_similar(self, indices, gallery, kind):
+        queries = clustered(30, seed=1)
+        scores, rows = indices[kind].search(queries, 10, exact=True)
+        expected_scores, expected_rows = nearest(queries, gallery, 10)
+        assert np.array_equal(rows, expected_rows)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+    def test_an_exact_index_needs_no_telling(self, indices):
+        queries = clustered(30, seed=1)
+        assert np.array_equal(
+            indices["exact"].search(queries, 5)[1], indices["exact"].search(queries, 5, True)[1]
+        )
+        assert indices["exact"].recall(queries, 5) == 1
+
+    def test_ivf_reads_the_fewest_lists_that_find_99_percent(self, indices, gallery):
+        index = indices["ivf"]
+        facts = index.facts
+        assert facts["lists"] == 2000 // 64  # fewer than 4 sqrt(2000): 64 pictures place a centre
+        assert 1 < facts["probes"] < facts["lists"]
+        assert facts["probes"] & (facts["probes"] - 1) == 0
+        assert facts["recall"] >= 0.99
+
+        def found_share(probes: int) -> float:
+            """Of all pictures' ten nearest others."""
+            exact = nearest(gallery, gallery, 11)[1]
+            found = index._search(search_index.normalised(gallery), 11, probes)[1]
+            shares = [
+                len(set(f) & set(e) - {own}) / 10
+                for own, (f, e) in enumerate(zip(found.tolist(), exact.tolist(), strict=True))
+            ]
+            return float(np.mean(shares))
+
+        assert found_share(facts["probes"]) == pytest.approx(facts["recall"], abs=0.01)
+        assert found_share(facts["probes"] // 2) < 0.995  # the sample's share was below 0.99
+
+    def test_recall_is_measured_against_exact_search(self, indices, gallery):
+        index, queries = indices["ivf"], clustered(50, seed=2)
+        found, exact = index.search(queries, 5)[1], nearest(queries, gallery, 5)[1]
+        expected = np.mean(
+            [len(set(f) & set(e)) / 5 for f, e in zip(found.tolist(), exact.tolist(), strict=True)]
+        )
+        assert index.recall(queries, 5) == pytest.approx(expected)
+
+    def test_building_again_gives_the_same_index(self, indices, feature_set):
+        again, queries = SearchIndex.build(feature_set, "ivf"), clustered(20, seed=3)
+        assert again.facts == indices["ivf"].facts
+        assert np.array_equal(again.search(queries, 10)[1], indices["ivf"].search(queries, 10)[1])
+
+    def test_the_number_of_pictures_decides_the_kind(self, feature_set, monkeypatch):
+        assert SearchIndex.build(feature_set).facts["kind"] == "exact"
+        monkeypatch.setattr(search_index, "EXACT_LIMIT", 2000)
+        assert SearchIndex.build(feature_set).facts["kind"] == "exact"
+        monkeypatch.setattr(search_index, "EXACT_LIMIT", 1999)
+        assert SearchIndex.build(feature_set).facts["kind"] == "ivf"
+
+    @pytest.mark.parametrize("kind", ["exact", "ivf"])
+    def test_pictures_without_features_are_left_out(self, tmp_path, kind, caplog):
+        features = clustered(200)
+        features[[0, 77, 150]] = np.nan
+        index = SearchIndex.build(write_features(tmp_path, features, 50), kind)
+        kept = np.delete(np.arange(200), [0, 77, 150])
+        assert index.columns["pid"] == kept.tolist()
+        rows = index.search(features[kept], 1, exact=True)[1]
+        assert np.array_equal(rows[:, 0], np.arange(197))
+        assert "3 pictures without features" in caplog.text
+
+    def test_without_any_feature_there_is_no_index(self, tmp_path):
+        with pytest.raises(UserError, match="none of the 3 features"):
+            SearchIndex.build(write_features(tmp_path, np.full((3, 4), np.nan, np.float32)))
+
+    @pytest.mark.parametrize("kind", ["exact", "ivf"])
+    def test_one_picture_is_found(self, tmp_path, kind):
+        index = SearchIndex.build(write_features(tmp_path, np.ones((1, 4), np.float32)), kind)
+        scores, rows = index.search(np.full((1, 4), 3, np.float32), 10)
+        assert rows.tolist() == [[0]]
+        assert scores[0, 0] == pytest.approx(1)
+
+    def test_features_of_another_width_are_refused(self, indices):
+        with pytest.raises(UserError, match="width 15, the index 16"):
+            indices["exact"].search(np.zeros((1, 15), np.float32), 3)
+
+    def test_without_faiss_it_says_what_to_install(self, feature_set, monkeypatch):
+        monkeypatch.setitem(sys.modules, "faiss", None)
+        with pytest.raises(UserError, match="pip install faiss-cpu"):
+            SearchIndex.build(feature_set)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sets(st.integers(0, 9), max_size=4), st.sets(st.integers(0, 9), max_size=4)), max_size=5
+    )
+)
+def test_recall_is_the_share_of_true_neighbours_found(rows):
+    found, exact = (
+        (
+            np.array([[*members, *[-1] * (4 - len(members))] for members in part], int).reshape(-1, 4)
+            for part in zip(*rows, strict=True)
+        )
+        if rows
+        else (np.empty((0, 4), int),) * 2
+    )
+    true = sum(len(e) for _, e in rows)
+    expected = sum(len(f & e) for f, e in rows) / true if true else 0
+    assert recall(found, exact) == pytest.approx(expected)
+
+
+class TestFiles:
+    @pytest.mark.parametrize("kind", ["exact", "ivf"])
+    def test_a_saved_index_answers_as_before(self, indices, tmp_path, kind):
+        indices[kind].save(tmp_path)
+        opened, queries = SearchIndex.open(tmp_path), clustered(20, seed=4)
+        assert opened.facts == indices[kind].facts
+        assert opened.columns == indices[kind].columns
+        for found, expected in zip(opened.search(queries, 7), indices[kind].search(queries, 7), strict=True):
+            assert np.array_equal(found, expected)
+
+    def test_it_may_lie_in_the_folder_of_the_features(self, gallery, tmp_path):
+        features = write_features(tmp_path, gallery[:50])
+        SearchIndex.build(features).save(tmp_path)
+        assert len(SearchIndex.open(tmp_path)) == len(FeatureSet.open(tmp_path).load()) == 50
+
+    @pytest.mark.parametrize("name", ["index.json", "index.faiss", "index.csv"])
+    @pytest.mark.parametrize("damage", ["missing", "rubbish"])
+    def test_a_damaged_one_is_refused(self, indices, tmp_path, name, damage):
+        indices["exact"].save(tmp_path)
+        if damage == "missing":
+            (tmp_path / name).unlink()
+        else:
+            (tmp_path / name).write_text("path\nrubbish\n")
+        with pytest.raises(UserError, match="index"):
+            SearchIndex.open(tmp_path)
+
+    def test_an_interrupted_replacement_is_no_index(self, indices, tmp_path, monkeypatch):
+        indices["exact"].save(tmp_path)
+
+        def interrupted(path, columns):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(search_index, "write_columns", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            indices["ivf"].save(tmp_path)
+        with pytest.raises(UserError, match="no usable index"):
+            SearchIndex.open(tmp_path)
+
+
+class TestTool:
+    """Stage 2 with one view, so that settings and views have to find their way to the queries."""
+
+    @pytest.fixture(scope="class")
+    def features(self, checkpoints, paths, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("extracted")
+        options = ("TEST.FLIP.ENABLED", "True")
+        model = ReIDModel.from_checkpoint(checkpoints[2], device="cpu", options=options)
+        labels = {"pid": [7] * len(paths), "camid": [1] * len(paths), "viewid": [0] * len(paths)}
+        extract_to_files(model, {"path": paths, **labels}, folder, views=["ground"])
+        return folder
+
+    @pytest.fixture
+    def index(self, features, run_tool, tmp_path) -> Path:
+        code, out, _ = run_tool("search.py", "build", "--features", features, "--index", tmp_path / "index")
+        assert code == 0
+        assert "7 pictures, exact search" in out
+        return tmp_path / "index"
+
+    def query(self, run_tool, index, *arguments):
+        return run_tool("search.py", "query", "--index", index, "--device", "cpu", "--pictures", *arguments)
+
+    def test_json_has_paths_scores_and_labels(self, run_tool, index, features, paths):
+        code, out, _ = self.query(run_tool, index, paths[2], paths[0], "--top", 3, "--json")
+        assert code == 0
+        answer = json.loads(out)
+        assert (answer["search"], answer["top"], answer["recall"]) == ("exact", 3, 1)
+        matrix = FeatureSet.open(features).load()
+        scores, rows = nearest(matrix[[2, 0]], matrix, 3)
+        for answered, number, expected in zip(
+            answer["answers"], (2, 0), zip(scores, rows, strict=True), strict=True
+        ):
+            assert answered["query"] == answered["results"][0]["path"] == paths[number]
+            assert [hit["path"] for hit in answered["results"]] == [paths[row] for row in expected[1]]
+            assert [hit["score"] for hit in answered["results"]] == pytest.approx(
+                expected[0].tolist(), abs=1e-5
+            )
+            assert [hit["rank"] for hit in answered["results"]] == [1, 2, 3]
+            assert {(hit["pid"], hit["camid"], hit["viewid"]) for hit in answered["results"]} == {(7, 1, 0)}
+
+    def test_table_and_page_of_a_folder_of_queries(self, run_tool, index, paths, tmp_path):
+        (tmp_path / "queries" / "deep").mkdir(parents=True)
+        shutil.copy(paths[4], tmp_path / "queries" / "deep" / "someone.jpg")
+        page = tmp_path / "found.html"
+        code, out, err = self.query(run_tool, index, tmp_path / "queries", "--top", 2, "--html", page)
+        assert code == 0
+        lines = out.splitlines()
+        assert lines[0].endswith("someone.jpg")
+        assert lines[3].split()[:3] == ["1", "1.0000", paths[4]]
+        assert "recall@2 for these queries 1.000" in lines[-1]
+        text = page.read_text()
+        assert "someone.jpg" in text
+        assert Path(paths[4]).name in text
+        assert "person 7, camera 1, view 0" in text
+        assert "1 of 1 queries" in err
+
+    def test_a_moved_checkpoint_can_be_named_and_another_is_refused(
+        self, run_tool, index, checkpoints, cargo, paths, tmp_path
+    ):
+        moved = shutil.copy(checkpoints[2], tmp_path / "moved.pth")
+        assert self.query(run_tool, index, paths[0], "--checkpoint", moved)[0] == 0
+        other = write_checkpoint(tmp_path, 2, cargo, seed=2)
+        code, _, err = self.query(run_tool, index, paths[0], "--checkpoint", other)
+        assert code == 2
+        assert "has other weights than the indexed features" in err
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["build", "--features", "{tmp}", "--index", "{tmp}/i"], "no features in"),
+            (["query", "--index", "{tmp}", "--pictures", "a.jpg"], "no usable index"),
+            (["query", "--index", "{index}", "--pictures", "absent.jpg"], "absent.jpg"),
+            (["query", "--index", "{index}", "--pictures", "{tmp}/empty"], "no .jpg"),
+            (["query", "--index", "{index}", "--pictures", "a.jpg", "--top", "0"], "from 1 on"),
+            (
+                ["query", "--index", "{index}", "--pictures", "{path}", "--checkpoint", "absent.pth"],
+                "absent.pth",
+            ),
+            ([], "required"),
+        ],
+    )
+    def test_mistakes_are_one_line(self, run_tool, index, paths, tmp_path, arguments, message):
+        (tmp_path / "empty").mkdir()
+        arguments = [text.format(tmp=tmp_path, index=index, path=paths[0]) for text in arguments]
+        code, _, err = run_tool("search.py", *arguments)
+        assert code == 2
+        assert message in err
+        assert err.strip().splitlines()[-1].startswith("error: ")
