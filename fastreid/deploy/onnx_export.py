@@ -84,7 +84,9 @@ def export_model(model: SDReIDStage1, folder: str | Path, with_pt2: bool = False
 
 
 def require_packages() -> None:
-    """Raise a `UserError` that names those of onnx, onnxscript and onnxruntime that are not installed."""
+    """Raise a `UserError` if torch is too old, or onnx, onnxscript or onnxruntime is not installed."""
+    if torch.__version__ < (2, 5):
+        raise UserError(f"export needs torch 2.5 or newer, this is {torch.__version__}: pip install -U torch")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {', '.join(missing)}: pip install {' '.join(missing)}")
