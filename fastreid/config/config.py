@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode as YacsNode
 
+from fastreid.config.reference_names import from_reference
 from fastreid.utils.errors import UserError, nearest_name
 
 BASE_KEY = "_BASE_"
@@ -40,9 +41,13 @@ class CfgNode(YacsNode):
             self.merge_values(nested, source="command line")
 
     def merge_values(self, values: dict, source: str) -> None:
-        """Merge a nested dict; `source` names its origin in errors. ValueError if the config is frozen."""
+        """Merge a nested dict; `source` names its origin in errors. ValueError if the config is frozen.
+
+        Names of the reference release are translated, see `reference_names`.
+        """
         if self.is_frozen():
             raise ValueError("the configuration is frozen: clone and defrost it to change values")
+        values = from_reference(values, self, source)
         _merge(values, self, [], source, known=sorted(flat_keys(self)))
 
 

@@ -183,7 +183,7 @@ def load_model_weights(
         UserError: if a parameter that the purpose depends on is missing or has another shape; the model
             is unchanged then.
     """
-    given = _without_module_prefix(state_dict)
+    given = without_module_prefix(state_dict)
     own = model.state_dict()
     report = check_model_weights(model, given, purpose, allow_partial, source)
     model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
@@ -206,7 +206,7 @@ def check_model_weights(
 
     Only names and shapes are read: the model may be on the ``meta`` device.
     """
-    given = _without_module_prefix(state_dict)
+    given = without_module_prefix(state_dict)
     own = model.state_dict()
     report = _compare(own, given)
     if not report.loaded:
@@ -275,7 +275,7 @@ def check_stage(meta: dict[str, Any], model: nn.Module, purpose: Purpose, source
     )
 
 
-def _without_module_prefix(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_module_prefix(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """State dicts of models wrapped for data parallelism have ``module.`` before every name."""
     if all(name.startswith("module.") for name in state_dict):
         return {name.removeprefix("module."): value for name, value in state_dict.items()}

@@ -1,0 +1,91 @@
+"""Configuration files of the reference release load, and say what became of its names."""
+
+import logging
+
+import pytest
+
+from fastreid.config import get_cfg
+from fastreid.utils.errors import UserError
+
+ARCHITECTURES = {
+    "Baseline_stage1": ("SDReIDStage1", 2),
+    "Baseline_stage1_3view": ("SDReIDStage1", 3),
+    "Baseline_stage2_old": ("SDReIDStage2", 2),
+    "Baseline_stage2_old_3view_2": ("SDReIDStage2", 3),
+}
+
+
+@pytest.fixture
+def load(tmp_path, caplog, monkeypatch):
+    """Merges the text of a file; gives the configuration and the warnings."""
+    monkeypatch.setattr(logging.getLogger("fastreid"), "propagate", True)
+
+    def merge(text: str, name: str = "theirs.yml"):
+        (tmp_path / name).write_text(text)
+        cfg = get_cfg()
+        cfg.merge_from_file(tmp_path / name)
+        return cfg, [record.getMessage() for record in caplog.records]
+
+    return merge
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures_are_ours_with_their_number_of_views(load, name):
+    cfg, warnings = load(f"MODEL: {{META_ARCHITECTURE: {name}}}")
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.SDMODEL.VIEW_NUM) == ARCHITECTURES[name]
+    assert len(warnings) == 1
+    assert f"META_ARCHITECTURE {name} is {ARCHITECTURES[name][0]} here" in warnings[0]
+    assert "theirs.yml" in warnings[0]
+
+
+def test_every_name_is_mapped_or_ignored_with_one_warning(load):
+    cfg, warnings = load("""
+        MODEL:
+          META_ARCHITECTURE: Baseline_stage2_old_3view_2
+          N_CTX: 4
+          BACKBONE: {NAME: build_vit_prompt, DEPTH: small, FEAT_DIM: 384, LAST_STRIDE: 1, WITH_IBN: False}
+          SDMODEL:
+            MOEMNTUM: 0.7
+            SWITCH: True
+            CON_LEARNER_CONFIG: {DEPTH: 2, SWITCH2: [1]}
+        INPUT: {AUTOAUG: {ENABLED: False, PROB: 0.1}}
+        SOLVER: {BASE_LR: 3e-4}
+        """)
+    assert cfg.MODEL.BACKBONE.NAME == "build_vit_backbone"
+    assert cfg.MODEL.SDMODEL.MOMENTUM == 0.7
+    assert (cfg.MODEL.BACKBONE.DEPTH, cfg.MODEL.BACKBONE.FEAT_DIM) == ("small", 384)
+    assert (cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH, cfg.SOLVER.BASE_LR) == (2, 3e-4)
+    told = ["META_ARCHITECTURE", "N_CTX", "NAME", "LAST_STRIDE", "WITH_IBN", "MOEMNTUM", "SWITCH", "SWITCH2"]
+    told.append("INPUT.AUTOAUG")
+    assert len(warnings) == len(told)
+    for name, warning in zip(told, warnings, strict=True):
+        assert name in warning
+
+
+def test_the_files_own_number_of_views_stays(load):
+    cfg, _ = load("MODEL: {META_ARCHITECTURE: Baseline_stage1_3view, SDMODEL: {VIEW_NUM: 4}}")
+    assert cfg.MODEL.SDMODEL.VIEW_NUM == 4
+
+
+def test_bases_are_translated_together_with_the_file_that_names_them(load):
+    load("INPUT: {RPT: {ENABLED: False}}\nMODEL: {SDMODEL: {MOEMNTUM: 0.6}}", "Base.yml")
+    cfg, _ = load("_BASE_: Base.yml\nMODEL: {META_ARCHITECTURE: Baseline_stage1}")
+    assert cfg.MODEL.SDMODEL.MOMENTUM == 0.6
+
+
+def test_the_command_line_takes_the_names_too(load):
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.SDMODEL.MOEMNTUM", "0.5", "MODEL.META_ARCHITECTURE", "Baseline_stage2_old"])
+    assert (cfg.MODEL.SDMODEL.MOMENTUM, cfg.MODEL.META_ARCHITECTURE) == (0.5, "SDReIDStage2")
+
+
+def test_a_wrong_value_is_an_error_in_their_files_too(load):
+    with pytest.raises(UserError, match="'MODEL.SDMODEL.MOMENTUM' .*expected float"):
+        load("MODEL: {SDMODEL: {MOEMNTUM: high}}")
+
+
+def test_in_our_files_an_unknown_key_stays_an_error(load):
+    with pytest.raises(UserError, match="unknown config key 'MODEL.BACKBONE.LAST_STRIDE'"):
+        load("MODEL: {BACKBONE: {LAST_STRIDE: 1}}")
+    with pytest.raises(UserError, match="unknown config key 'SOLVER.SWITCH'"):
+        load("SOLVER: {SWITCH: True}")
