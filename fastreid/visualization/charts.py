@@ -1,5 +1,6 @@
 """The curves and tables of a report as plain data, drawn by the page's script and as PNGs alike."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,8 @@ from fastreid.visualization.feature_map import METHODS, FeatureMap
 from fastreid.visualization.rankings import RECALL_LEVELS
 from fastreid.visualization.run_summary import ProtocolSummary, RunSummary
 
-CHANGE_BIN = 10  # width of a bar in the chart of AP changes, percent points
+CHANGE_BARS = 10  # on either side of the middle one in the chart of AP changes
+MAP_ASPECT = 1.58  # width of a map over its height
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,13 @@ def precision_recall_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
 def change_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
     """How many queries' AP changed by how much, from the second of two runs to the first."""
     change = ap_change(*(run.protocols[protocol] for run in runs))
-    half = CHANGE_BIN / 2
-    edges = np.concatenate([np.arange(-100 - half, 100, CHANGE_BIN), [100 + half]])
-    counts, _ = np.histogram(change[~np.isnan(change)], edges)
+    change = change[~np.isnan(change)]
+    width = max(1, math.ceil(np.abs(change).max() / 10)) * 10 / CHANGE_BARS
+    edges = width * (np.arange(-CHANGE_BARS, CHANGE_BARS + 2) - 0.5)
+    counts, _ = np.histogram(change, edges)
     middles = (edges[:-1] + edges[1:]) / 2
     labels = [
-        f"{count} queries: AP {_signed(middle - half)} to {_signed(middle + half)}"
+        f"{count} queries: AP {_signed(middle - width / 2)} to {_signed(middle + width / 2)}"
         for middle, count in zip(middles, counts, strict=True)
     ]
     first, second = runs
@@ -107,8 +110,8 @@ def change_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
         f"Change of AP, {protocol}",
         f"AP of {first.name} less AP of {second.name}, percent points",
         "queries",
-        [Series("queries", _points(middles, counts, decimals=0), labels)],
-        (-105, 105),
+        [Series("queries", _points(middles, counts, decimals=1), labels)],
+        (float(edges[0]), float(edges[-1])),
         (0, max(1, int(counts.max()))),
     )
 
@@ -121,7 +124,8 @@ def ap_change(first: ProtocolSummary, second: ProtocolSummary) -> np.ndarray:
 def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str], cameras: Sequence[int]) -> Chart:
     """A map of features, a series for each view. `cameras`: (M,) camera ids of its images."""
     low, high = feature_map.points.min(0), feature_map.points.max(0)
-    span = max(float((high - low).max()), 1e-12)  # one scale for both directions keeps distances
+    shape = np.array([MAP_ASPECT, 1.0])
+    span = max(float(((high - low) / shape).max()), 1e-12)  # one scale for both directions keeps distances
     places = (feature_map.points - (low + high) / 2) / span
     series = []
     for view, view_name in enumerate(view_names):
@@ -135,7 +139,14 @@ def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str], cam
     axes = ("component 1", "component 2") if feature_map.method == "pca" else ("", "")
     title = f"{method} of the features, {name}"
     return Chart(
-        "points", f"feature_map_{name}", title, *axes, series, (-0.52, 0.52), (-0.52, 0.52), ticks=False
+        "points",
+        f"feature_map_{name}",
+        title,
+        *axes,
+        series,
+        (-0.53 * MAP_ASPECT, 0.53 * MAP_ASPECT),
+        (-0.53, 0.53),
+        ticks=False,
     )
 
 
@@ -157,16 +168,17 @@ def camera_table(
         [_pair_note(count, change, runs) for count, change in zip(*line, strict=True)]
         for line in zip(queries.tolist(), changes.tolist(), strict=True)
     ]
+    low = float(np.nanmin(values))
     return Table(
         f"cameras_{protocol}",
         f"AP of camera pairs, {protocol}",
-        "query camera",
-        "gallery camera",
+        "query",
+        "gallery",
         [str(camera) for camera in rows],
         [str(camera) for camera in columns],
         _or_none(values),
         notes,
-        (0, 100),
+        (low, max(float(np.nanmax(values)), low + 1)),
     )
 
 

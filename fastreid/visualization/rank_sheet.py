@@ -51,7 +51,7 @@ def save_rank_sheet(
             nearest = rankings.next_match[query], rankings.next_rank[query], rankings.next_distance[query]
             _paste_found(sheet, dataset, query, *nearest, left + BESIDE, top)
     with atomic_write(path) as file:
-        sheet.save(file, format="PNG", optimize=True)
+        sheet.quantize(256).save(file, format="PNG", optimize=True)
 
 
 def _paste_found(

@@ -16,7 +16,7 @@
   function picture(index, description) {
     const { src, text, file } = images[index];
     const alt = [description, text].filter(Boolean).join(": ");
-    return make("img", { src, alt, title: [file, text].filter(Boolean).join("\n"), loading: "lazy", decoding: "async" });
+    return make("img", { src, alt, title: [file, text].filter(Boolean).join("\n"), decoding: "async" });
   }
 
   function foundItem(found) {
@@ -27,7 +27,7 @@
       make("div", { class: "frame" }, picture(found.image, description),
         mark && make("span", { class: "mark", "aria-hidden": "true" }, mark)),
       make("p", { class: "caption" }, make("b", {}, `${found.rank}`), ` ${value}`),
-      make("p", { class: "caption faint" }, images[found.image].short ?? images[found.image].text));
+      make("p", { class: "caption faint" }, (images[found.image].short ?? images[found.image].text).replace(/ (\d+)$/, "\u00a0$1")));
   }
 
   function foundRow(row, list) {
@@ -65,7 +65,7 @@
       list.protocol !== undefined ? make("p", { class: "faint" }, list.protocol) : null,
       first.ap === undefined ? null : make("p", {}, make("b", {}, `AP ${percent(first.ap)}`)),
       first.ap === undefined ? null : make("meter", { min: 0, max: 1, value: first.ap, "aria-label": "average precision" }),
-      first.first === undefined ? null : make("p", { class: "faint" }, `first match: rank ${first.first}`),
+      first.first === undefined || list.rows.length > 1 ? null : make("p", { class: "faint" }, `first match: rank ${first.first}`),
       changeBadge(list));
   }
 
@@ -114,9 +114,13 @@
     restart();
   }
 
-  function showList(id) {
+  function showAll() {
     form.reset();
     applyFilters();
+  }
+
+  function showList(id) {
+    showAll();
     while (!document.getElementById(id) && shown < chosen.length) showMore();
     const element = document.getElementById(id);
     element.scrollIntoView({ block: "start" });
@@ -129,7 +133,7 @@
   });
   if (form) {
     form.addEventListener("input", applyFilters);
-    form.addEventListener("reset", () => setTimeout(applyFilters)); // after the fields have their first values
+    document.getElementById("show-all").addEventListener("click", showAll);
     form.addEventListener("submit", (event) => event.preventDefault());
     for (const link of document.querySelectorAll("a[data-list]")) {
       link.addEventListener("click", (event) => {

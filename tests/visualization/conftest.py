@@ -1,0 +1,45 @@
+"""A report on fabricated runs, and a real browser to read it with."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from toy_runs import make_pictures, make_protocol, make_run, make_samples
+
+from fastreid.visualization.report import build_figures, write_report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+REQUIRED = "FASTREID_NEED_BROWSER"  # set where a missing browser is an error
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory) -> Path:
+    """Two protocols, two runs, 24 rank lists."""
+    folder = tmp_path_factory.mktemp("report")
+    samples = make_samples(make_pictures(folder / "pictures", 100, 100), 10)
+    datasets = [
+        make_protocol(samples, 30, "FIRST"),
+        make_protocol(samples[::-1], 40, "SECOND <b>&"),
+    ]
+    runs = [make_run(datasets, "Stage 2", 1.0, 0), make_run(datasets, "Stage 1", 1.2, 1)]
+    write_report(folder / "report.html", datasets, runs, build_figures(datasets, runs), queries=12)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """A headless Chromium. Without one the test skips, or fails where one must be there."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        message = f"no Chromium on the PATH ({', '.join(BROWSERS)}): install one to test the pages"
+        if os.environ.get(REQUIRED):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -1,0 +1,140 @@
+"""What a report file holds, and how large it may grow."""
+
+import json
+import re
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_runs import LENGTH, make_pictures, make_protocol, make_run, make_samples
+
+from fastreid.utils.errors import UserError
+from fastreid.visualization import SearchHit, SearchResult, thumbnails, write_search_page
+from fastreid.visualization.html import PAGE_BYTES, write_page
+from fastreid.visualization.pngs import write_pngs
+from fastreid.visualization.report import build_figures, write_report
+
+
+def page_data(page: Path) -> dict:
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())[1]
+    )
+
+
+def page_text(page: Path) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.read_text().partition("<main")[2]))
+
+
+def test_the_page_loads_nothing_and_holds_each_picture_once(report):
+    content = report.read_text()
+    markup = re.sub(r"<script.*?</script>", "", content, flags=re.S)
+    assert not re.search(r"(src|href|action)\s*=\s*[\"'](?!#|data:)", markup)
+    assert "@import" not in content
+    assert "default-src 'none'" in content
+    images = page_data(report)["images"]
+    assert len({image["file"] for image in images}) == len(images) > 50
+    assert all(content.count(image["src"]) == 1 for image in images)
+
+
+def test_a_list_tells_rank_distance_match_and_the_next_true_match(report):
+    data = page_data(report)
+    assert len(data["lists"]) == 24
+    for item in data["lists"]:
+        person = data["images"][item["image"]]["text"].rpartition(" ")[2]
+        for row in item["rows"]:
+            found = [*row["found"], *filter(None, [row["next"]])]
+            for each in found:
+                other = data["images"][each["image"]]["text"].rpartition(" ")[2]
+                assert each["match"] == (other == person)
+            assert [each["rank"] for each in row["found"]] == list(range(1, LENGTH + 1))
+            assert row["next"] is None or (row["next"]["rank"] > LENGTH and row["next"]["match"])
+            values = [each["value"] for each in found]
+            assert values == sorted(values)
+            assert row["first"] == min((each["rank"] for each in found if each["match"]), default=None)
+
+
+def test_names_are_text_and_never_markup(report, tmp_path):
+    assert "<b>" not in report.read_text().partition("<body>")[2]
+    picture = str(tmp_path / "</script><img src=x onerror=alert(1)>.png").replace("</", "<")
+    Image.new("RGB", (8, 16)).save(picture)
+    write_search_page(tmp_path / "page.html", [SearchResult(picture, [], "</script><script>alert(1)")])
+    assert (tmp_path / "page.html").read_text().count("</script>") == 2
+    assert page_data(tmp_path / "page.html")["images"][0]["text"] == "</script><script>alert(1)"
+
+
+def test_one_run_without_comparison(tmp_path):
+    datasets = [make_protocol(make_samples(make_pictures(tmp_path / "pictures", 60, 60), 6), 20)]
+    runs = [make_run(datasets, "Stage 1", 1.0, 0)]
+    figures = build_figures(datasets, runs)
+    write_report(tmp_path / "report.html", datasets, runs, figures, queries=8)
+    text = page_text(tmp_path / "report.html")
+    assert "Better and worse" not in text
+    assert "Shown: 8 of 20 queries of TOY" in text
+    written = write_pngs(tmp_path / "report", datasets, runs[0], figures)
+    assert {path.stem for path in written} == {
+        *("cmc_TOY", "precision_recall_TOY", "cameras_TOY", "rank_lists_TOY"),
+        *("feature_map_Stage_1", "prototypes_Stage_1"),
+    }
+    for path in written:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        assert pixels.std() > 5, path
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20, path
+
+
+def test_lists_without_room_are_left_out_and_the_page_says_so(tmp_path):
+    datasets = [make_protocol(make_samples(make_pictures(tmp_path / "pictures", 60, 60), 6), 20)]
+    runs = [make_run(datasets, "Stage 1", 1.0, 0)]
+    page = tmp_path / "report.html"
+    lists = write_report(page, datasets, runs, build_figures(datasets, runs), 20, image_bytes=60_000)
+    assert lists.cut
+    assert 0 < lists.shown["TOY"] == len(page_data(page)["lists"]) < 20
+    assert f"Shown: {lists.shown['TOY']} of 20 queries of TOY" in page_text(page)
+    assert "kept under 20 MB" in page_text(page)
+    assert len(json.dumps(page_data(page)["images"])) < 61_000
+
+
+def test_a_gallery_of_50_000_gives_a_small_page_from_little_memory(tmp_path, monkeypatch):
+    datasets = [make_protocol(make_samples(make_pictures(tmp_path / "pictures", 50_200, 200), 5000), 200)]
+    opened = []
+    original = thumbnails.thumbnail_uri
+    monkeypatch.setattr(thumbnails, "thumbnail_uri", lambda path: opened.append(path) or original(path))
+    tracemalloc.start()
+    runs = [make_run(datasets, "Stage 1", 0.7, 0, width=8)]
+    lists = write_report(tmp_path / "report.html", datasets, runs, build_figures(datasets, runs), queries=30)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    images = page_data(tmp_path / "report.html")["images"]
+    assert lists.shown["TOY"] == 30
+    assert len(opened) == len(set(opened)) == len(images) <= 30 * (LENGTH + 2)
+    assert (tmp_path / "report.html").stat().st_size < PAGE_BYTES
+    assert peak < 150e6  # a 200 x 50,000 matrix of Python numbers would take 300 MB and more
+
+
+def test_the_search_page_shows_what_has_room_in_order(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 30, 30)
+    results = [SearchResult(path, [SearchHit(paths[-1], 0.5), SearchHit(path, 0.25)]) for path in paths]
+    page = tmp_path / "new folder" / "search.html"
+    assert write_search_page(page, results) == 30
+    assert [item["title"] for item in page_data(page)["lists"]] == [f"{number}.png" for number in range(30)]
+    shown = write_search_page(page, results, image_bytes=20_000)
+    assert 0 < shown < 30
+    assert f"The first {shown} of 30 queries are shown" in page_text(page)
+
+
+def test_a_page_over_the_limit_is_refused_and_leaves_the_one_before(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("before")
+    with pytest.raises(ValueError, match="more than 20000000"):
+        write_page(page, "search.html", {"images": "x" * PAGE_BYTES}, title="", shown=0, total=0)
+    assert page.read_text() == "before"
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"broken\.png"):
+        write_search_page(tmp_path / "page.html", [SearchResult(str(broken), [])])
+    assert not (tmp_path / "page.html").exists()
