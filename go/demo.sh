@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SD-ReID in minutes, on real image files that it renders itself: environment, data, Stage 1, Stage 2,
-# evaluation of both, a table and a picture. Safe to interrupt and to run again: it goes on where it was.
+# evaluation of both, a table and a report. Safe to interrupt and to run again: it goes on where it was.
 #   PYTHON_BIN=… uses that interpreter and installs nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -28,7 +28,7 @@ evaluate_both() {
   local stage
   for stage in 1 2; do
     "$PYTHON_BIN" tools/train_net.py --config-file "configs/demo/base_stage$stage.yml" --eval-only \
-      MODEL.WEIGHTS "$logs/stage$stage/model_best.pth" OUTPUT_DIR "$logs/evaluation$stage" TEST.SAVE_RANKS True
+      MODEL.WEIGHTS "$logs/stage$stage/model_best.pth" OUTPUT_DIR "$logs/evaluation$stage"
   done
 }
 
@@ -48,7 +48,8 @@ timed evaluation evaluate_both
 say "5/5 Results (percent)"
 "$PYTHON_BIN" tools/compare_runs.py --run "stage1=$logs/evaluation1" --run "stage2=$logs/evaluation2" \
   "${seconds[@]}" --output "$logs/summary.json"
-"$PYTHON_BIN" tools/draw_rank_lists.py --run "$logs/evaluation2" --protocol CARGO_A2G --output "$logs/rank_lists.png"
+"$PYTHON_BIN" tools/visualize.py --config-file "$logs/stage2/config.yaml" --compare "$logs/stage1/config.yaml" \
+  --output "$logs/report"
 
 cat <<END
 
@@ -56,6 +57,6 @@ What was made:
   $data/CARGO/contact_sheet.png   the people, as drones and ground cameras see them
   $logs/stage1, $logs/stage2      checkpoints, log.txt, metrics.json, TensorBoard events
   $logs/evaluation2/results.json  all metrics, with the configuration and the checkpoint's hash
-  $logs/rank_lists.png            queries from the worst to the best, with what was found for them
+  $logs/report/report.html        rank lists of both stages, curves, cameras, views: open it in a browser
   $logs/summary.json              the table above, and the seconds that each step took this time
 END

@@ -68,3 +68,22 @@ train_both_stages() {
   say "Stage 2: $stage2"
   "$PYTHON_BIN" tools/train_net.py --config-file "$stage2" "$@"
 }
+
+# Chromium for the tests of the HTML pages, by apt where that is possible; there those tests may not skip.
+ensure_chromium() {
+  local log as_root=()
+  if ! command -v chromium >/dev/null; then
+    command -v apt-get >/dev/null || return 0
+    if ((EUID != 0)); then
+      sudo -n true 2>/dev/null || return 0
+      as_root=(sudo -n)
+    fi
+    say "Installing Chromium for the tests of the HTML pages"
+    log=$(mktemp)
+    if ! { "${as_root[@]}" apt-get update -q && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -q -y --no-install-recommends chromium; } >"$log" 2>&1; then
+      echo "error: apt could not install chromium (log: $log); the tests of the HTML pages will fail" >&2
+    fi
+  fi
+  export FASTREID_NEED_BROWSER=1
+}
