@@ -81,6 +81,8 @@ _C.MODEL.SDMODEL.PREDICTION_TYPE = "epsilon"  # what the UNet predicts: epsilon 
 _C.MODEL.SDMODEL.VIEW_MAP = (
     "instance"  # the VRD's view map in training: instance, prototype, mixed (half each)
 )
+_C.MODEL.SDMODEL.TOKEN_DROPOUT = 0.0  # probability that training blanks an identity token
+_C.MODEL.SDMODEL.TOKEN_MIXING = 0.0  # and that it takes it from another image of the identity in the batch
 _C.MODEL.SDMODEL.STANDARDIZE_LATENT = (
     False  # per-dimension statistics from the training set; False = the paper's
 )
@@ -97,7 +99,10 @@ _C.MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH = (
 _C.MODEL.SDMODEL.SCHEDULER_CONFIG = CN()
 _C.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = "ddpm"  # ddpm, ddim, euler, pndm, dpmsolver++, unipc
 _C.MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH = ""  # diffusers scheduler folder; "" = SD v1.5's schedule
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG.CUBIC_SAMPLING = True  # t = (1 - u^3) * TRAIN_STEP; False = uniform
+_C.MODEL.SDMODEL.SCHEDULER_CONFIG.CUBIC_SAMPLING = True  # t = (1 - u^3) * TRAIN_STEP
+_C.MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_POWER = (
+    1.0  # without CUBIC_SAMPLING: t = (1 - u^this) * TRAIN_STEP
+)
 
 _C.MODEL.SDMODEL.UNET_CONFIG = CN()
 _C.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH = ""  # diffusers UNet folder; "" builds a small one from WIDTHS
@@ -122,6 +127,7 @@ _C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_OUT = False
 
 _C.MODEL.SDMODEL.VRD_CONFIG = CN()
 _C.MODEL.SDMODEL.VRD_CONFIG.KERNEL_SIZES = []  # of its convolutions, finest first; [] = their strides 2, 4, 8
+_C.MODEL.SDMODEL.VRD_CONFIG.PYRAMIDS = ["encoder", "decoder"]  # halves of the UNet that are refined
 
 _C.MODEL.SDMODEL.CON_LEARNER_CONFIG = CN()
 _C.MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH = 1  # transformer layers

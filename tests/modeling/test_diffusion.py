@@ -86,6 +86,21 @@ class TestViewRefinedDecoder:
             )
         assert (after - before).abs().max() > 1e-3
 
+    @pytest.mark.parametrize("pyramids", [[], ["encoder"], ["decoder"]])
+    def test_a_pyramid_left_out_has_no_weights_and_changes_nothing(self, generator, pyramids):
+        model = generator("MODEL.SDMODEL.VRD_CONFIG.PYRAMIDS", pyramids)
+        half = generator()
+        half.load_state_dict(model.state_dict(), strict=False)
+        for name in {"encoder", "decoder"} - set(pyramids):
+            assert not any(name in key for key in model.view_refined_decoder.state_dict())
+            for parameter in getattr(half.view_refined_decoder, name).parameters():
+                torch.nn.init.zeros_(parameter)
+        latents, context, maps = torch.randn(2, 4, 8, 4), torch.randn(2, 4, DIM), torch.randn(2, DIM)
+        outputs = [
+            refined_unet(m.unet, latents, 5, context, m.view_refined_decoder(maps)) for m in (model, half)
+        ]
+        torch.testing.assert_close(*outputs)
+
     def test_the_decoder_pyramid_leaves_the_unets_encoder_alone(self, generator):
         model = generator()
         seen = []
@@ -128,11 +143,13 @@ class TestTraining:
             expected = 1 - (1 - share) ** (1 / 3)
             assert (steps < share * 1000).float().mean().item() == pytest.approx(expected, abs=0.01)
 
-    def test_uniform_timesteps_are_a_setting(self, generator):
-        model = generator("MODEL.SDMODEL.SCHEDULER_CONFIG.CUBIC_SAMPLING", "False")
-        assert model.draw_timesteps(100_000, torch.device("cpu")).float().mean().item() == pytest.approx(
-            500, abs=5
-        )
+    @pytest.mark.parametrize("power", [1.0, 8.0])
+    def test_timesteps_may_be_uniform_or_closer_to_pure_noise(self, generator, power):
+        group = "MODEL.SDMODEL.SCHEDULER_CONFIG"
+        model = generator(f"{group}.CUBIC_SAMPLING", "False", f"{group}.TIMESTEP_POWER", power)
+        steps = model.draw_timesteps(200_000, torch.device("cpu")).float()
+        expected = 1000 * (1 - 1 / (power + 1))  # the mean of 1 - u^p is 1 - 1 / (p + 1)
+        assert steps.mean().item() == pytest.approx(expected, abs=3)
 
     def test_the_loss_is_the_mean_squared_error_of_the_noise(self, generator):
         model = generator("MODEL.SDMODEL.U_COND_PERCENT", "0.0")
@@ -191,6 +208,16 @@ class TestTraining:
         (maps,) = seen
         assert ((maps == 0).all(1) | (maps == 1).all(1)).all()
         assert maps[:, 0].mean().item() == pytest.approx(share, abs=0.1)
+
+    def test_token_dropout_blanks_its_share_of_the_tokens(self, generator):
+        model = generator("MODEL.SDMODEL.TOKEN_DROPOUT", "0.3")
+        seen = []
+        model.condition_learner.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        shape = (2000, ID_TOKENS, DIM)
+        model(torch.ones(shape), torch.zeros(2000, DIM), torch.zeros(2000, DIM), torch.zeros(2000, DIM))
+        (tokens,) = seen
+        assert ((tokens == 0).all(2) | (tokens == 1).all(2)).all()
+        assert tokens.mean().item() == pytest.approx(0.7, abs=0.03)
 
     def test_the_null_context_replaces_the_configured_share(self, generator):
         learner = generator().condition_learner

@@ -172,6 +172,24 @@ class TestStage2:
             seen["prototypes"], model.memory_bank.prototypes[batch["viewids"][partner]]
         )
 
+    def test_token_mixing_takes_tokens_from_another_image_of_the_identity(self, stage2, make_batch):
+        model, batch = stage2(2, "MODEL.SDMODEL.TOKEN_MIXING", "0.4").train(), make_batch()
+        seen = {}
+
+        def record(module, args, kwargs, output):
+            seen.update(kwargs)
+
+        model.generator.register_forward_hook(record, with_kwargs=True)
+        own = model.encode(batch["images"]).id_tokens
+        partner = torch.arange(12) ^ 1  # 6 identities with two images each
+        shares = []
+        for _ in range(40):
+            model(batch)
+            taken = (seen["id_tokens"] == own[partner]).all(2)
+            assert (taken | (seen["id_tokens"] == own).all(2)).all()
+            shares.append(taken.float().mean().item())
+        assert sum(shares) / 40 == pytest.approx(0.4, abs=0.05)
+
 
 class TestCrossViewTargets:
     def test_views_are_drawn_evenly_whatever_their_number_of_images(self):

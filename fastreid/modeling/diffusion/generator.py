@@ -30,16 +30,20 @@ class FeatureGenerator(nn.Module):
         settings = cfg.MODEL.SDMODEL
         self.codec = LatentCodec(dim)
         self.unet = build_unet(cfg, dim)
-        self.view_refined_decoder = ViewRefinedDecoder(dim, self.unet, settings.VRD_CONFIG.KERNEL_SIZES)
+        self.view_refined_decoder = ViewRefinedDecoder(
+            dim, self.unet, settings.VRD_CONFIG.KERNEL_SIZES, settings.VRD_CONFIG.PYRAMIDS
+        )
         learner = settings.CON_LEARNER_CONFIG
         self.condition_learner = ConditionLearner(dim, num_id_tokens + 1, learner.DEPTH, learner.HEADS)
 
         self.noise_scheduler = build_scheduler(cfg, "ddpm")
         self.sampler = Sampler(cfg)
         self.train_steps = settings.TRAIN_STEP
-        self.cubic_sampling = settings.SCHEDULER_CONFIG.CUBIC_SAMPLING
+        sampling = settings.SCHEDULER_CONFIG
+        self.timestep_power = 3.0 if sampling.CUBIC_SAMPLING else sampling.TIMESTEP_POWER
         self.view_map = settings.VIEW_MAP
         self.null_share = settings.U_COND_PERCENT
+        self.token_dropout = settings.TOKEN_DROPOUT
 
         self.seed = cfg.MODEL.SEED
         self.prediction = cfg.TEST.SDMODEL.PREDICTION
@@ -66,7 +70,11 @@ class FeatureGenerator(nn.Module):
         Returns:
             A scalar.
         """
-        context = self.condition_learner.drop(self.condition_learner(id_tokens, prototypes), self.null_share)
+        if self.token_dropout:
+            kept = torch.rand(*id_tokens.shape[:2], 1, device=id_tokens.device) >= self.token_dropout
+            id_tokens = id_tokens * kept
+        context = self.condition_learner(id_tokens, prototypes)
+        context = self.condition_learner.drop(context, self.null_share)
         residuals = self.view_refined_decoder(self._view_maps(view_tokens, prototypes))
         latents = self.codec.encode(targets)
         noise = torch.randn_like(latents)
@@ -87,9 +95,11 @@ class FeatureGenerator(nn.Module):
         return torch.where(from_instance, view_tokens, prototypes)
 
     def draw_timesteps(self, count: int, device: torch.device) -> Tensor:
-        """(count,) int64 in [0, TRAIN_STEP): ``(1 - u^3) * TRAIN_STEP`` favours high noise; or uniform."""
-        uniform = torch.rand(count, device=device)
-        fraction = 1 - uniform**3 if self.cubic_sampling else uniform
+        """(count,) int64 in [0, TRAIN_STEP): ``(1 - u^p) * TRAIN_STEP`` of a uniform u.
+
+        p = 3 is the paper's cubic sampling, p = 1 is uniform, and the larger p, the closer to pure noise.
+        """
+        fraction = 1 - torch.rand(count, device=device) ** self.timestep_power
         return (fraction * self.train_steps).long().clamp(max=self.train_steps - 1)
 
     def _regression_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -130,7 +140,7 @@ class FeatureGenerator(nn.Module):
         return self.codec.decode(latents).unflatten(0, (-1, len(chosen)))
 
     def _noise(self, names: Sequence[str], num_views: int, views: Sequence[int] | None) -> Tensor:
-        """(draws, B * V, 4, h, w) for the V chosen of `num_views` views; a view's noise is always the same."""
+        """(draws, B * V, 4, h, w) for the V chosen of `num_views`; a view always has the same noise."""
         draws = 1 if self.prediction == "mean" else self.sampler.draws
         noise = draw_noise(self.seed, num_views, names, self.per_image_noise, draws, self.codec.shape)
         if views is None:

@@ -12,7 +12,7 @@ from fastreid.utils.errors import UserError
 
 
 class UNetResiduals(NamedTuple):
-    """Two pyramids, finest level first: (B, width_i, ceil(h / 2^i), ceil(w / 2^i)) at level i."""
+    """Two pyramids, finest level first: (B, width_i, ceil(h / 2^i), ceil(w / 2^i)) at level i; or none."""
 
     encoder: tuple[Tensor, ...]
     decoder: tuple[Tensor, ...]
@@ -38,12 +38,19 @@ class ViewRefinedDecoder(nn.Module):
         dim: view token width D = 4hw.
         unet: the UNet whose blocks are refined; only its configuration is read.
         kernel_sizes: of each level's convolutions; empty: their strides, so that patches do not overlap.
+        pyramids: "encoder", "decoder", both or neither: the halves of the UNet that are refined.
 
     Raises:
         UserError: for another number of kernels than levels, or a UNet that cannot be refined.
     """
 
-    def __init__(self, dim: int, unet: UNet2DConditionModel, kernel_sizes: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        dim: int,
+        unet: UNet2DConditionModel,
+        kernel_sizes: Sequence[int] = (),
+        pyramids: Sequence[str] = ("encoder", "decoder"),
+    ) -> None:
         super().__init__()
         _, height, width = latent_shape(dim)
         self.map_shape = (1, 2 * height, 2 * width)
@@ -56,8 +63,10 @@ class ViewRefinedDecoder(nn.Module):
                 f" each of the UNet's encoder blocks with cross-attention, or [] for their strides {strides}"
             )
         shapes = list(zip(widths, kernels, strides, strict=True))
-        self.encoder = nn.ModuleList(_projection(*shape) for shape in shapes)
-        self.decoder = nn.ModuleList(_projection(*shape) for shape in shapes)
+        self.encoder, self.decoder = (
+            nn.ModuleList(_projection(*shape) for shape in shapes if half in pyramids)
+            for half in ("encoder", "decoder")
+        )
         self._kept: tuple[Tensor, tuple, UNetResiduals] | None = None
 
     def forward(self, view_tokens: Tensor) -> UNetResiduals:
@@ -120,7 +129,7 @@ def refined_unet(
         latents: (N, 4, h, w).
         timesteps: (N,) or a scalar.
         context: (N, L, D).
-        residuals: pyramids of N maps.
+        residuals: pyramids of N maps; an empty one refines nothing.
 
     Returns:
         (N, 4, h, w), the prediction.
@@ -132,17 +141,19 @@ def refined_unet(
         # diffusers takes the levels out of the list that it is given: this one is made for this call alone.
         down_intrablock_additional_residuals=list(residuals.encoder),
         down_block_additional_residuals=_skip_residuals(unet, residuals.decoder),
-        mid_block_additional_residual=latents.new_zeros(()),
+        mid_block_additional_residual=latents.new_zeros(()) if residuals.decoder else None,
         return_dict=False,
     )[0]
 
 
-def _skip_residuals(unet: UNet2DConditionModel, pyramid: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _skip_residuals(unet: UNet2DConditionModel, pyramid: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     """One tensor for each skip connection, in the order of the encoder: its block's level, else zero.
 
     The encoder's skips are: the first convolution's; then of each block its layers' and, unless the
     block is the last, that of its down-sampling, which has the next level's size and this one's width.
     """
+    if not pyramid:
+        return None
     none = pyramid[0].new_zeros(())
     layers = unet.config.layers_per_block
     depth = len(unet.config.block_out_channels)

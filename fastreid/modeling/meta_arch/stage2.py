@@ -35,6 +35,7 @@ class SDReIDStage2(SDReIDStage1):
             cfg, cfg.MODEL.BACKBONE.FEAT_DIM, num_id_tokens=self.backbone.num_id_tokens
         )
         self.cross_view = cfg.MODEL.SDMODEL.TARGET == "cross_view"
+        self.token_mixing = cfg.MODEL.SDMODEL.TOKEN_MIXING
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "SDReIDStage2":
@@ -105,12 +106,20 @@ class SDReIDStage2(SDReIDStage1):
         if self.cross_view:
             put_scalar("other_view_share", (views[chosen] != views).float().mean())
         loss = self.generator(
-            id_tokens=encoded.id_tokens,
+            id_tokens=self._mixed_tokens(encoded.id_tokens, targets, views),
             prototypes=self.memory_bank.prototypes[views[chosen]],
             view_tokens=encoded.view_token[chosen],
             targets=encoded.features[chosen],
         )
         return {"loss_noise": loss}
+
+    def _mixed_tokens(self, id_tokens: Tensor, targets: Tensor, views: Tensor) -> Tensor:
+        """Identity tokens (B, L-1, D), some of them taken from another image of the same identity."""
+        if not self.token_mixing:
+            return id_tokens
+        donors = cross_view_targets(targets, views).to(id_tokens.device)
+        taken = torch.rand(*id_tokens.shape[:2], 1, device=id_tokens.device) < self.token_mixing
+        return torch.where(taken, id_tokens[donors], id_tokens)
 
 
 def cross_view_targets(targets: Tensor, views: Tensor) -> Tensor:
