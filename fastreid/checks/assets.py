@@ -1,5 +1,6 @@
 """The pretrained files of a configuration: names and shapes of their tensors beside those of the model."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,15 @@ from fastreid.utils.checkpoint import check_model_weights, check_stage, load_che
 from fastreid.utils.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    OSError,
+    RuntimeError,
+    EOFError,
+    AttributeError,
+    ValueError,
+)
 
 
 def check_assets(cfg: CfgNode, training: bool = True) -> list[Finding]:
@@ -106,6 +116,6 @@ def tensor_shapes(path: Path) -> Shapes:
                 return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         state = torch.load(path, map_location="meta", weights_only=True)
         return {name: tuple(value.shape) for name, value in state.items()}
-    except (SafetensorError, OSError, RuntimeError, EOFError, AttributeError, ValueError) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read ({reason}): download it again, {GUIDE}") from error

@@ -1,0 +1,197 @@
+"""The program: one table of everything, exit code 2 for errors, and its cheap part before a training."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fastreid.utils.logger import setup_logger
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(f"{name}_under_test", REPO / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def config(cfg, cargo) -> Path:
+    """The configuration as a file, with a folder of its own as the working one."""
+    path = cargo.parent / "config.yml"
+    path.write_text(cfg.dump())
+    return path
+
+
+@pytest.fixture
+def check(config, capsys) -> Callable[..., tuple[int, str]]:
+    """Calls the program; its exit code and what it printed, after checking that it wrote nothing."""
+    program = load("check_setup")
+
+    def call(*arguments: str) -> tuple[int, str]:
+        before = sorted(config.parent.rglob("*"))
+        try:
+            code = program.main(["--config-file", str(config), *arguments])
+        except SystemExit as stopped:
+            code = stopped.code
+        assert sorted(config.parent.rglob("*")) == before
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+def findings_of(text: str) -> dict[str, list[str]]:
+    """Level -> checks, from the JSON."""
+    by_level: dict[str, list[str]] = {}
+    for finding in json.loads(text)["findings"]:
+        by_level.setdefault(finding["level"], []).append(finding["check"])
+    return by_level
+
+
+def test_a_good_setup(check):
+    code, text = check()
+    assert code == 0
+    lines = text.splitlines()
+    assert lines[0].split() == ["check", "found", "fix"]
+    assert lines[-1].startswith("0 errors, ")
+    assert lines[-1].endswith(": this configuration can run")
+    for part in ("packages", "CARGO_A2G matches", "batches", "schedule", "parameters", "memory"):
+        assert any(line.startswith("ok") and f" {part}" in line for line in lines), part
+    for part in ("device", "rank kernels", "faiss"):  # what they say depends on the machine
+        assert f" {part} " in text
+
+
+def test_faults_hide_no_other(check, cargo):
+    shutil.rmtree(cargo / "query")
+    Image.new("RGB", (4, 8)).save(cargo / "train" / "Cam1" / "holiday.jpg")
+    code, text = check(
+        *("--json", "SOLVER.OPT", "Adm", "MODEL.BACKBONE.PRETRAIN", "True", "SOLVER.WARMUP_ITERS", "100000"),
+        *(
+            "MODEL.BACKBONE.PRETRAIN_PATH",
+            "none.pth",
+            "MODEL.DEVICE",
+            "tpu7",
+            "OUTPUT_DIR",
+            str(cargo / "train/x.jpg"),
+        ),
+    )
+    assert code == 2
+    found = findings_of(text)
+    expected = {"configuration", "device", "CARGO train names", "CARGO_A2G query", "ViT weights"}
+    assert expected <= set(found["error"])
+    assert "schedule" in found["warning"]
+    assert "views of an identity" in found["ok"]
+    assert json.loads(text)["errors"] == len(found["error"])
+
+
+def test_training_data_that_cannot_be_read_leaves_the_batches_out(check, cargo):
+    shutil.rmtree(cargo / "train")
+    code, text = check("--json")
+    found = findings_of(text)
+    assert code == 2
+    assert found["error"] == ["CARGO train"]
+    assert "batches" in found["warning"]
+    assert "parameters" in found["ok"]
+
+
+def test_the_same_benchmark_twice_and_the_number_of_views(check):
+    code, text = check("--json", "DATASETS.NAMES", "['CARGO', 'CARGO_AG']")
+    assert code == 2
+    assert "joins the images of" in text
+    code, text = check("--json", "MODEL.SDMODEL.VIEW_NUM", "3")
+    assert code == 2
+    assert findings_of(text)["error"] == ["CARGO_A2G views", "CARGO_AG views", "training data"]
+
+
+def test_a_config_that_cannot_be_read_is_one_line(check):
+    code, text = check("SOLVER.BASE_LT", "1")
+    assert code == 2
+    assert text.startswith("error: unknown config key 'SOLVER.BASE_LT'")
+    assert len(text.splitlines()) == 1
+
+
+def test_pictures_are_opened_on_request_alone(check, cargo):
+    (cargo / "train/Cam1/Cam1_day_10_0.jpg").write_bytes(b"no picture")
+    code, text = check("--json")
+    assert code == 0
+    assert "decoded" not in text
+    code, text = check("--json", "--deep", "--workers", "2")
+    assert code == 2
+    found = findings_of(text)
+    assert found["error"] == ["training pictures"]
+    assert "test pictures" in found["ok"]
+
+
+def test_evaluation_alone_needs_a_checkpoint_and_no_training_data(check, cargo):
+    shutil.rmtree(cargo / "train")
+    code, text = check("--json", "--eval-only")
+    assert code == 2
+    assert findings_of(text)["error"] == ["weights"]
+    assert "MODEL.WEIGHTS is empty" in text
+
+
+def test_stage_2_without_its_folders(check):
+    code, text = check(
+        "--json",
+        *(
+            "MODEL.META_ARCHITECTURE",
+            "SDReIDStage2",
+            "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH",
+            "none/unet",
+        ),
+    )
+    assert code == 2
+    found = findings_of(text)
+    assert found["error"] == ["weights", "UNet folder"]
+    assert "model" in found["warning"]
+    assert "batches" in found["ok"]
+
+
+def test_a_package_without_which_nothing_starts(check, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastreid.checks", None)
+    code, text = check()
+    assert code == 2
+    assert text.startswith(
+        "error: Python package fastreid.checks is missing; pip install -r requirements.txt"
+    )
+
+
+@pytest.fixture
+def train(config, monkeypatch) -> Callable[..., int]:
+    program = load("train_net")
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", str(config), *arguments])
+        try:
+            program.run()
+        except SystemExit as stopped:
+            return stopped.code
+        finally:
+            setup_logger()  # no log file stays open
+        return 0
+
+    return call
+
+
+def test_a_training_warns_before_it_starts(train, cfg):
+    short = ("SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "1", "SOLVER.WARMUP_ITERS", "3")
+    assert train(*short) == 0
+    log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
+    assert log.count("as long as the run of 1") == 1
+    assert log.index("as long as the run of 1") < log.index("Stage 1: 48 images")
+    assert "batches: 8 images = 2 of 6 identities x 4" in log
+
+
+def test_a_training_does_not_start_with_what_would_stop_it(train, cfg, capsys):
+    code = train("DATALOADER.SAMPLER_TRAIN", "TrainingSampler", "SOLVER.IMS_PER_BATCH", "1")
+    assert code == 2
+    assert "error: batches: 1 image for each process: batch norm needs two" in capsys.readouterr().err
+    assert not Path(cfg.OUTPUT_DIR).exists()
