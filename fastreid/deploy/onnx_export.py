@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from fastreid.deploy.export_check import (
     Agreement,
@@ -66,7 +68,8 @@ def export_model(model: SDReIDStage1, folder: str | Path, with_pt2: bool = False
     model = model.cpu().eval().requires_grad_(False)
     with replaced_folder(Path(folder)) as staging:
         files, agreements = {}, []
-        for part in model_parts(model):
+        parts = model_parts(model)
+        for part in tqdm(parts, desc="export", unit="file", disable=not sys.stderr.isatty()):
             files[part.name], checked = export_part(part, staging, with_pt2)
             agreements += checked
         if model.stage == 2:
