@@ -12,11 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
 from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.config.config import flat_keys
 from fastreid.modeling import build_model
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
-from fastreid.utils.cli import CommandLineParser, exit_on_user_error
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
@@ -67,7 +70,7 @@ def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_on_user_error("--debug" in argv):
+    with exit_cleanly("--debug" in argv):
         args = build_parser().parse_intermixed_args(argv)
         setup_logger()
         output = Path(args.output)
