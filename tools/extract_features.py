@@ -85,7 +85,7 @@ def list_source(args: argparse.Namespace, cfg: CfgNode) -> Columns:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv):
+    with exit_cleanly("--debug" in argv, "finished shards are kept, the same command goes on"):
         args = build_parser().parse_intermixed_args(argv)
         setup_logger()
         model = ReIDModel.from_checkpoint(args.checkpoint, args.config_file, args.device, args.opts)
