@@ -13,6 +13,7 @@ from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.data import (
+    Sample,
     build_test_datasets,
     build_test_loader,
     build_train_dataset,
@@ -109,6 +110,11 @@ class DefaultTrainer(SimpleTrainer):
             TensorBoardWriter(folder, self.iteration),
         ]
 
+    def build_statistics_loader(self, samples: list[Sample]) -> Iterable[dict]:
+        """Batches of training images, without augmentation, for what a model computes before it trains."""
+        replace_bad = self.cfg.DATALOADER.ON_BAD_IMAGE == "skip"
+        return build_test_loader(self.cfg, samples, replace_bad=replace_bad)
+
     def resume_or_load(self, resume: bool = False) -> None:
         """With `resume` and a checkpoint in OUTPUT_DIR go on from it, else load MODEL.WEIGHTS.
 
@@ -127,9 +133,7 @@ class DefaultTrainer(SimpleTrainer):
         """Train to the end; returns the results of the last evaluation (None when there was none)."""
         self._log_plan()
         if self.iteration == 0:
-            replace_bad = self.cfg.DATALOADER.ON_BAD_IMAGE == "skip"
-            build_loader = partial(build_test_loader, self.cfg, replace_bad=replace_bad)
-            self.model.on_train_start(self.train_set, build_loader)
+            self.model.on_train_start(self.train_set, self.build_statistics_loader)
             self._copy_from_first_rank()
         if self.epoch >= self.max_epoch:
             logger.info("All %d epochs are done already", self.max_epoch)

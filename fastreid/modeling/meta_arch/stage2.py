@@ -53,7 +53,7 @@ class SDReIDStage2(SDReIDStage1):
         logger.info("Computing the latent statistics of %d training images", len(train_set.samples))
         count, total, squares = 0, 0.0, 0.0
         for batch in build_loader(train_set.samples):
-            features = self.encode(batch["images"]).features.double()
+            features = self._encoded(batch).features.double()
             count += len(features)
             total = total + features.sum(0)
             squares = squares + features.square().sum(0)

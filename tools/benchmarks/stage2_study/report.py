@@ -1,0 +1,151 @@
+"""The study's results as a table and a plot."""
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from tabulate import tabulate
+
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import atomic_write, write_json
+
+STAGE1 = "Stage 1"
+Row = tuple[str, str]  # setting, retrieval
+
+
+def write_report(output: Path) -> None:
+    """Read all finished trials below `output`; write results.json, table.md and gains.png there.
+
+    Raises:
+        UserError: if no trial is finished.
+    """
+    trials = [json.loads(path.read_text()) for path in sorted(output.glob("*/*/results/*.json"))]
+    if not trials:
+        raise UserError(f"{output}: no finished trial yet; run the study without --report-only")
+    write_json(output / "results.json", trials)
+    most = max(trial["identities"] for trial in trials)
+    main = [trial for trial in trials if trial["identities"] == most]
+    text = "\n\n".join([_layout_tables(main), _identity_table(trials)])
+    with atomic_write(output / "table.md", "w") as file:
+        file.write(text + "\n")
+    _draw(main, output / "gains.png")
+    print(text)
+
+
+def chosen_way(trials: list[dict]) -> str:
+    """How to join: the way whose mAP on held-out identities, over trials and protocols, is the highest."""
+    ways = [way for way in trials[0]["mAP"]["held out"] if way != STAGE1]
+    return max(ways, key=lambda way: statistics.mean(_gain(trial, "held out", way) for trial in trials))
+
+
+def _gain(trial: dict, split: str, way: str) -> float:
+    """Mean over protocols of the mAP over Stage 1's, in points."""
+    scores = trial["mAP"][split]
+    return statistics.mean(scores[way][name] - scores[STAGE1][name] for name in scores[STAGE1])
+
+
+def _groups(trials: list[dict]) -> dict[Row, list[dict]]:
+    groups: dict[Row, list[dict]] = defaultdict(list)
+    for trial in trials:
+        groups[trial["setting"], trial["retrieval"]].append(trial)
+    return groups
+
+
+def _layout_tables(trials: list[dict]) -> str:
+    """For each layout: the mAP of Stage 1 and what every row adds on each test protocol."""
+    parts = []
+    for layout in sorted({trial["layout"] for trial in trials}, reverse=True):
+        own = [trial for trial in trials if trial["layout"] == layout]
+        protocols = list(own[0]["mAP"]["test"][STAGE1])
+        seeds = len({trial["seed"] for trial in own})
+        rows = [[STAGE1, "", "", *_stage1(own, protocols), "", seeds]]
+        for (setting, retrieval), group in _groups(own).items():
+            rows += _rows(setting, retrieval, group, protocols)
+        headers = ["setting", "retrieval", "joined", *protocols, "mean", "seeds"]
+        parts.append(f"{layout}, mAP over Stage 1\n\n" + tabulate(rows, headers, tablefmt="github"))
+    return "\n\n".join(parts)
+
+
+def _stage1(trials: list[dict], protocols: list[str]) -> list[str]:
+    by_seed = {trial["seed"]: trial["mAP"]["test"][STAGE1] for trial in trials}
+    return [f"{statistics.mean(scores[name] for scores in by_seed.values()):.1f}" for name in protocols]
+
+
+def _rows(setting: str, retrieval: str, group: list[dict], protocols: list[str]) -> list[list]:
+    ways = [chosen_way(group)]
+    if "constant" in group[0]["mAP"]["test"]:
+        ways = ["as published", "constant"]
+    return [
+        [
+            setting,
+            retrieval,
+            way,
+            *(_points(group, way, [name]) for name in protocols),
+            _points(group, way, protocols),
+            len(group),
+        ]
+        for way in ways
+    ]
+
+
+def _points(group: list[dict], way: str, protocols: list[str]) -> str:
+    """Mean, and standard deviation over seeds where there are several."""
+    gains = [
+        statistics.mean(
+            trial["mAP"]["test"][way][name] - trial["mAP"]["test"][STAGE1][name] for name in protocols
+        )
+        for trial in group
+    ]
+    spread = f" ± {statistics.stdev(gains):.1f}" if len(gains) > 1 else ""
+    return f"{statistics.mean(gains):+.1f}{spread}"
+
+
+def _identity_table(trials: list[dict]) -> str:
+    """What every row that was trained on several numbers of identities adds, by their number."""
+    first = min(trial["seed"] for trial in trials)
+    counts = sorted({trial["identities"] for trial in trials})
+    layouts = {trial["layout"] for trial in trials if trial["identities"] != counts[-1]}
+    rows = []
+    own = [trial for trial in trials if trial["layout"] in layouts and trial["seed"] == first]
+    for (setting, retrieval), group in _groups(own).items():
+        found = {trial["identities"]: trial for trial in group}
+        if len(found) > 1:
+            gains = [
+                f"{_gain(found[n], 'test', chosen_way([found[n]])):+.1f}" if n in found else ""
+                for n in counts
+            ]
+            rows.append([setting, retrieval, *gains])
+    return f"By training identities, seed {first}, mAP over Stage 1\n\n" + tabulate(
+        rows, ["setting", "retrieval", *map(str, counts)], tablefmt="github"
+    )
+
+
+def _draw(trials: list[dict], path: Path) -> None:
+    """A bar for every row, layouts side by side: the mean gain, and a dot for each seed."""
+    layouts = sorted({trial["layout"] for trial in trials}, reverse=True)
+    names = list(_groups(trials))
+    figure, axes = plt.subplots(
+        1, len(layouts), figsize=(5 + 4 * len(layouts), 1 + 0.32 * len(names)), sharey=True, squeeze=False
+    )
+    for layout, axis in zip(layouts, axes[0], strict=True):
+        own = _groups([trial for trial in trials if trial["layout"] == layout])
+        for place, name in enumerate(names):
+            if name in own:
+                gains = [_gain(trial, "test", chosen_way(own[name])) for trial in own[name]]
+                axis.barh(place, statistics.mean(gains), color="tab:blue", alpha=0.6)
+                axis.plot(gains, [place] * len(gains), "k.", markersize=5)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_title(layout)
+        axis.set_xlabel("mAP over Stage 1, points")
+    axes[0, 0].set_yticks(range(len(names)), [", ".join(name) for name in names], fontsize=8)
+    axes[0, 0].invert_yaxis()
+    figure.tight_layout()
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)
+    plt.close(figure)

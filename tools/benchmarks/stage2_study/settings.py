@@ -1,0 +1,94 @@
+"""What the study compares: every trained setting, and every way to retrieve with it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Options = dict[str, Any]
+
+WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # VIEW_WEIGHTs to choose from, on held-out identities
+PAPER = "paper"
+MLP = "MLP control"
+BEST = "best together"
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A way to generate with trained weights: options of TEST.SDMODEL, and how the parts are joined.
+
+    `concat` joins the raw parts as published. Otherwise parts of length 1 are joined, the generated ones
+    after the neck, with each of `WEIGHTS`.
+    """
+
+    name: str
+    options: Options = field(default_factory=dict)
+    concat: bool = False
+
+
+MEAN = Retrieval("mean", {"TEST.SDMODEL.PREDICTION": "mean"})
+SAMPLED = Retrieval("5 steps, guidance 2")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A generator to train.
+
+    Attributes:
+        name: of its rows.
+        options: configuration keys on top of `configs/synthetic/base_stage2.yml`.
+        retrievals: each is a row.
+        everywhere: train it for every layout and seed; else for the first of each alone.
+    """
+
+    name: str
+    options: Options = field(default_factory=dict)
+    retrievals: tuple[Retrieval, ...] = (MEAN,)
+    everywhere: bool = False
+
+
+_STEPS = "TEST.SDMODEL.NUM_INFERENCE_STEPS"
+_GUIDANCE = "TEST.SDMODEL.FULL_GUIDANCE_SCALE"
+_SCHEDULE = "MODEL.SDMODEL.SCHEDULER_CONFIG"
+_PYRAMIDS = "MODEL.SDMODEL.VRD_CONFIG.PYRAMIDS"
+CROSS_VIEW = {"MODEL.SDMODEL.TARGET": "cross_view"}
+NEAR_NOISE = {f"{_SCHEDULE}.CUBIC_SAMPLING": False, f"{_SCHEDULE}.TIMESTEP_POWER": 30.0}
+TOGETHER = (
+    CROSS_VIEW
+    | NEAR_NOISE
+    | {
+        "MODEL.SDMODEL.PREDICTION_TYPE": "sample",
+        "MODEL.SDMODEL.VIEW_MAP": "prototype",
+        "MODEL.SDMODEL.TOKEN_MIXING": 0.3,
+        "MODEL.SDMODEL.U_COND_PERCENT": 0.0,
+    }
+)
+
+SETTINGS = (
+    Setting(PAPER, {}, (Retrieval("5 steps, guidance 2, joined as published", concat=True), SAMPLED), True),
+    Setting(
+        "cross-view",
+        CROSS_VIEW,
+        (
+            MEAN,
+            SAMPLED,
+            Retrieval("5 steps, guidance 0 (control)", {_GUIDANCE: 0.0}),
+            Retrieval("5 steps, guidance 1", {_GUIDANCE: 1.0}),
+            Retrieval("5 steps, guidance 3", {_GUIDANCE: 3.0}),
+            Retrieval("2 steps, guidance 2", {_STEPS: 2}),
+            Retrieval("10 steps, guidance 2", {_STEPS: 10}),
+            Retrieval("5 steps, guidance 2, noise of each image", {"TEST.SDMODEL.NOISE": "per_image"}),
+        ),
+    ),
+    Setting("cross-view, clean latent", CROSS_VIEW | {"MODEL.SDMODEL.PREDICTION_TYPE": "sample"}),
+    Setting("cross-view, velocity", CROSS_VIEW | {"MODEL.SDMODEL.PREDICTION_TYPE": "v_prediction"}),
+    Setting("cross-view, prototype maps", CROSS_VIEW | {"MODEL.SDMODEL.VIEW_MAP": "prototype"}),
+    Setting("cross-view, mixed maps", CROSS_VIEW | {"MODEL.SDMODEL.VIEW_MAP": "mixed"}),
+    Setting("cross-view, uniform timesteps", CROSS_VIEW | {f"{_SCHEDULE}.CUBIC_SAMPLING": False}),
+    Setting("cross-view, near-noise timesteps", CROSS_VIEW | NEAR_NOISE),
+    Setting("cross-view, raw latents", CROSS_VIEW | {"MODEL.SDMODEL.STANDARDIZE_LATENT": False}),
+    Setting("cross-view, token dropout", CROSS_VIEW | {"MODEL.SDMODEL.TOKEN_DROPOUT": 0.2}),
+    Setting("cross-view, token mixing", CROSS_VIEW | {"MODEL.SDMODEL.TOKEN_MIXING": 0.3}),
+    Setting(BEST, TOGETHER, everywhere=True),
+    Setting(f"{BEST}, no VRD", TOGETHER | {_PYRAMIDS: []}),
+    Setting(f"{BEST}, VRD in the encoder", TOGETHER | {_PYRAMIDS: ["encoder"]}),
+    Setting(f"{BEST}, VRD in the decoder", TOGETHER | {_PYRAMIDS: ["decoder"]}),
+)

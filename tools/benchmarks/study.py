@@ -1,0 +1,124 @@
+"""Does Stage 2 help, and what of it? Trains and scores every setting on the embedded benchmark.
+
+It renders the data, trains an encoder for every layout and seed, then the generators, and writes
+results.json, table.md and gains.png to the output folder. What is finished is not done again, so that the
+same command goes on after an interruption, and runs for other layouts and seeds may share an output folder
+at the same time. Weights of joined parts are chosen on identities that were held out from training.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from fastreid.data.synthetic import BenchmarkSpec, write_benchmark
+from fastreid.utils.file_io import write_json
+from fastreid.utils.logger import setup_logger
+from tools.benchmarks.stage2_study.encoders import VIEWS, Encoder
+from tools.benchmarks.stage2_study.report import write_report
+from tools.benchmarks.stage2_study.settings import CROSS_VIEW, MEAN, MLP, SETTINGS, Setting
+from tools.benchmarks.stage2_study.trials import (
+    generate,
+    join_and_score,
+    stage2_config,
+    train_control,
+    train_generator,
+)
+
+IMAGES_PER_CAMERA = {"CARGO": 2, "AG_ReID_v2": 3}
+logger = logging.getLogger("fastreid.study")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", default="datasets/study", help="of the data (default: %(default)s)")
+    parser.add_argument("--output", default="logs/study", help="folder (default: %(default)s)")
+    parser.add_argument("--layouts", nargs="+", choices=list(VIEWS), default=list(VIEWS), help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
+    parser.add_argument("--settings", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--train-ids", type=int, default=1200, help="default: %(default)s, 200 are held out")
+    parser.add_argument("--test-ids", type=int, default=400, help="default: %(default)s")
+    parser.add_argument(
+        "--identities",
+        type=int,
+        nargs="+",
+        default=[1000, 300, 100],
+        help="to train on; default: 1000 300 100",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--report-only", action="store_true", help="write the report of what is finished")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration keys for all runs")
+
+
+def main(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    setup_logger()
+    output = Path(args.output)
+    if not args.report_only:
+        for layout in args.layouts:
+            spec = BenchmarkSpec(args.train_ids, args.test_ids, IMAGES_PER_CAMERA[layout], (64, 32))
+            write_benchmark(layout, args.root, spec, args.threads)
+        for encoder, settings in plan(args, output):
+            encoder.train()
+            for setting in settings:
+                run_setting(encoder, setting)
+            run_control(encoder)
+            shutil.rmtree(encoder.folder / "runs", ignore_errors=True)
+    write_report(output)
+
+
+def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list[Setting]]]:
+    """The encoders in turn, each with the settings to train on it: what says most comes first."""
+    chosen = [setting for setting in SETTINGS if not args.settings or setting.name in args.settings]
+    everywhere = [setting for setting in chosen if setting.everywhere]
+    most, *fewer = args.identities
+
+    def encoder(layout: str, seed: int, identities: int) -> Encoder:
+        root = Path(args.root)
+        return Encoder(layout, seed, identities, args.train_ids, root, output, tuple(args.opts))
+
+    for seed in args.seeds:
+        for layout in args.layouts:
+            yield encoder(layout, seed, most), everywhere
+    if args.layouts[0] == next(iter(VIEWS)):
+        for identities in fewer:
+            yield encoder(args.layouts[0], args.seeds[0], identities), everywhere
+        yield encoder(args.layouts[0], args.seeds[0], most), chosen
+
+
+def run_setting(encoder: Encoder, setting: Setting) -> None:
+    """Train `setting` and score all its retrievals, as far as that is not done."""
+    folder = encoder.folder / "runs" / slug(setting.name)
+    for retrieval in setting.retrievals:
+        path = encoder.folder / "results" / f"{slug(setting.name)}__{slug(retrieval.name)}.json"
+        if path.exists():
+            continue
+        model = train_generator(encoder, stage2_config(encoder, folder, setting.options))
+        cfg = stage2_config(encoder, folder, setting.options, retrieval.options)
+        scores = join_and_score(encoder, model, generate(encoder, model, cfg), retrieval.concat)
+        save(path, encoder, setting.name, retrieval.name, scores)
+
+
+def run_control(encoder: Encoder) -> None:
+    """The regression control, trained on the same pairs for as many iterations as the best setting."""
+    path = encoder.folder / "results" / f"{slug(MLP)}.json"
+    if path.exists():
+        return
+    cfg = stage2_config(encoder, encoder.folder / "runs" / slug(MLP), CROSS_VIEW, {"SOLVER.BASE_LR": 1e-3})
+    generated, model = train_control(encoder, cfg)
+    save(path, encoder, MLP, MEAN.name, join_and_score(encoder, model, generated, concat=False))
+
+
+def save(path: Path, encoder: Encoder, setting: str, retrieval: str, scores: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    where = {"layout": encoder.layout, "seed": encoder.seed, "identities": encoder.identities}
+    write_json(path, where | {"setting": setting, "retrieval": retrieval, "mAP": scores})
+    logger.info("%s: %s, %s: %s", encoder.folder, setting, retrieval, json.dumps(scores["test"]))
+
+
+def slug(name: str) -> str:
+    """A file name for `name`."""
+    return "".join(character if character.isalnum() else "_" for character in name)
