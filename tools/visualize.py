@@ -2,7 +2,7 @@
 
 python tools/visualize.py --config-file logs/demo/stage2/config.yaml --output logs/demo/report
 python tools/visualize.py --config-file logs/demo/stage2/config.yaml --compare logs/demo/stage1/config.yaml \\
-    --output logs/demo/report DATASETS.TESTS "[CARGO_AG]"
+    --output logs/demo/report DATASETS.TESTS "['CARGO_AG']"
 """
 
 import argparse

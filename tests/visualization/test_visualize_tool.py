@@ -1,0 +1,163 @@
+"""`tools/visualize.py` on checkpoints as training leaves them, and the browser that `.ci/run` asks for."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from fastreid.config import get_cfg
+from fastreid.data import build_test_datasets
+from fastreid.data.synthetic import BenchmarkSpec, write_benchmark
+from fastreid.engine import load_trained_model
+from fastreid.evaluation import evaluate_protocols
+from fastreid.modeling import build_model
+from fastreid.utils.env import preserved_rng_state
+from fastreid.utils.logger import setup_logger
+from fastreid.visualization.run_summary import RunSummary, read_run_config, with_distinct_names
+
+REPO = Path(__file__).resolve().parents[2]
+TINY = [
+    *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NUM_LAYERS", "3", "MODEL.BACKBONE.FEAT_DIM", "64"),
+    *("MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[32, 32, 32]", "MODEL.HEADS.NUM_CLASSES", "4"),
+    *("TEST.SDMODEL.NUM_INFERENCE_STEPS", "2", "DATALOADER.NUM_WORKERS", "0"),
+    *("DATASETS.TESTS", "['CARGO_A2G', 'CARGO']"),
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """``stage1`` and ``stage2``, each with config.yaml and a model_best.pth of random weights."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_benchmark("CARGO", folder / "data", BenchmarkSpec(2, 5, 2, (64, 32)), workers=0)
+    for stage in (1, 2):
+        cfg = get_cfg()
+        cfg.merge_from_file(REPO / "configs" / "demo" / f"base_stage{stage}.yml")
+        output = folder / f"stage{stage}"
+        cfg.merge_from_list([*TINY, "DATASETS.ROOT", str(folder / "data"), "OUTPUT_DIR", str(output)])
+        output.mkdir()
+        (output / "config.yaml").write_text(cfg.dump())
+        with preserved_rng_state():
+            torch.manual_seed(0)
+            model = build_model(cfg)
+            model.memory_bank.prototypes.normal_()
+        meta = {"stage": stage, "num_classes": 4}
+        torch.save({"model": model.state_dict(), "meta": meta}, output / "model_best.pth")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("visualize_in_process", REPO / "tools" / "visualize.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    setup_logger()
+
+
+@pytest.fixture(scope="module")
+def output(tool, trained, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("output")
+    models = ["--config-file", f"{trained}/stage2/config.yaml", "--compare", f"{trained}/stage1/config.yaml"]
+    tool.main([*models, "--output", str(folder), "--queries", "6", "--length", "4", "--map", "pca"])
+    return folder
+
+
+def page_data(page: Path) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text())[1])
+
+
+def test_the_report_shows_both_stages_and_the_real_cameras(output):
+    data = page_data(output / "report.html")
+    assert data["runs"] == ["Stage 2", "Stage 1"]
+    assert {item["protocol"] for item in data["lists"]} == {"CARGO_A2G", "CARGO"}
+    assert all(len(row["found"]) <= 4 for item in data["lists"] for row in item["rows"])
+    for image in data["images"]:  # CARGO_A2G itself has the view in the camera's place
+        camera = int(re.match(r"Cam(\d+)_", image["file"])[1]) - 1
+        view = "aerial" if camera < 5 else "ground"
+        assert image["text"].startswith(f"{view} view, camera {camera}, person ")
+
+
+def test_the_numbers_are_those_of_an_evaluation(output, trained, tmp_path):
+    cfg = read_run_config(f"{trained}/stage2/config.yaml", options=["OUTPUT_DIR", str(tmp_path)])
+    results = evaluate_protocols(cfg, load_trained_model(cfg), build_test_datasets(cfg))
+    page = (output / "report.html").read_text()
+    rows = re.findall(r"<td>Stage 2</td>\s*((?:<td class=\"number.*?</td>\s*)+)", page)
+    for row, metrics in zip(rows, results.values(), strict=True):
+        shown = [float(value) for value in re.findall(r">([\d.]+)</td>", row)]
+        names = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
+        assert shown == [round(metrics[name], 1) for name in names]
+
+
+def test_pngs_lie_beside_the_report(output):
+    names = {path.stem for path in output.glob("*.png")}
+    for protocol in ("CARGO_A2G", "CARGO"):
+        for kind in ("cmc", "precision_recall", "cameras", "change", "rank_lists"):
+            assert f"{kind}_{protocol}" in names
+    assert {"feature_map_Stage_1", "feature_map_Stage_2", "prototypes_Stage_2"} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "{trained}/none.yaml"], "none.yaml"),
+        (["--config-file", "{trained}/data/none"], "none"),
+        (["--config-file", "{trained}/stage1/config.yaml", "--weights", "gone.pth"], "gone.pth not found"),
+        (["--config-file", "{trained}/stage1/config.yaml", "--compare-weights", "x.pth"], "needs --compare"),
+        (["--config-file", "{trained}/stage1/config.yaml", "--queries", "none"], "expected a number"),
+        (["--config-file", "{trained}/stage1/config.yaml", "TEST.METRIK", "cosine"], "TEST.METRIC"),
+    ],
+)
+def test_a_mistake_is_one_line(tool, trained, tmp_path, capsys, arguments, message):
+    filled = [argument.format(trained=trained) for argument in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        tool.main([*filled, "--output", str(tmp_path / "report")])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "report").exists()
+
+
+def test_models_of_one_stage_are_told_apart():
+    def run(checkpoint: str) -> RunSummary:
+        return RunSummary("Stage 1", 1, checkpoint, "cosine", {}, None, None)
+
+    def names(*checkpoints: str) -> list[str]:
+        return [named.name for named in with_distinct_names([run(path) for path in checkpoints])]
+
+    assert names("logs/a/model_best.pth") == ["Stage 1"]
+    assert names("logs/a/model_best.pth", "logs/b/model_best.pth") == ["a", "b"]
+    assert names("logs/a/model_best.pth", "logs/a/model_0005.pth") == [
+        "logs/a/model_best.pth",
+        "logs/a/model_0005.pth",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("commands", "needed"),
+    [
+        ({"chromium": "exit 0"}, True),
+        ({"apt-get": "exit 0", "sudo": 'shift; "$@"'}, True),
+        ({"apt-get": "exit 1", "sudo": 'shift; "$@"'}, True),
+        ({}, False),
+    ],
+    ids=["installed", "apt installs it", "apt fails", "no apt"],
+)
+def test_the_browser_is_needed_where_it_can_be_had(tmp_path, commands, needed):
+    for name, content in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{content}\n")
+        (tmp_path / name).chmod(0o755)
+    for name in ("env", "mktemp"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    script = 'set -euo pipefail; source go/lib.sh; ensure_chromium; echo "[${FASTREID_NEED_BROWSER:-}]"'
+    environment = {"PATH": str(tmp_path), "TMPDIR": str(tmp_path)}
+    command = [shutil.which("bash"), "-c", script]
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[1]\n" if needed else "[]\n")
+    assert ("error" in done.stderr) == (commands.get("apt-get") == "exit 1")
