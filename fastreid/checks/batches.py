@@ -16,6 +16,7 @@ def check_batches(cfg: CfgNode, train_set: TrainSet, world_size: int = 1) -> lis
         *_check_sampler(cfg, samples, world_size),
         *_check_schedule(cfg, iterations_per_epoch(cfg, len(samples))),
         *_check_views(cfg, samples, train_set.num_views),
+        *_check_start(cfg),
     ]
 
 
@@ -37,7 +38,7 @@ def _check_sampler(cfg: CfgNode, samples: list[Sample], world_size: int) -> list
             found = f"{len(samples)} training images do not fill a batch of {batch}: some come twice in it"
             fix = f"lower SOLVER.IMS_PER_BATCH to {max(1, len(samples) // instances) * instances} or less"
             findings.append(Finding("warning", "batches", found, fix))
-        if batch // world_size < 2:
+        if batch // world_size < 2 and cfg.MODEL.META_ARCHITECTURE == "SDReIDStage1":
             found = f"{batch // world_size} image for each process: batch norm needs two"
             findings.append(Finding("error", "batches", found, "raise SOLVER.IMS_PER_BATCH"))
     return findings
@@ -103,6 +104,21 @@ def _check_views(cfg: CfgNode, samples: list[Sample], num_views: int) -> list[Fi
     needed = "what TARGET cross_view trains on" if _learns_across(cfg) else "what a search across views needs"
     fix = "check that the folders of all views are there: an identity in two views is " + needed
     return [Finding("warning", "views of an identity", text, fix)]
+
+
+def _check_start(cfg: CfgNode) -> list[Finding]:
+    """From random weights features differ little at first, and the soft margin's loss may stay at log 2."""
+    settings, losses = cfg.MODEL.BACKBONE, cfg.MODEL.LOSSES
+    from_scratch = cfg.MODEL.META_ARCHITECTURE == "SDReIDStage1" and not (
+        settings.PRETRAIN or cfg.MODEL.WEIGHTS
+    )
+    soft_margin = "TripletLoss" in losses.NAME and losses.TRI.MARGIN == 0
+    if not (from_scratch and soft_margin) or (settings.CONV_STEM and cfg.SOLVER.OPT == "AdamW"):
+        return []
+    found = (
+        "from random weights, with the soft margin: the triplet loss may stay at 0.69 (see feature_spread)"
+    )
+    return [Finding("warning", "start", found, "MODEL.BACKBONE.CONV_STEM True and SOLVER.OPT AdamW help")]
 
 
 def _learns_across(cfg: CfgNode) -> bool:

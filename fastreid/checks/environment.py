@@ -20,9 +20,13 @@ OPTIONAL = {"faiss-cpu", "cython", "setuptools"}  # the first has a check of its
 BUILD_KERNELS = "(cd fastreid/evaluation/rank_cylib && python setup.py build_ext --inplace)"
 
 
-def check_environment(cfg: CfgNode) -> list[Finding]:
-    """Versions, device, compiled kernels and faiss, as far as `cfg` needs them. Imports nothing for it."""
-    return [*_packages(cfg), *_device(cfg), *_kernels(), *_faiss(cfg)]
+def check_environment(cfg: CfgNode, processes: int = 1) -> list[Finding]:
+    """Versions, device, compiled kernels and faiss, as far as `cfg` needs them; imports nothing for it.
+
+    Args:
+        processes: of the run on this machine; each takes a GPU.
+    """
+    return [*_packages(cfg), *_device(cfg, processes), *_kernels(), *_faiss(cfg)]
 
 
 def _packages(cfg: CfgNode) -> list[Finding]:
@@ -61,17 +65,21 @@ def requirements() -> list[Requirement]:
     return [each for each in wanted if each.marker is None or each.marker.evaluate()]
 
 
-def _device(cfg: CfgNode) -> list[Finding]:
+def _device(cfg: CfgNode, processes: int) -> list[Finding]:
     with complaints("device") as findings:
         device = resolve_device(cfg.MODEL.DEVICE)
-        findings += _cuda(cfg, device) if device.type == "cuda" else _cpu()
+        findings += _cuda(cfg, device, processes) if device.type == "cuda" else _cpu()
     return findings
 
 
-def _cuda(cfg: CfgNode, device: torch.device) -> list[Finding]:
+def _cuda(cfg: CfgNode, device: torch.device, processes: int) -> list[Finding]:
     properties = torch.cuda.get_device_properties(device)
     found = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB (CUDA {torch.version.cuda})"
     findings = [Finding("ok", "device", found)]
+    if processes > torch.cuda.device_count():
+        found = f"{processes} processes, but {torch.cuda.device_count()} CUDA devices"
+        fix = "fewer --num-gpus; CUDA_VISIBLE_DEVICES may hide some"
+        findings.append(Finding("error", "device", found, fix))
     for key in ("SOLVER.AMP", "TEST.AMP"):
         settings = cfg.SOLVER.AMP if key == "SOLVER.AMP" else cfg.TEST.AMP
         if settings.ENABLED and settings.DTYPE == "bf16" and not torch.cuda.is_bf16_supported():

@@ -43,7 +43,8 @@ def training_memory(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> Trai
         world_size: processes that share a batch.
     """
     trained = _bytes(p for p in model.parameters() if p.requires_grad)
-    copies = {"SGD": int(cfg.SOLVER.MOMENTUM > 0), "Adam": 2, "AdamW": 2}[cfg.SOLVER.OPT]
+    # An optimiser of another name is an error that `check_config` reports.
+    copies = {"SGD": int(cfg.SOLVER.MOMENTUM > 0), "Adam": 2, "AdamW": 2}.get(cfg.SOLVER.OPT, 0)
     return TrainingMemory(
         model=_bytes(model.parameters()) + _bytes(model.buffers()),
         gradients=trained,
@@ -62,9 +63,9 @@ def activation_bytes(cfg: CfgNode, model: nn.Module, batch_size: int) -> int:
     Args:
         model: on the ``meta`` device; it is moved to the fake one.
     """
-    use_amp = cfg.SOLVER.AMP.ENABLED and resolve_device(cfg.MODEL.DEVICE).type == "cuda"
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import, and of use here alone
 
+    use_amp = cfg.SOLVER.AMP.ENABLED and resolve_device(cfg.MODEL.DEVICE).type == "cuda"
     kept: dict[int, tuple[int, Tensor]] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ def check_setup(
 
     Args:
         cfg: loaded, but not checked, see `load_config`.
-        world_size: processes of the run.
+        world_size: processes of the run, all on this machine.
         training: check for training, or for evaluation alone.
         picture_workers: threads that decode every picture; 0: none is opened.
     """
-    findings = [*_check_values(cfg, world_size, training), *check_environment(cfg)]
+    findings = [*_check_values(cfg, world_size, training), *check_environment(cfg, world_size)]
     data = check_datasets(cfg, training)
     findings += data.findings
     if picture_workers:

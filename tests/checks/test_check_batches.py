@@ -111,6 +111,8 @@ def test_one_image_for_each_process(cfg, said):
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
     cfg.MODEL.LOSSES.NAME = ["CrossEntropyLoss"]
     assert "batch norm needs two" in said(check_batches(cfg, people(), world_size=8), "error", "batches")
+    cfg.MODEL.META_ARCHITECTURE = "SDReIDStage2"  # its batch norm is frozen
+    assert [f.level for f in check_batches(cfg, people(), world_size=8)] == ["ok"] * 3
 
 
 @pytest.mark.parametrize(
@@ -143,3 +145,22 @@ def test_identities_seen_in_one_view_alone(cfg):
 def test_an_unknown_sampler(cfg, said):
     cfg.DATALOADER.SAMPLER_TRAIN = "Naive"
     assert "NaiveIdentitySampler" in said(check_batches(cfg, people()), "error", "batches")
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({}, True),
+        ({"BACKBONE": {"PRETRAIN": True}}, False),
+        ({"WEIGHTS": "some.pth"}, False),
+        ({"LOSSES": {"TRI": {"MARGIN": 0.3}}}, False),
+        ({"META_ARCHITECTURE": "SDReIDStage2"}, False),
+    ],
+)
+def test_the_soft_margin_from_random_weights(cfg, settings, warned):
+    cfg.MODEL.BACKBONE.PRETRAIN = False
+    cfg.MODEL.merge_values(settings, "test")
+    assert ["0.69" in text for text in warnings_of(check_batches(cfg, people()))] == [True] * warned
+    cfg.MODEL.BACKBONE.CONV_STEM = True
+    cfg.SOLVER.OPT = "AdamW"
+    assert warnings_of(check_batches(cfg, people())) == []

@@ -122,7 +122,10 @@ def test_a_gpu_and_its_mixed_precision(cfg, said, monkeypatch, bf16, level):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
     cfg.MODEL.DEVICE = "cuda"
-    findings = check_environment(cfg)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    findings = check_environment(cfg, processes=2)
+    assert not any(finding.level == "error" for finding in findings)
+    assert "3 processes, but 2 CUDA devices" in said(check_environment(cfg, processes=3), "error", "device")
     assert "Some GPU, 24 GB" in said(findings, "ok", "device")
     if level == "warning":
         assert said(findings, "warning", "device").endswith("| SOLVER.AMP.DTYPE fp16")

@@ -71,14 +71,25 @@ def peak_of(step) -> int:
     return max(accumulate(event.nbytes() for event in events))
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_the_estimate_is_near_what_a_step_takes(sized, stage):
+@pytest.mark.parametrize(("stage", "target"), [(1, "same_image"), (2, "same_image"), (2, "cross_view")])
+def test_the_estimate_is_near_what_a_step_takes(sized, stage, target):
     sized.MODEL.META_ARCHITECTURE = f"SDReIDStage{stage}"
+    sized.MODEL.SDMODEL.TARGET = target
     model = build_model(sized).train()
     batch = batch_of(sized)
     taken = peak_of(lambda: sum(model(batch).values()).backward())  # gradients and activations
     needed = training_memory(sized, build_meta_model(sized))
     assert taken / FACTOR < needed.gradients + needed.activations < taken * FACTOR
+
+
+@pytest.mark.parametrize("setting", ["COMPILE", "GRADIENT_CHECKPOINTING"])
+def test_settings_of_the_unet_do_not_stop_the_estimate(sized, setting):
+    sized.MODEL.META_ARCHITECTURE = "SDReIDStage2"
+    plain = training_memory(sized, build_meta_model(sized))
+    sized.MODEL.SDMODEL[setting] = True
+    needed = training_memory(sized, build_meta_model(sized))
+    assert needed[:3] == plain[:3]
+    assert 0 < needed.activations <= plain.activations
 
 
 def test_activations_grow_with_the_batch_and_shrink_with_the_processes(sized):

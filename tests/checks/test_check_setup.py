@@ -87,6 +87,7 @@ def test_faults_hide_no_other(check, cargo):
     found = findings_of(text)
     expected = {"configuration", "device", "CARGO train names", "CARGO_A2G query", "ViT weights"}
     assert expected <= set(found["error"])
+    assert "the check failed" not in text
     assert "schedule" in found["warning"]
     assert "views of an identity" in found["ok"]
     assert json.loads(text)["errors"] == len(found["error"])

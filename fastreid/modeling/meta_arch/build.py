@@ -39,10 +39,13 @@ def build_model(cfg: CfgNode) -> nn.Module:
 def build_meta_model(cfg: CfgNode) -> nn.Module:
     """The same model on the ``meta`` device: names, shapes and dtypes without numbers, in a second.
 
-    Of pretrained folders only the configurations are read.
+    Of pretrained folders only the configurations are read. Nothing is compiled.
 
     Raises:
         UserError: as `build_model`.
     """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.SDMODEL.COMPILE = False
     with torch.device("meta"):
         return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
