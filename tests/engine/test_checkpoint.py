@@ -1,5 +1,6 @@
 """Checkpoint files: none is lost, and none is loaded dishonestly."""
 
+import ast
 import os
 import pickle
 import signal
@@ -40,6 +41,21 @@ def test_a_bare_state_dict_is_a_checkpoint_without_meta(tmp_path):
 class Malicious:
     def __reduce__(self):
         return os.system, ("touch executed",)
+
+
+def test_no_file_is_loaded_in_the_careless_way():
+    repo = Path(__file__).resolve().parents[2]
+    calls = [
+        (path, ast.unparse(call))
+        for folder in ("fastreid", "tools")
+        for path in (repo / folder).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("torch.load", "pickle.load", "np.load")
+    ]
+    assert len(calls) > 2
+    safe = {"torch.load": "weights_only=True", "np.load": "", "pickle.load": "never"}
+    unsafe = [(p, c) for p, c in calls if safe[c.split("(")[0]] not in c or "allow_pickle=True" in c]
+    assert unsafe == []
 
 
 def damage(kind: str, path: Path) -> None:

@@ -153,6 +153,22 @@ def test_a_crash_in_the_evaluation_costs_no_epoch(toy_cfg, toy_world, tmp_path):
     assert load_checkpoint(tmp_path / "run/model_0001.pth")["epoch"] == 1
 
 
+def test_a_checkpoint_holds_the_whole_state_of_a_training(toy_cfg, toy_world):
+    trainer = DefaultTrainer(toy_cfg)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=7)
+    trainer.skipped, trainer.iteration, trainer.epoch, trainer.best_metric = 3, 6, 1, 41.5
+    state = trainer.state_dict()
+    expected = {"model", "optimizer", "scheduler", "grad_scaler", "skipped", "epoch", "iteration", "rng"}
+    assert expected | {"best_metric", "hooks", "events", "iters_per_epoch", "meta"} == state.keys()
+    assert {"python", "numpy", "torch"} <= state["rng"][0].keys()
+
+    resumed = DefaultTrainer(toy_cfg)
+    resumed.grad_scaler = torch.amp.GradScaler("cpu")
+    resumed.load_state_dict(state, "file")
+    assert same_state(resumed.state_dict(), state)
+    assert resumed.grad_scaler.get_scale() == 8.0
+
+
 def test_the_best_model_survives_a_resume(toy_cfg, toy_world, tmp_path):
     toy_world.means = [10.0, 30.0]
     with pytest.raises(Interrupted):
