@@ -93,6 +93,6 @@ def run_onnx(session: Any, inputs: Tensors) -> list[Tensor]:
     return [torch.from_numpy(output) for output in session.run(None, arrays)]
 
 
-def run_pt2(path: Path, inputs: Tensors) -> list[Tensor]:
-    outputs = torch.export.load(path).module()(*inputs.values())
+def run_pt2(program: nn.Module, inputs: Tensors) -> list[Tensor]:
+    outputs = program(*inputs.values())
     return list(outputs) if isinstance(outputs, tuple) else [outputs]

@@ -138,8 +138,9 @@ def export_part(part: Part, folder: Path, with_pt2: bool) -> tuple[dict[str, Any
     session = onnx_session(path)
     agreements = check_part(part, path.name, partial(run_onnx, session))
     if with_pt2:
-        torch.export.save(program, path.with_suffix(".pt2"))
-        agreements += check_part(part, f"{part.name}.pt2", partial(run_pt2, path.with_suffix(".pt2")))
+        pt2 = path.with_suffix(".pt2")
+        torch.export.save(program, pt2)
+        agreements += check_part(part, pt2.name, partial(run_pt2, torch.export.load(pt2).module()))
     return {"opset": opset, **_describe(session)}, agreements
 
 
