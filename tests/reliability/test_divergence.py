@@ -1,0 +1,21 @@
+"""Numbers gone bad: the run stops before they reach a checkpoint."""
+
+import re
+
+import torch
+from tiny_runs import arguments, run_here
+
+from fastreid.utils.checkpoint import load_checkpoint
+
+
+def test_a_diverging_run_stops_with_its_numbers_and_leaves_good_checkpoints(cargo, tmp_path, capsys):
+    rate = ("SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_ITERS", "0", "SOLVER.CHECKPOINT_ITERS", "1")
+    assert run_here(*arguments(1, cargo, tmp_path / "run", *rate)) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    told = re.match(r"error: training diverged at iteration (\d+): loss_.*, learning rate \S+e\+\d+\. ", said)
+    assert told, said
+    assert re.search("nan|inf", said)
+    assert "SOLVER.BASE_LR" in said
+    state = load_checkpoint(tmp_path / "run" / "model_latest.pth")
+    assert state["iteration"] == int(told[1]) - 1 > 0
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
