@@ -199,11 +199,12 @@ def read_columns(path: str | os.PathLike) -> Columns:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             header, *rows = csv.reader(file)
-    except (OSError, ValueError) as error:
+        values = zip(*rows, strict=True) if rows else [()] * len(header)
+        columns: Columns = dict(zip(header, map(list, values), strict=True))
+        for name in {"pid", "camid", "viewid"} & set(columns):
+            columns[name] = list(map(int, columns[name]))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"table of pictures {path} cannot be read: {error}") from error
-    columns: Columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-    for name in {"pid", "camid", "viewid"} & set(columns):
-        columns[name] = list(map(int, columns[name]))
     return columns
 
 

@@ -237,7 +237,7 @@ def _others(found: np.ndarray, items: np.ndarray) -> np.ndarray:
 def _finite_rows(features: FeatureSet) -> np.ndarray:
     """(n,) int64, rising."""
     finite = [rows.start + np.flatnonzero(np.isfinite(part).all(axis=1)) for rows, part in features.shards()]
-    return np.concatenate(finite)
+    return np.concatenate([np.empty(0, np.int64), *finite])
 
 
 def _draw(generator: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:

@@ -294,3 +294,16 @@ class TestReading:
         }
         write_columns(tmp_path / "table.csv", columns)
         assert read_columns(tmp_path / "table.csv") == columns
+
+    def test_a_table_may_be_empty(self, tmp_path):
+        write_columns(tmp_path / "table.csv", {"path": [], "pid": []})
+        assert read_columns(tmp_path / "table.csv") == {"path": [], "pid": []}
+
+    @pytest.mark.parametrize(
+        "content", [None, b"", b"path,pid\na.jpg\n", b"path,pid\na.jpg,x\n", b"path\n\0\xff\n\n"]
+    )
+    def test_a_table_that_is_none_is_refused(self, tmp_path, content):
+        if content is not None:
+            (tmp_path / "table.csv").write_bytes(content)
+        with pytest.raises(UserError, match="table of pictures .* cannot be read"):
+            read_columns(tmp_path / "table.csv")

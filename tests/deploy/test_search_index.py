@@ -135,9 +135,10 @@ class TestIndex:
         assert np.array_equal(rows[:, 0], np.arange(197))
         assert "3 pictures without features" in caplog.text
 
-    def test_without_any_feature_there_is_no_index(self, tmp_path):
-        with pytest.raises(UserError, match="none of the 3 features"):
-            SearchIndex.build(write_features(tmp_path, np.full((3, 4), np.nan, np.float32)))
+    @pytest.mark.parametrize("count", [0, 3])
+    def test_without_any_feature_there_is_no_index(self, tmp_path, count):
+        with pytest.raises(UserError, match=f"none of the {count} features"):
+            SearchIndex.build(write_features(tmp_path, np.full((count, 4), np.nan, np.float32)))
 
     @pytest.mark.parametrize("kind", ["exact", "ivf"])
     def test_one_picture_is_found(self, tmp_path, kind):
