@@ -86,6 +86,7 @@ _C.MODEL.SDMODEL.TOKEN_MIXING = 0.0  # and that it takes it from another image o
 _C.MODEL.SDMODEL.STANDARDIZE_LATENT = (
     False  # per-dimension statistics from the training set; False = the paper's
 )
+_C.MODEL.SDMODEL.STANDARDIZE_TOKENS = False  # the same for the identity tokens
 
 _C.MODEL.SDMODEL.CACHE_FEATURES = False  # encode the training set once, on disk; flip alone as augmentation
 _C.MODEL.SDMODEL.GRADIENT_CHECKPOINTING = False  # of the UNet: less memory, a third more time

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import logging
 
 import pytest
 
 from fastreid.utils.errors import UserError
 from tools.benchmarks import study
 from tools.benchmarks.stage2_study.report import chosen_way, write_report
+from tools.benchmarks.stage2_study.settings import CONTROLS
 
 TINY = {
     "MODEL.DEVICE": "cpu",
@@ -30,7 +32,10 @@ def tiny_study(tmp_path_factory):
     chosen = ["--settings", "paper", "cross-view, token mixing"]
     options = [item for pair in TINY.items() for item in pair]
     args = parser.parse_args([*sizes, *runs, *places, *chosen, "--", *options])
+    logger = logging.getLogger("fastreid")
+    before = logger.handlers[:], logger.level, logger.propagate
     study.main(args)
+    logger.handlers[:], logger.level, logger.propagate = before
     return args, folder / "out"
 
 
@@ -38,8 +43,8 @@ def test_every_row_is_scored_on_held_out_and_test_identities(tiny_study):
     trials = json.loads((tiny_study[1] / "results.json").read_text())
     rows = {(t["identities"], t["seed"], t["setting"]) for t in trials}
     assert rows == {
-        *((8, seed, setting) for seed in (1, 2) for setting in ("paper", "MLP control")),
-        *((6, 1, setting) for setting in ("paper", "MLP control")),
+        *((8, seed, setting) for seed in (1, 2) for setting in ("paper", *CONTROLS)),
+        *((6, 1, setting) for setting in ("paper", *CONTROLS)),
         (8, 1, "cross-view, token mixing"),  # a lever: one encoder is enough
     }
     for trial in trials:

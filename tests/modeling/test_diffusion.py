@@ -209,6 +209,15 @@ class TestTraining:
         assert ((maps == 0).all(1) | (maps == 1).all(1)).all()
         assert maps[:, 0].mean().item() == pytest.approx(share, abs=0.1)
 
+    def test_standardised_tokens_have_lost_their_mean_and_scale(self, generator):
+        learner = generator("MODEL.SDMODEL.STANDARDIZE_TOKENS", "True").condition_learner
+        plain = generator().condition_learner
+        plain.load_state_dict(learner.state_dict(), strict=False)
+        mean, std = torch.randn(ID_TOKENS, DIM), torch.rand(ID_TOKENS, DIM) + 0.5
+        learner.fit(mean, std)
+        tokens, prototypes = torch.randn(3, ID_TOKENS, DIM), torch.randn(3, DIM)
+        torch.testing.assert_close(learner(tokens * std + mean, prototypes), plain(tokens, prototypes))
+
     def test_token_dropout_blanks_its_share_of_the_tokens(self, generator):
         model = generator("MODEL.SDMODEL.TOKEN_DROPOUT", "0.3")
         seen = []

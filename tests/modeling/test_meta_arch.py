@@ -134,11 +134,12 @@ class TestStage2:
         for name, parameter in model.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
 
-    def test_latent_statistics_are_those_of_the_training_features(self, stage2, make_batch):
+    def test_statistics_are_those_of_the_training_images(self, stage2, make_batch):
         class TrainSet:
             samples = [0, 1, 2]
 
-        model = stage2(2, "MODEL.SDMODEL.STANDARDIZE_LATENT", "True")
+        standardize = ["MODEL.SDMODEL.STANDARDIZE_LATENT", "True", "MODEL.SDMODEL.STANDARDIZE_TOKENS", "True"]
+        model = stage2(2, *standardize)
         batches = [make_batch(seed=seed) for seed in range(3)]
         model.on_train_start(TrainSet(), lambda samples: [batches[index] for index in samples])
         features = torch.cat([model.encode(batch["images"]).features for batch in batches])
@@ -146,6 +147,10 @@ class TestStage2:
         torch.testing.assert_close(
             model.generator.codec.std, features.std(0, correction=0), atol=1e-5, rtol=1e-3
         )
+        tokens = torch.cat([model.encode(batch["images"]).id_tokens for batch in batches])
+        learner = model.generator.condition_learner
+        torch.testing.assert_close(learner.token_mean, tokens.mean(0), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(learner.token_std, tokens.std(0, correction=0), atol=1e-4, rtol=1e-3)
 
     def test_same_image_targets_are_the_papers_and_cross_view_is_a_setting(self, stage2, make_batch):
         model, batch = stage2().train(), make_batch()

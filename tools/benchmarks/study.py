@@ -20,7 +20,7 @@ from fastreid.utils.file_io import write_json
 from fastreid.utils.logger import setup_logger
 from tools.benchmarks.stage2_study.encoders import VIEWS, Encoder
 from tools.benchmarks.stage2_study.report import write_report
-from tools.benchmarks.stage2_study.settings import CROSS_VIEW, MEAN, MLP, SETTINGS, Setting
+from tools.benchmarks.stage2_study.settings import CONTROL, CONTROLS, MEAN, SETTINGS, Setting
 from tools.benchmarks.stage2_study.trials import (
     generate,
     join_and_score,
@@ -65,7 +65,9 @@ def main(args: argparse.Namespace) -> None:
             encoder.train()
             for setting in settings:
                 run_setting(encoder, setting)
-            run_control(encoder)
+            for name, iterations in CONTROLS.items():
+                run_control(encoder, name, iterations)
+            setup_logger()  # closes the last run's log file
             shutil.rmtree(encoder.folder / "runs", ignore_errors=True)
     write_report(output)
 
@@ -96,20 +98,22 @@ def run_setting(encoder: Encoder, setting: Setting) -> None:
         path = encoder.folder / "results" / f"{slug(setting.name)}__{slug(retrieval.name)}.json"
         if path.exists():
             continue
+        setup_logger()
         model = train_generator(encoder, stage2_config(encoder, folder, setting.options))
         cfg = stage2_config(encoder, folder, setting.options, retrieval.options)
-        scores = join_and_score(encoder, model, generate(encoder, model, cfg), retrieval.concat)
+        scores = join_and_score(encoder, model, generate(encoder, model, cfg))
         save(path, encoder, setting.name, retrieval.name, scores)
 
 
-def run_control(encoder: Encoder) -> None:
-    """The regression control, trained on the same pairs for as many iterations as the best setting."""
-    path = encoder.folder / "results" / f"{slug(MLP)}.json"
+def run_control(encoder: Encoder, name: str, iterations: int) -> None:
+    """The regression control, trained on the same pairs, `iterations` times as long as a generator."""
+    path = encoder.folder / "results" / f"{slug(name)}.json"
     if path.exists():
         return
-    cfg = stage2_config(encoder, encoder.folder / "runs" / slug(MLP), CROSS_VIEW, {"SOLVER.BASE_LR": 1e-3})
-    generated, model = train_control(encoder, cfg)
-    save(path, encoder, MLP, MEAN.name, join_and_score(encoder, model, generated, concat=False))
+    base = stage2_config(encoder, encoder.folder / "runs" / slug(name), CONTROL)
+    options = CONTROL | {"SOLVER.MAX_EPOCH": iterations * base.SOLVER.MAX_EPOCH}
+    generated, model = train_control(encoder, stage2_config(encoder, Path(base.OUTPUT_DIR), options))
+    save(path, encoder, name, MEAN.name, join_and_score(encoder, model, generated))
 
 
 def save(path: Path, encoder: Encoder, setting: str, retrieval: str, scores: dict) -> None:

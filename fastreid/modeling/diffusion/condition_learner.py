@@ -16,9 +16,12 @@ class ConditionLearner(nn.Module):
         num_tokens: L, the identity tokens and the view prototype together.
         depth: transformer layers.
         heads: attention heads; must divide `dim`.
+        standardize: remove each identity token's mean and standard deviation over the training set, which
+            :meth:`fit` sets. In the residual stream that the tokens come from, what all images have in common
+            is several times as long as what tells them apart.
     """
 
-    def __init__(self, dim: int, num_tokens: int, depth: int, heads: int) -> None:
+    def __init__(self, dim: int, num_tokens: int, depth: int, heads: int, standardize: bool = False) -> None:
         super().__init__()
         if dim % heads:
             raise UserError(
@@ -33,6 +36,10 @@ class ConditionLearner(nn.Module):
             attn_implementation="sdpa",
         )
         self.transformer = CLIPEncoder(config)
+        self.standardize = standardize
+        if standardize:
+            self.register_buffer("token_mean", torch.zeros(num_tokens - 1, dim))
+            self.register_buffer("token_std", torch.ones(num_tokens - 1, dim))
         self.null_context = nn.Parameter(0.02 * torch.randn(1, num_tokens, dim))
 
     def forward(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
@@ -45,8 +52,17 @@ class ConditionLearner(nn.Module):
         Returns:
             (B, L, D)
         """
-        tokens = torch.cat([id_tokens, prototypes[:, None]], dim=1)
+        tokens = torch.cat([self.standardized(id_tokens), prototypes[:, None]], dim=1)
         return self.transformer(inputs_embeds=tokens).last_hidden_state
+
+    def standardized(self, id_tokens: Tensor) -> Tensor:
+        """Identity tokens (B, L-1, D) as the transformer sees them."""
+        return (id_tokens - self.token_mean) / self.token_std if self.standardize else id_tokens
+
+    def fit(self, mean: Tensor, std: Tensor) -> None:
+        """Set the statistics (L-1, D) that a standardising learner removes."""
+        self.token_mean.copy_(mean)
+        self.token_std.copy_(std.clamp(min=1e-6))
 
     def drop(self, context: Tensor, probability: float) -> Tensor:
         """Replace the context of a random share of the samples by the null context (training)."""

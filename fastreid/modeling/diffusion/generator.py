@@ -34,7 +34,9 @@ class FeatureGenerator(nn.Module):
             dim, self.unet, settings.VRD_CONFIG.KERNEL_SIZES, settings.VRD_CONFIG.PYRAMIDS
         )
         learner = settings.CON_LEARNER_CONFIG
-        self.condition_learner = ConditionLearner(dim, num_id_tokens + 1, learner.DEPTH, learner.HEADS)
+        self.condition_learner = ConditionLearner(
+            dim, num_id_tokens + 1, learner.DEPTH, learner.HEADS, settings.STANDARDIZE_TOKENS
+        )
 
         self.noise_scheduler = build_scheduler(cfg, "ddpm")
         self.sampler = Sampler(cfg)

@@ -47,18 +47,26 @@ class SDReIDStage2(SDReIDStage1):
 
     @torch.no_grad()
     def on_train_start(self, train_set, build_loader: Callable[[list], Iterable[dict]]) -> None:
-        """Compute the latent statistics over the training set when the configuration standardises latents."""
-        if not self.cfg.MODEL.SDMODEL.STANDARDIZE_LATENT:
+        """Compute the statistics over the training set that the configuration standardises by."""
+        settings = self.cfg.MODEL.SDMODEL
+        fits = {}
+        if settings.STANDARDIZE_LATENT:
+            fits["features"] = self.generator.codec.fit
+        if settings.STANDARDIZE_TOKENS:
+            fits["id_tokens"] = self.generator.condition_learner.fit
+        if not fits:
             return
-        logger.info("Computing the latent statistics of %d training images", len(train_set.samples))
-        count, total, squares = 0, 0.0, 0.0
+        logger.info("Computing statistics of %d training images", len(train_set.samples))
+        count, sums = 0, {name: [0.0, 0.0] for name in fits}
         for batch in build_loader(train_set.samples):
-            features = self._encoded(batch).features.double()
-            count += len(features)
-            total = total + features.sum(0)
-            squares = squares + features.square().sum(0)
-        mean = total / count
-        self.generator.codec.fit(mean, (squares / count - mean.square()).clamp(min=0).sqrt())
+            encoded = self._encoded(batch)
+            count += len(encoded.features)
+            for name, (total, squares) in sums.items():
+                values = getattr(encoded, name).double()
+                sums[name] = [total + values.sum(0), squares + values.square().sum(0)]
+        for name, (total, squares) in sums.items():
+            mean = total / count
+            fits[name](mean, (squares / count - mean.square()).clamp(min=0).sqrt())
 
     def forward(self, batch: dict, views: Sequence[int] | None = None) -> dict[str, Tensor] | Tensor:
         """As the class says; `views`: the views to generate in eval mode, None for all of them."""

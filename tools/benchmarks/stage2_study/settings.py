@@ -6,22 +6,15 @@ from typing import Any
 Options = dict[str, Any]
 
 WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # VIEW_WEIGHTs to choose from, on held-out identities
-PAPER = "paper"
-MLP = "MLP control"
 BEST = "best together"
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """A way to generate with trained weights: options of TEST.SDMODEL, and how the parts are joined.
-
-    `concat` joins the raw parts as published. Otherwise parts of length 1 are joined, the generated ones
-    after the neck, with each of `WEIGHTS`.
-    """
+    """A way to generate with trained weights: options of TEST.SDMODEL."""
 
     name: str
     options: Options = field(default_factory=dict)
-    concat: bool = False
 
 
 MEAN = Retrieval("mean", {"TEST.SDMODEL.PREDICTION": "mean"})
@@ -57,13 +50,20 @@ TOGETHER = (
     | {
         "MODEL.SDMODEL.PREDICTION_TYPE": "sample",
         "MODEL.SDMODEL.VIEW_MAP": "prototype",
+        "MODEL.SDMODEL.STANDARDIZE_TOKENS": True,
         "MODEL.SDMODEL.TOKEN_MIXING": 0.3,
         "MODEL.SDMODEL.U_COND_PERCENT": 0.0,
     }
 )
+# The regression control: its name and how many times as long as a generator it trains.
+CONTROLS = {"MLP control": 1, "MLP control, 4 x the iterations": 4}
+CONTROL = CROSS_VIEW | {
+    "SOLVER.BASE_LR": 0.001,
+    "MODEL.SDMODEL.STANDARDIZE_TOKENS": True,
+}
 
 SETTINGS = (
-    Setting(PAPER, {}, (Retrieval("5 steps, guidance 2, joined as published", concat=True), SAMPLED), True),
+    Setting("paper", {}, (SAMPLED,), everywhere=True),
     Setting(
         "cross-view",
         CROSS_VIEW,
@@ -85,9 +85,11 @@ SETTINGS = (
     Setting("cross-view, uniform timesteps", CROSS_VIEW | {f"{_SCHEDULE}.CUBIC_SAMPLING": False}),
     Setting("cross-view, near-noise timesteps", CROSS_VIEW | NEAR_NOISE),
     Setting("cross-view, raw latents", CROSS_VIEW | {"MODEL.SDMODEL.STANDARDIZE_LATENT": False}),
+    Setting("cross-view, standardised tokens", CROSS_VIEW | {"MODEL.SDMODEL.STANDARDIZE_TOKENS": True}),
     Setting("cross-view, token dropout", CROSS_VIEW | {"MODEL.SDMODEL.TOKEN_DROPOUT": 0.2}),
     Setting("cross-view, token mixing", CROSS_VIEW | {"MODEL.SDMODEL.TOKEN_MIXING": 0.3}),
     Setting(BEST, TOGETHER, everywhere=True),
+    Setting(f"{BEST}, 4 x the iterations", TOGETHER | {"SOLVER.MAX_EPOCH": 40}),
     Setting(f"{BEST}, no VRD", TOGETHER | {_PYRAMIDS: []}),
     Setting(f"{BEST}, VRD in the encoder", TOGETHER | {_PYRAMIDS: ["encoder"]}),
     Setting(f"{BEST}, VRD in the decoder", TOGETHER | {_PYRAMIDS: ["decoder"]}),

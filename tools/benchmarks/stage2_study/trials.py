@@ -115,13 +115,14 @@ def train_control(encoder: Encoder, cfg: CfgNode) -> tuple[Tensor, SDReIDStage2]
     model = trainer.model
     model.on_train_start(trainer.train_set, trainer.build_statistics_loader)
     bank, codec = model.memory_bank.prototypes.cpu(), model.generator.codec.cpu()
+    standardized = model.generator.condition_learner.cpu().standardized
     control = RegressionControl(cfg.MODEL.BACKBONE.FEAT_DIM, model.backbone.num_id_tokens)
     optimizer = build_optimizer(cfg, control)
     schedule = build_lr_scheduler(cfg, optimizer, cfg.SOLVER.ITERS_PER_EPOCH)
     loader = EncodedLoader(cfg, trainer.train_set, encoder.training_set, 0)
     for batch in itertools.islice(loader, trainer.max_iteration):
         chosen = cross_view_targets(batch["targets"], batch["viewids"])
-        predicted = control(batch["id_tokens"], bank[batch["viewids"][chosen]])
+        predicted = control(standardized(batch["id_tokens"]), bank[batch["viewids"][chosen]])
         latents = codec.encode(batch["features"][chosen]).flatten(1)
         loss = nn.functional.mse_loss(predicted, latents)
         optimizer.zero_grad()
@@ -129,30 +130,30 @@ def train_control(encoder: Encoder, cfg: CfgNode) -> tuple[Tensor, SDReIDStage2]
         optimizer.step()
         schedule.step()
     with torch.inference_mode():
-        tokens = encoder.encoded.id_tokens
+        tokens = standardized(encoder.encoded.id_tokens)
         views = [control(tokens, prototype.expand(len(tokens), -1)) for prototype in bank]
         return torch.stack([codec.decode(v.unflatten(1, codec.shape)) for v in views], dim=1), model
 
 
 @torch.inference_mode()
-def join_and_score(encoder: Encoder, model: SDReIDStage2, generated: Tensor, concat: bool) -> Scores:
-    """mAP of every protocol by Stage 1 alone and by the parts joined in several ways.
+def join_and_score(encoder: Encoder, model: SDReIDStage2, generated: Tensor) -> Scores:
+    """mAP of every protocol by Stage 1 alone, and by person and generated features joined in several ways.
 
-    With `concat` as published, and with a constant column, as long as the generated part is on average, in
-    place of it. Else with every weight, generated features through the neck, all parts of length 1.
+    ``as published`` joins the raw parts; ``constant`` is the control for it, with a constant column as long
+    as the generated part is on average. Else the generated features pass the neck, all parts get length 1,
+    and the generated ones a weight.
     """
     heads = model.heads.cpu().eval()
     person = heads(encoder.encoded.features)
-    joined = {"Stage 1": person}
-    if concat:
-        joined["as published"] = torch.cat([person, generated.flatten(1)], 1)
-        length = generated.flatten(1).norm(dim=1).mean()
-        joined["constant"] = torch.cat([person, length.expand(len(person), 1)], 1)
-    else:
-        unit = nn.functional.normalize(person, dim=-1)
-        parts = heads(generated.flatten(0, 1)).unflatten(0, generated.shape[:2])
-        parts = nn.functional.normalize(parts, dim=-1).flatten(1)
-        joined |= {f"weight {weight:g}": torch.cat([unit, weight * parts], 1) for weight in WEIGHTS}
+    length = generated.flatten(1).norm(dim=1).mean()
+    unit = nn.functional.normalize(person, dim=-1)
+    parts = heads(generated.flatten(0, 1)).unflatten(0, generated.shape[:2])
+    parts = nn.functional.normalize(parts, dim=-1).flatten(1)
+    joined = {
+        "Stage 1": person,
+        "as published": torch.cat([person, generated.flatten(1)], 1),
+        "constant": torch.cat([person, length.expand(len(person), 1)], 1),
+    } | {f"weight {weight:g}": torch.cat([unit, weight * parts], 1) for weight in WEIGHTS}
     return _score(encoder, joined)
 
 
