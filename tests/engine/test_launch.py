@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 import toy_workers
+from toy_training import ToyLoader
 
 from fastreid.engine import WorkerError, launch
+from fastreid.modeling.losses.triplet import triplet
 from fastreid.utils.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -41,9 +43,34 @@ def reference(tmp_path_factory) -> dict[str, torch.Tensor]:
     return states_in(folder)[0]
 
 
-def test_two_processes_train_the_model_of_one(tmp_path, reference):
-    launch(toy_workers.train, 2, args=(str(tmp_path),), device="cpu")
-    check_two_ranks(tmp_path, reference)
+def test_two_runs_at_once_of_two_processes_each_train_the_model_of_one(tmp_path, reference):
+    def train(name: str) -> None:  # each at a port of its own, which nobody had to choose
+        (tmp_path / name).mkdir()
+        launch(toy_workers.train, 2, args=(str(tmp_path / name),), device="cpu")
+
+    other = threading.Thread(target=train, args=("other",))
+    other.start()
+    train("one")
+    other.join()
+    for name in ("one", "other"):
+        check_two_ranks(tmp_path / name, reference)
+
+
+def test_triplets_are_mined_within_each_rank_and_gradients_averaged(tmp_path):
+    launch(toy_workers.mine, 2, args=(str(tmp_path),), device="cpu")
+    first, second = states_in(tmp_path)
+    batch = next(iter(ToyLoader()))
+    halves = [{name: part[rows] for name, part in batch.items()} for rows in (slice(0, 4), slice(4, 8))]
+
+    def step(parts: list[dict]) -> torch.Tensor:
+        weight, bias = (first["start"][f"hidden.{name}"].requires_grad_() for name in ("weight", "bias"))
+        losses = [triplet(torch.nn.functional.linear(p["images"], weight, bias), p["targets"]) for p in parts]
+        (gradient,) = torch.autograd.grad(sum(losses) / len(parts), weight)
+        return weight.detach() - 0.1 * gradient
+
+    assert torch.equal(first["end"]["hidden.weight"], second["end"]["hidden.weight"])
+    torch.testing.assert_close(first["end"]["hidden.weight"], step(halves))
+    assert (first["end"]["hidden.weight"] - step([batch])).abs().max() > 1e-4
 
 
 @pytest.fixture
@@ -91,18 +118,6 @@ def test_an_address_at_which_nobody_can_listen_is_named():
         url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=f"--dist-url {url}.* free port"):
             launch(print, 1, 2, 0, url, device="cpu")
-
-
-def test_torchrun_is_recognised(tmp_path, reference):
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys, toy_workers; from fastreid.engine import launch\n"
-        "launch(toy_workers.train, 1, args=(sys.argv[1],), device='cpu')\n"
-    )
-    options = ("--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
-    run = run_python("-m", "torch.distributed.run", *options, str(program), str(tmp_path))
-    assert run.wait(timeout=SECONDS) == 0
-    check_two_ranks(tmp_path, reference)
 
 
 def run_python(*arguments: str) -> subprocess.Popen:

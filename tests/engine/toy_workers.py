@@ -1,5 +1,6 @@
 """What the processes of the launch tests do; spawned processes import it by name."""
 
+import copy
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from toy_training import DIM, IDENTITIES, ToyLoader
 
 from fastreid.engine import SimpleTrainer
 from fastreid.engine.hooks import LayerFreeze, StopOnSignal
+from fastreid.modeling.losses.triplet import triplet
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 
@@ -52,6 +54,24 @@ def train(folder: str) -> None:
     trainer.register_hooks([LayerFreeze(model, ["hidden"], 2)])
     trainer.train()
     torch.save(model.state_dict(), Path(folder) / f"rank{comm.get_rank()}.pth")
+
+
+def mine(folder: str) -> None:
+    """Train a projection for one step with hard triplets of the batches that `Halves` gives."""
+
+    class Mining(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = nn.Linear(DIM, DIM)
+
+        def forward(self, batch):
+            return {"loss": triplet(self.hidden(batch["images"]), batch["targets"])}
+
+    torch.manual_seed(0)
+    model = Mining()
+    start = copy.deepcopy(model.state_dict())
+    SimpleTrainer(model, torch.optim.SGD(model.parameters(), 0.1), Halves, 1, 1).train()
+    torch.save({"start": start, "end": model.state_dict()}, Path(folder) / f"rank{comm.get_rank()}.pth")
 
 
 def fail(how: str) -> None:
