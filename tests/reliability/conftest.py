@@ -15,7 +15,7 @@ def cargo(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("rendered")
     options = ["--train-ids", "8", "--test-ids", "4", "--images-per-camera", "2", "--size", "64x32"]
     command = [sys.executable, str(REPO / "tools" / "make_synthetic_benchmark.py"), "--benchmark", "CARGO"]
-    subprocess.run([*command, "--root", str(root), *options], check=True, capture_output=True, timeout=120)
+    subprocess.run([*command, "--root", str(root), *options], check=True, capture_output=True, timeout=600)
     return root
 
 

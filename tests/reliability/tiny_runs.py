@@ -74,7 +74,7 @@ def read_until(process: subprocess.Popen, text: str) -> str:
 
 def finish(process: subprocess.Popen, expected: int = 0) -> str:
     """Wait for the end; what was printed since the last read. Checks the exit code."""
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == expected, output
     return output
 
