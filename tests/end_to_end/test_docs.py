@@ -1,0 +1,79 @@
+"""The commands of docs/ run as they stand there, in the order they stand there, after the demo."""
+
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from command_line import REPO
+
+DOCS = sorted((REPO / "docs").glob("*.md"))
+AT_ONCE = 2  # a process has one thread here
+BRIEF = ["SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "4", "TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"]
+
+
+def commands_of(page: Path) -> str:
+    """The page's bash blocks as one script."""
+    return "\n".join(re.findall(r"^```bash\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path, "PYTHONPATH": str(REPO)}
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        timeout=600,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@pytest.fixture(scope="module")
+def after_the_demo(tmp_path_factory) -> Path:
+    """A folder as the demo leaves it: its data, and both stages, trained for a few steps only."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("configs", "docs", "fastreid", "go", "tools"):
+        (folder / name).symlink_to(REPO / name)
+    (folder / "bin").mkdir()
+    python = folder / "bin" / "python"  # a link would not be known as the virtual environment's
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    spec = re.search(
+        r"--train-ids \d+ --test-ids \d+ --images-per-camera \d+", (REPO / "go/demo.sh").read_text()
+    )
+    render = ["tools/make_synthetic_benchmark.py", "--benchmark", "CARGO", "--root", "datasets/demo"]
+    steps = [
+        [*render, *spec[0].split(), "--size", "64x32"],
+        *(
+            ["tools/train_net.py", "--config-file", f"configs/demo/base_stage{stage}.yml", *BRIEF]
+            for stage in (1, 2)
+        ),
+    ]
+    for step in steps:
+        result = run([sys.executable, *step], folder)
+        assert result.returncode == 0, result.stdout[-3000:]
+    return folder
+
+
+def test_every_command_of_the_documentation_runs(after_the_demo):
+    def execute(page: Path) -> tuple[Path, subprocess.CompletedProcess]:
+        return page, run(["bash", "-euo", "pipefail", "-c", commands_of(page)], after_the_demo)
+
+    pages = [page for page in DOCS if commands_of(page)]
+    assert len(pages) >= 5
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = list(pool.map(execute, pages))
+    failures = [f"{page.name}: {result.stdout[-2000:]}" for page, result in results if result.returncode]
+    assert not failures, "\n\n".join(failures)
+
+
+def test_every_link_between_pages_leads_somewhere():
+    for page in [REPO / "README.md", REPO / "pretrained" / "README.md", *DOCS]:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(REPO)} links to {target}"
