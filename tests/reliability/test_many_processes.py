@@ -6,13 +6,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import rank_work
 import torch
-from tiny_runs import CONFIGS, TINY, arguments, finish, read_until, start
+from tiny_runs import CONFIGS, PROGRAM, TINY, arguments, finish, read_until, start
 
 from fastreid.engine import launch
 
@@ -55,6 +57,30 @@ def test_all_ranks_hold_the_same_model_after_training(worlds):
         first = ranks[0]["hashes"]
         assert {"heads.bottleneck.0.running_mean", "memory_bank.prototypes"} <= first.keys()
         assert all(rank["hashes"] == first for rank in ranks)
+
+
+def test_torchrun_trains_the_model_of_two_processes(worlds, cargo, tmp_path):
+    options = ("--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", *options)
+    line = arguments(1, cargo, tmp_path / "run", *PAIRS)
+    run = subprocess.run(
+        [*torchrun, str(PROGRAM), *line],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    check_same_weights(tmp_path / "run", worlds[2][1])
+
+
+def check_same_weights(run: Path, expected: Path) -> None:
+    found, wanted = (
+        torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in (run, expected)
+    )
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 @contextmanager
@@ -116,11 +142,7 @@ def test_two_hosts_train_the_model_of_two_processes(worlds, cargo, tmp_path):
         runs = start_two_hosts(*hosts, *arguments(1, cargo, tmp_path / "run", *PAIRS))
         for run in runs:
             finish(run)
-    found, expected = (
-        torch.load(folder / "model_final.pth", weights_only=True)["model"]
-        for folder in (tmp_path / "run", worlds[2][1])
-    )
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    check_same_weights(tmp_path / "run", worlds[2][1])
 
 
 def children(process: subprocess.Popen) -> list[int]:
