@@ -133,6 +133,20 @@ class TestTraining:
             assert name.startswith(("up_blocks.1.", "up_blocks.2."))
             assert ".attn2.to_k." in name or ".attn2.to_v." in name
 
+    def test_every_level_of_the_small_unet_sees_the_timestep(self, tiny_cfg):
+        """A group norm of one channel a group would remove what the time embedding adds."""
+        unet = build_unet(tiny_cfg(2), DIM)
+        context = torch.randn(1, 4, DIM)
+        seen = []
+        for block in unet.down_blocks:
+            block.resnets[0].register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
+        for step in (1, 900):
+            torch.manual_seed(0)
+            unet(torch.randn(1, 4, 8, 4), step, encoder_hidden_states=context)
+        first, last = seen[0], seen[3]
+        assert torch.equal(first[0], last[0])  # the finest level's input knows no timestep
+        assert (first[1] - last[1]).norm() > 0.01 * first[1].norm()
+
     def test_timesteps_follow_the_cubic_law(self, generator):
         model = generator()
         steps = model.draw_timesteps(200_000, torch.device("cpu"))

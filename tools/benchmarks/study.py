@@ -29,6 +29,7 @@ from tools.benchmarks.stage2_study.trials import (
     train_generator,
 )
 
+FIRST = "CARGO", 1  # layout and seed of what one encoder is enough for
 IMAGES_PER_CAMERA = {"CARGO": 2, "AG_ReID_v2": 3}
 logger = logging.getLogger("fastreid.study")
 
@@ -66,7 +67,8 @@ def main(args: argparse.Namespace) -> None:
             for setting in settings:
                 run_setting(encoder, setting)
             for name, iterations in CONTROLS.items():
-                run_control(encoder, name, iterations)
+                if iterations == 1 or len(settings) > len(everywhere(settings)):
+                    run_control(encoder, name, iterations)
             setup_logger()  # closes the last run's log file
             shutil.rmtree(encoder.folder / "runs", ignore_errors=True)
     write_report(output)
@@ -75,7 +77,6 @@ def main(args: argparse.Namespace) -> None:
 def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list[Setting]]]:
     """The encoders in turn, each with the settings to train on it: what says most comes first."""
     chosen = [setting for setting in SETTINGS if not args.settings or setting.name in args.settings]
-    everywhere = [setting for setting in chosen if setting.everywhere]
     most, *fewer = args.identities
 
     def encoder(layout: str, seed: int, identities: int) -> Encoder:
@@ -84,11 +85,16 @@ def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list
 
     for seed in args.seeds:
         for layout in args.layouts:
-            yield encoder(layout, seed, most), everywhere
-    if args.layouts[0] == next(iter(VIEWS)):
+            yield encoder(layout, seed, most), everywhere(chosen)
+    layout, seed = args.layouts[0], args.seeds[0]
+    if (layout, seed) == FIRST:
+        yield encoder(layout, seed, most), chosen
         for identities in fewer:
-            yield encoder(args.layouts[0], args.seeds[0], identities), everywhere
-        yield encoder(args.layouts[0], args.seeds[0], most), chosen
+            yield encoder(layout, seed, identities), everywhere(chosen)
+
+
+def everywhere(settings: list[Setting]) -> list[Setting]:
+    return [setting for setting in settings if setting.everywhere]
 
 
 def run_setting(encoder: Encoder, setting: Setting) -> None:

@@ -73,7 +73,8 @@ def _small_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
         layers_per_block=settings.LAYERS_PER_BLOCK,
         # diffusers' `attention_head_dim` is, for historical reasons, the number of heads.
         attention_head_dim=tuple(width // settings.HEAD_DIM for width in widths),
-        norm_num_groups=math.gcd(32, settings.HEAD_DIM),
+        # Several channels in each group: the norm of a single one removes what the timestep adds to it.
+        norm_num_groups=math.gcd(8, settings.HEAD_DIM),
         cross_attention_dim=context_dim,
     )
 
