@@ -8,7 +8,6 @@ during the call, less that before it.
 import argparse
 import os
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from tabulate import tabulate
 from fastreid.evaluation import compute_distance, evaluate_features, evaluate_rank, rerank_distance
 from fastreid.evaluation.distance import normalise
 from fastreid.evaluation.features import GALLERY_BLOCK, QUERY_BLOCK
+from fastreid.utils.complexity import peak_memory, reset_peak_memory
 from tools.benchmarks.baselines.evaluation import build_scoring, rank_by_sorting, rerank_densely
 
 IMAGES_PER_PERSON = 20
@@ -190,22 +190,6 @@ def measure(
             memory[name] = max(memory[name], peak_memory() - before)
             print(f"  {name}: {time.perf_counter() - start:.3f} s", file=sys.stderr)
     return times, memory, results
-
-
-def reset_peak_memory() -> None:
-    """Make the highest resident size the present one (Linux; elsewhere it stays that of the process)."""
-    peak = Path("/proc/self/clear_refs")
-    if peak.exists():
-        peak.write_text("5")
-
-
-def peak_memory() -> int:
-    """Highest resident size in bytes since the last reset."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _size(text: str | tuple[int, int]) -> tuple[int, int]:

@@ -11,7 +11,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -28,9 +27,9 @@ from fastreid.modeling.diffusion.sampler import Sampler
 from fastreid.modeling.diffusion.schedulers import SCHEDULERS
 from fastreid.solver import build_optimizer
 from fastreid.utils.amp import amp_dtype
+from fastreid.utils.complexity import measure, seconds_of
 from fastreid.utils.env import resolve_device
 from tools.benchmarks.baselines.generation import generate_plainly
-from tools.benchmarks.evaluation import peak_memory, reset_peak_memory
 
 PARTS = ("generation", "training", "curve")
 CURVE_STEPS = (2, 4, 5, 10, 20)
@@ -245,7 +244,7 @@ def compare(
         with FlopCounterMode(display=False) as counter:
             method()
         flops[name] = counter.get_total_flops()
-        memory[name] = peak_memory_of(method, device)
+        memory[name] = measure(method, device, repeats=0).peak_bytes
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in tqdm(range(repeats), desc=what, unit="repeat", disable=not sys.stderr.isatty()):
         for name, method in methods.items():
@@ -260,25 +259,6 @@ def compare(
         ratio, gigabytes = f"{baseline / median[name]:.2f}x", f"{memory[name] / 2**30:.2f} GB"
         rows.append([what, name, rates_text, ratio, gigabytes, f"{100 * share:.0f} %", ""])
     return rows
-
-
-def seconds_of(method: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
-    method()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak_memory_of(method: Callable[[], None], device: torch.device) -> int:
-    """CUDA: most bytes in tensors, weights included. CPU: the highest resident size of the process."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        method()
-        return torch.cuda.max_memory_allocated()
-    reset_peak_memory()
-    method()
-    return peak_memory()
 
 
 @cache
