@@ -99,6 +99,7 @@ def stage2_file(kernel: int = 3, layers: int = 2) -> tuple[Names, nn.Module]:
         block_out_channels=UNET_WIDTHS,
         layers_per_block=1,
         attention_head_dim=(1, 1, 2),
+        norm_num_groups=8,  # what our small UNet has
         cross_attention_dim=DIM,
     ).eval()
     for name, value in unet.state_dict().items():
