@@ -9,8 +9,15 @@ from fastreid.utils.logger import warn_once
 
 @pytest.fixture(autouse=True)
 def fresh_logging():
-    logger = logging.getLogger("fastreid")
-    before = logger.handlers[:], logger.level, logger.propagate
+    """Also after fixtures of a wider scope, which may have run a program that sets up logging."""
+    _reset_logger()
     warn_once.cache_clear()
     yield
-    logger.handlers[:], logger.level, logger.propagate = before
+    _reset_logger()
+
+
+def _reset_logger() -> None:
+    logger = logging.getLogger("fastreid")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True

@@ -5,19 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
+from tiny_checkpoints import REPO, write_checkpoint
 
-from fastreid.config import CfgNode, get_cfg
 from fastreid.data.synthetic import BenchmarkSpec, write_benchmark
-from fastreid.modeling import build_model
-from fastreid.utils.env import preserved_rng_state
-
-REPO = Path(__file__).resolve().parents[2]
-TINY = [
-    *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NUM_LAYERS", "3", "MODEL.BACKBONE.FEAT_DIM", "128"),
-    *("MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[32, 64, 64]", "MODEL.HEADS.NUM_CLASSES", "4"),
-    *("TEST.SDMODEL.NUM_INFERENCE_STEPS", "2", "TEST.IMS_PER_BATCH", "4", "DATALOADER.NUM_WORKERS", "0"),
-]
 
 
 @pytest.fixture(scope="session")
@@ -40,35 +30,6 @@ def checkpoints(cargo, tmp_path_factory) -> dict[int, Path]:
     return {
         stage: write_checkpoint(tmp_path_factory.mktemp(f"stage{stage}"), stage, cargo) for stage in (1, 2)
     }
-
-
-def write_checkpoint(folder: Path, stage: int, data: Path, seed: int = 1) -> Path:
-    """What training leaves behind, but that every weight, statistic and prototype is random."""
-    cfg = get_cfg()
-    cfg.merge_from_file(REPO / "configs" / "demo" / f"base_stage{stage}.yml")
-    cfg.merge_from_list([*TINY, "DATASETS.ROOT", str(data), "OUTPUT_DIR", str(folder)])
-    with preserved_rng_state():
-        torch.manual_seed(seed)
-        model = build_model(cfg)
-        with torch.no_grad():
-            for value in (*model.parameters(), *model.memory_bank.buffers()):
-                if value.is_floating_point():
-                    value += 0.05 * torch.randn_like(value)
-            for name, value in model.named_buffers():
-                if name.endswith("running_var"):
-                    value.uniform_(0.5, 2)
-    meta = {"stage": stage, "num_classes": 4, "config": cfg.dump()}
-    torch.save({"model": model.state_dict(), "meta": meta}, folder / "model_best.pth")
-    (folder / "config.yaml").write_text(cfg.dump())
-    return folder / "model_best.pth"
-
-
-def evaluation_cfg(checkpoint: Path, *options: str) -> CfgNode:
-    """The configuration of ``train_net.py --eval-only`` with that checkpoint."""
-    cfg = get_cfg()
-    cfg.merge_from_file(checkpoint.with_name("config.yaml"))
-    cfg.merge_from_list(["MODEL.WEIGHTS", str(checkpoint), *options])
-    return cfg
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import REPO, evaluation_cfg
+from tiny_checkpoints import REPO, evaluation_cfg
 from torch import nn
 
 from fastreid.config import get_cfg

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import REPO, TINY, evaluation_cfg
+from tiny_checkpoints import REPO, TINY, evaluation_cfg
 
 from fastreid.config import get_cfg
 from fastreid.deploy import export_check

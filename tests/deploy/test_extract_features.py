@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO, write_checkpoint
+from tiny_checkpoints import REPO, write_checkpoint
 
 from fastreid import ReIDModel
 from fastreid.data.datasets import open_dataset

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, evaluation_cfg
 from PIL import Image
+from tiny_checkpoints import REPO, evaluation_cfg
 
 from fastreid import ReIDModel
 from fastreid.data.datasets import Sample

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_checkpoints import write_checkpoint
 
 from fastreid import ReIDModel
 from fastreid.deploy import search_index

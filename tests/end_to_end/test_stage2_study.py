@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 
 import pytest
 
@@ -31,10 +30,7 @@ def tiny_study(tmp_path_factory):
     chosen = ["--settings", "paper", "cross-view, token mixing"]
     options = [item for pair in TINY.items() for item in pair]
     args = parser.parse_args([*sizes, *runs, *places, *chosen, "--", *options])
-    logger = logging.getLogger("fastreid")
-    before = logger.handlers[:], logger.level, logger.propagate
     study.main(args)
-    logger.handlers[:], logger.level, logger.propagate = before
     return args, folder / "out"
 
 
