@@ -31,7 +31,7 @@ def write_report(output: Path) -> None:
     write_json(output / "results.json", trials)
     most = max(trial["identities"] for trial in trials)
     main = [trial for trial in trials if trial["identities"] == most]
-    text = "\n\n".join([_layout_tables(main), _identity_table(trials)])
+    text = "\n\n".join(filter(None, [_layout_tables(main), _identity_table(trials)]))
     with atomic_write(output / "table.md", "w") as file:
         file.write(text + "\n")
     _draw(main, output / "gains.png")
@@ -68,7 +68,10 @@ def _layout_tables(trials: list[dict]) -> str:
         for (setting, retrieval), group in _groups(own).items():
             rows += _rows(setting, retrieval, group, protocols)
         headers = ["setting", "retrieval", "joined", *protocols, "mean", "seeds"]
-        parts.append(f"{layout}, mAP over Stage 1\n\n" + tabulate(rows, headers, tablefmt="github"))
+        parts.append(
+            f"{layout}, mAP over Stage 1\n\n"
+            + tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+        )
     return "\n\n".join(parts)
 
 
@@ -111,6 +114,8 @@ def _identity_table(trials: list[dict]) -> str:
     first = min(trial["seed"] for trial in trials)
     counts = sorted({trial["identities"] for trial in trials})
     layouts = {trial["layout"] for trial in trials if trial["identities"] != counts[-1]}
+    if not layouts:
+        return ""
     rows = []
     own = [trial for trial in trials if trial["layout"] in layouts and trial["seed"] == first]
     for (setting, retrieval), group in _groups(own).items():
@@ -122,7 +127,7 @@ def _identity_table(trials: list[dict]) -> str:
             ]
             rows.append([setting, retrieval, *gains])
     return f"By training identities, seed {first}, mAP over Stage 1\n\n" + tabulate(
-        rows, ["setting", "retrieval", *map(str, counts)], tablefmt="github"
+        rows, ["setting", "retrieval", *map(str, counts)], tablefmt="github", disable_numparse=True
     )
 
 
