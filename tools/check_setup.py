@@ -16,24 +16,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fastreid.utils.cli import CommandLineParser, exit_cleanly
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, positive_number
 from fastreid.utils.errors import UserError
-
-
-def number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
-    return int(text)
 
 
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="as for tools/train_net.py")
     parser.add_argument("--eval-only", action="store_true", help="check for evaluating MODEL.WEIGHTS")
-    parser.add_argument("--num-gpus", type=number, default=1, metavar="N", help="processes of the run")
+    parser.add_argument(
+        "--num-gpus", type=positive_number, default=1, metavar="N", help="processes of the run"
+    )
     parser.add_argument("--deep", action="store_true", help="decode every picture, too: takes minutes")
     parser.add_argument(
-        "--workers", type=number, default=4, metavar="N", help="threads of --deep (default %(default)s)"
+        "--workers",
+        type=positive_number,
+        default=4,
+        metavar="N",
+        help="threads of --deep (default %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports, positive_number
 
 exit_during_imports(__name__)
 
@@ -30,12 +30,6 @@ def view_list(text: str) -> list[str | int] | None:
     return [int(name) if name.isdecimal() else name for name in text.split(",")]
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
-    return int(text)
-
-
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="what training wrote")
@@ -53,7 +47,7 @@ def build_parser() -> CommandLineParser:
     )
     parser.add_argument(
         "--shard-size",
-        type=positive,
+        type=positive_number,
         default=SHARD_SIZE,
         metavar="N",
         help="pictures a file (default %(default)s)",

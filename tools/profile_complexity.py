@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports, positive_number
 
 exit_during_imports(__name__)
 
@@ -26,21 +26,19 @@ from fastreid.utils.env import resolve_device
 from fastreid.utils.file_io import write_json
 
 
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
-    return int(text)
-
-
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="of either stage")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: MODEL.DEVICE)")
     parser.add_argument(
-        "--batch-size", type=count, default=1, metavar="N", help="images at a time (default %(default)s)"
+        "--batch-size",
+        type=positive_number,
+        default=1,
+        metavar="N",
+        help="images at a time (default %(default)s)",
     )
     parser.add_argument(
-        "--repeats", type=count, default=5, metavar="N", help="timed repeats (default %(default)s)"
+        "--repeats", type=positive_number, default=5, metavar="N", help="timed repeats (default %(default)s)"
     )
     parser.add_argument(
         "--no-timing", action="store_true", help="only count: nothing is computed or allocated"

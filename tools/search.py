@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports, positive_number
 
 exit_during_imports(__name__)
 
@@ -23,12 +23,6 @@ from fastreid.deploy.feature_files import FeatureSet
 from fastreid.deploy.image_lists import list_pictures
 from fastreid.deploy.search_index import KINDS, SearchIndex
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
-    return int(text)
 
 
 def build_parser() -> CommandLineParser:
@@ -45,7 +39,9 @@ def build_parser() -> CommandLineParser:
     query.add_argument(
         "--pictures", required=True, nargs="+", metavar="PATH", help="query pictures, or folders of them"
     )
-    query.add_argument("--top", type=positive, default=10, metavar="K", help="hits (default %(default)s)")
+    query.add_argument(
+        "--top", type=positive_number, default=10, metavar="K", help="hits (default %(default)s)"
+    )
     query.add_argument(
         "--checkpoint", metavar="FILE", help="where the model of the features is now, if it was moved"
     )

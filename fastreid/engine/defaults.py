@@ -15,7 +15,7 @@ import torch
 from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.modeling.assets import check_assets
 from fastreid.utils import comm
-from fastreid.utils.cli import CommandLineParser
+from fastreid.utils.cli import CommandLineParser, positive_number
 from fastreid.utils.env import code_version, resolve_device, seed_all_rng
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, sync_folder
@@ -45,10 +45,14 @@ def default_argument_parser() -> CommandLineParser:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
     parser.add_argument(
-        "--num-gpus", type=_count, default=1, metavar="N", help="processes on this machine (default 1)"
+        "--num-gpus",
+        type=positive_number,
+        default=1,
+        metavar="N",
+        help="processes on this machine (default 1)",
     )
     parser.add_argument(
-        "--num-machines", type=_count, default=1, metavar="N", help="machines of the run (default 1)"
+        "--num-machines", type=positive_number, default=1, metavar="N", help="machines of the run (default 1)"
     )
     parser.add_argument(
         "--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0"
@@ -57,12 +61,6 @@ def default_argument_parser() -> CommandLineParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors in the input")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
-    return int(text)
 
 
 def world_size_of(args: argparse.Namespace) -> int:

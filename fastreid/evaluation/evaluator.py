@@ -1,7 +1,7 @@
 """Evaluation of a model on the test protocols: one encoding of each image, one table of results."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,7 +149,7 @@ def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: list) -> dict[s
                 f" images found; expected some of both under DATASETS.ROOT {cfg.DATASETS.ROOT}"
             )
     checkpoint = None if model.training else cfg.MODEL.WEIGHTS
-    samples = list({s.path: s for d in datasets for s in [*d.gallery, *d.query]}.values())
+    samples = distinct_samples(datasets)
     logger.info("Evaluating %d protocols: %d distinct images", len(datasets), len(samples))
     features = extract_over_ranks(cfg, model, samples)
     outcome: Any = None
@@ -174,12 +174,8 @@ def _score_protocols(
     datasets: list,
     checkpoint: str | None,
 ) -> dict[str, dict[str, float]]:
-    row_of = {sample.path: row for row, sample in enumerate(samples)}
     results, sizes, ranks = {}, {}, {}
-    for dataset in datasets:
-        parts = [
-            take_rows(features, [row_of[s.path] for s in part]) for part in (dataset.query, dataset.gallery)
-        ]
+    for dataset, *parts in protocol_features(features, samples, datasets):
         try:
             evaluation = evaluator.evaluate(*parts, dataset.query, dataset.gallery)
         except ValueError as error:
@@ -195,7 +191,24 @@ def _score_protocols(
     return results
 
 
-def take_rows(features: torch.Tensor, rows: list[int]) -> torch.Tensor:
+def distinct_samples(datasets: Iterable) -> list:
+    """The images of all protocols, each file once."""
+    return list({s.path: s for d in datasets for s in (*d.gallery, *d.query)}.values())
+
+
+def protocol_features(
+    features: torch.Tensor, samples: list, datasets: Iterable
+) -> Iterator[tuple[Any, torch.Tensor, torch.Tensor]]:
+    """``(protocol, query features, gallery features)`` of each, from the features (N, D) of `samples`."""
+    row_of = {sample.path: row for row, sample in enumerate(samples)}
+    for dataset in datasets:
+        query, gallery = (
+            _take(features, [row_of[s.path] for s in part]) for part in (dataset.query, dataset.gallery)
+        )
+        yield dataset, query, gallery
+
+
+def _take(features: torch.Tensor, rows: list[int]) -> torch.Tensor:
     """The rows, as a view where they follow each other."""
     if rows == list(range(rows[0], rows[0] + len(rows))):
         return features[rows[0] : rows[0] + len(rows)]

@@ -84,6 +84,13 @@ def exit_on_signals(when_stopped: str = "nothing to save") -> Iterator[None]:
         yield
 
 
+def positive_number(text: str) -> int:
+    """An argparse `type`: a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
+    return int(text)
+
+
 class CommandLineParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose complaints are a `UserError`: use it inside `exit_cleanly`."""
 

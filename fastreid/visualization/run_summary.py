@@ -8,11 +8,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastreid.config import CfgNode, check_config, get_cfg
+from fastreid.config import CfgNode, check_config
 from fastreid.data import ReIDDataset, Sample
 from fastreid.engine import check_views, load_trained_model
+from fastreid.engine.defaults import load_config
 from fastreid.evaluation.distance import normalise
-from fastreid.evaluation.evaluator import ReidEvaluator, label_columns, take_rows
+from fastreid.evaluation.evaluator import (
+    ReidEvaluator,
+    distinct_samples,
+    label_columns,
+    protocol_features,
+)
 from fastreid.evaluation.extraction import extract_over_ranks
 from fastreid.evaluation.rank import QueryScores, check_labels
 from fastreid.utils.errors import UserError
@@ -62,9 +68,7 @@ def read_run_config(config_file: str, weights: str = "", options: Sequence[str] 
     Raises:
         UserError: for a file, key or value that cannot be used, or without a checkpoint.
     """
-    cfg = get_cfg()
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(list(options))
+    cfg = load_config(config_file, list(options))
     checkpoint = Path(weights or Path(config_file).parent / "model_best.pth")
     if not checkpoint.is_file():
         raise UserError(
@@ -99,13 +103,11 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
     """
     check_views(cfg, datasets)
     model = load_trained_model(cfg)
-    samples = list({s.path: s for d in datasets for s in (*d.gallery, *d.query)}.values())
+    samples = distinct_samples(datasets)
     features = extract_over_ranks(cfg, model, samples)
-    row_of = {sample.path: row for row, sample in enumerate(samples)}
     evaluator = ReidEvaluator(cfg, next(model.parameters()).device)
     protocols = {}
-    for dataset in datasets:
-        parts = [take_rows(features, [row_of[s.path] for s in p]) for p in (dataset.query, dataset.gallery)]
+    for dataset, *parts in protocol_features(features, samples, datasets):
         protocols[dataset.name] = summarise_protocol(evaluator, dataset, *parts, contents.length)
     return RunSummary(
         name=f"Stage {model.stage}",

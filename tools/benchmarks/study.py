@@ -99,13 +99,15 @@ def everywhere(settings: list[Setting]) -> list[Setting]:
 
 def run_setting(encoder: Encoder, setting: Setting) -> None:
     """Train `setting` and score all its retrievals, as far as that is not done."""
+    results = encoder.folder / "results"
+    paths = [results / f"{slug(setting.name)}__{slug(r.name)}.json" for r in setting.retrievals]
+    left = [pair for pair in zip(setting.retrievals, paths, strict=True) if not pair[1].exists()]
+    if not left:
+        return
     folder = encoder.folder / "runs" / slug(setting.name)
-    for retrieval in setting.retrievals:
-        path = encoder.folder / "results" / f"{slug(setting.name)}__{slug(retrieval.name)}.json"
-        if path.exists():
-            continue
-        setup_logger()
-        model = train_generator(encoder, stage2_config(encoder, folder, setting.options))
+    setup_logger()
+    model = train_generator(encoder, stage2_config(encoder, folder, setting.options))
+    for retrieval, path in left:
         cfg = stage2_config(encoder, folder, setting.options, retrieval.options)
         scores = join_and_score(encoder, model, generate(encoder, model, cfg))
         save(path, encoder, setting.name, retrieval.name, scores)

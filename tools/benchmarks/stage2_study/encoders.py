@@ -13,6 +13,7 @@ from fastreid.data import TrainSet, build_test_datasets, build_test_loader, buil
 from fastreid.engine import DefaultTrainer, load_trained_model
 from fastreid.engine.defaults import load_config
 from fastreid.engine.feature_cache import encode_training_set
+from fastreid.evaluation.evaluator import distinct_samples
 from fastreid.modeling.backbones import EncoderOutput
 from fastreid.utils.file_io import write_json
 
@@ -92,8 +93,7 @@ class Encoder:
     @cached_property
     def samples(self) -> list:
         """The images of all protocols, once each."""
-        protocols = [protocol for split in self.splits.values() for protocol in split]
-        return list({s.path: s for p in protocols for s in (*p.query, *p.gallery)}.values())
+        return distinct_samples(protocol for split in self.splits.values() for protocol in split)
 
     @cached_property
     def encoded(self) -> EncoderOutput:

@@ -5,11 +5,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from fastreid.utils.errors import UserError
@@ -135,9 +131,8 @@ def _draw(trials: list[dict], path: Path) -> None:
     """A bar for every row, layouts side by side: the mean gain, and a dot for each seed."""
     layouts = sorted({trial["layout"] for trial in trials}, reverse=True)
     names = list(_groups(trials))
-    figure, axes = plt.subplots(
-        1, len(layouts), figsize=(5 + 4 * len(layouts), 1 + 0.32 * len(names)), sharey=True, squeeze=False
-    )
+    figure = Figure(figsize=(5 + 4 * len(layouts), 1 + 0.32 * len(names)))
+    axes = figure.subplots(1, len(layouts), sharey=True, squeeze=False)
     for layout, axis in zip(layouts, axes[0], strict=True):
         own = _groups([trial for trial in trials if trial["layout"] == layout])
         for place, name in enumerate(names):
@@ -153,4 +148,3 @@ def _draw(trials: list[dict], path: Path) -> None:
     figure.tight_layout()
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)
-    plt.close(figure)

@@ -14,7 +14,7 @@ from fastreid.engine import DefaultTrainer
 from fastreid.engine.feature_cache import EncodedLoader
 from fastreid.engine.hooks import EvalHook
 from fastreid.engine.trained_model import with_num_classes
-from fastreid.evaluation.evaluator import ReidEvaluator
+from fastreid.evaluation.evaluator import ReidEvaluator, protocol_features
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.stage2 import SDReIDStage2, cross_view_targets
 from fastreid.solver import build_lr_scheduler, build_optimizer
@@ -159,14 +159,10 @@ def join_and_score(encoder: Encoder, model: SDReIDStage2, generated: Tensor) -> 
 
 def _score(encoder: Encoder, joined: dict[str, Tensor]) -> Scores:
     evaluator = ReidEvaluator(encoder.config("base_stage2"))
-    row_of = {sample.path: row for row, sample in enumerate(encoder.samples)}
     scores: Scores = {}
     for split, protocols in encoder.splits.items():
-        for protocol in protocols:
-            query, gallery = ([row_of[s.path] for s in part] for part in (protocol.query, protocol.gallery))
-            for name, features in joined.items():
-                result = evaluator.evaluate(
-                    features[query], features[gallery], protocol.query, protocol.gallery
-                )
+        for name, features in joined.items():
+            for protocol, *parts in protocol_features(features, encoder.samples, protocols):
+                result = evaluator.evaluate(*parts, protocol.query, protocol.gallery)
                 scores.setdefault(split, {}).setdefault(name, {})[protocol.name] = result.metrics["mAP"]
     return scores
