@@ -29,6 +29,7 @@ from tools.benchmarks.stage2_study.trials import (
     train_generator,
 )
 
+IDENTITIES = [1000, 300, 100]
 FIRST = "CARGO", 1  # layout and seed of what one encoder is enough for
 IMAGES_PER_CAMERA = {"CARGO": 2, "AG_ReID_v2": 3}
 logger = logging.getLogger("fastreid.study")
@@ -40,15 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layouts", nargs="+", choices=list(VIEWS), default=list(VIEWS), help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="default: all")
-    parser.add_argument("--train-ids", type=int, default=1200, help="default: %(default)s, 200 are held out")
-    parser.add_argument("--test-ids", type=int, default=400, help="default: %(default)s")
     parser.add_argument(
-        "--identities",
-        type=int,
-        nargs="+",
-        default=[1000, 300, 100],
-        help="to train on; default: 1000 300 100",
+        "--identities", type=int, nargs="+", default=IDENTITIES, help=f"to train on; default: {IDENTITIES}"
     )
+    parser.add_argument("--held-out-ids", type=int, default=200, help="to choose on; default: %(default)s")
+    parser.add_argument("--test-ids", type=int, default=400, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--report-only", action="store_true", help="write the report of what is finished")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration keys for all runs")
@@ -59,10 +56,8 @@ def main(args: argparse.Namespace) -> None:
     setup_logger()
     output = Path(args.output)
     if not args.report_only:
-        for layout in args.layouts:
-            spec = BenchmarkSpec(args.train_ids, args.test_ids, IMAGES_PER_CAMERA[layout], (64, 32))
-            write_benchmark(layout, args.root, spec, args.threads)
         for encoder, settings in plan(args, output):
+            render(encoder, args.test_ids, args.threads)
             encoder.train()
             for setting in settings:
                 run_setting(encoder, setting)
@@ -79,18 +74,28 @@ def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list
     chosen = [setting for setting in SETTINGS if not args.settings or setting.name in args.settings]
     most, *fewer = args.identities
 
-    def encoder(layout: str, seed: int, identities: int) -> Encoder:
-        root = Path(args.root)
-        return Encoder(layout, seed, identities, args.train_ids, root, output, tuple(args.opts))
+    def encoders(identities: int) -> Iterator[Encoder]:
+        for seed in args.seeds:
+            for layout in args.layouts:
+                yield Encoder(
+                    layout, seed, identities, args.held_out_ids, Path(args.root), output, tuple(args.opts)
+                )
 
-    for seed in args.seeds:
-        for layout in args.layouts:
-            yield encoder(layout, seed, most), everywhere(chosen)
-    layout, seed = args.layouts[0], args.seeds[0]
-    if (layout, seed) == FIRST:
-        yield encoder(layout, seed, most), chosen
-        for identities in fewer:
-            yield encoder(layout, seed, identities), everywhere(chosen)
+    for encoder in encoders(most):
+        yield encoder, everywhere(chosen)
+    for encoder in encoders(most):
+        if (encoder.layout, encoder.seed) == FIRST:
+            yield encoder, chosen
+    for identities in fewer:
+        for encoder in encoders(identities):
+            yield encoder, everywhere(chosen)
+
+
+def render(encoder: Encoder, test_ids: int, threads: int) -> None:
+    """Write the benchmark that `encoder` is trained and tested on, as far as it is not there."""
+    train_ids = encoder.identities + encoder.held_out
+    spec = BenchmarkSpec(train_ids, test_ids, IMAGES_PER_CAMERA[encoder.layout], (64, 32))
+    write_benchmark(encoder.layout, str(encoder.root), spec, threads)
 
 
 def everywhere(settings: list[Setting]) -> list[Setting]:

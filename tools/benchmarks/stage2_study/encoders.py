@@ -27,20 +27,26 @@ VIEWS = {"CARGO": 2, "AG_ReID_v2": 3}
 
 @dataclass(frozen=True)
 class Encoder:
-    """The encoder of one layout, seed and number of training identities; `root` holds the benchmarks.
+    """The encoder of one layout, seed and number of training identities.
 
     Attributes:
-        total: identities of the training split, of which all but `identities` are held out.
+        held_out: identities of the training split beside `identities`, to choose on.
+        data: the folder with a benchmark for every number of training identities.
         options: configuration keys for all of its runs, both stages.
     """
 
     layout: str
     seed: int
     identities: int
-    total: int
-    root: Path
+    held_out: int
+    data: Path
     output: Path
     options: tuple[Any, ...] = ()
+
+    @property
+    def root(self) -> Path:
+        """DATASETS.ROOT."""
+        return self.data / f"ids{self.identities}"
 
     @property
     def folder(self) -> Path:
@@ -52,7 +58,7 @@ class Encoder:
             "DATASETS.ROOT": str(self.root),
             "DATASETS.NAMES": [self.layout],
             "DATASETS.TESTS": list(PROTOCOLS[self.layout]),
-            "DATASETS.HELD_OUT_IDS": self.total - self.identities,
+            "DATASETS.HELD_OUT_IDS": self.held_out,
             "MODEL.SEED": self.seed,
             "MODEL.SDMODEL.VIEW_NUM": VIEWS[self.layout],
         }

@@ -106,24 +106,27 @@ def _points(group: list[dict], way: str, protocols: list[str]) -> str:
 
 
 def _identity_table(trials: list[dict]) -> str:
-    """What every row that was trained on several numbers of identities adds, by their number."""
-    first = min(trial["seed"] for trial in trials)
+    """What the rows that were trained on several numbers of identities add, by their number."""
     counts = sorted({trial["identities"] for trial in trials})
-    layouts = {trial["layout"] for trial in trials if trial["identities"] != counts[-1]}
-    if not layouts:
+    if len(counts) == 1:
         return ""
     rows = []
-    own = [trial for trial in trials if trial["layout"] in layouts and trial["seed"] == first]
-    for (setting, retrieval), group in _groups(own).items():
-        found = {trial["identities"]: trial for trial in group}
-        if len(found) > 1:
-            gains = [
-                f"{_gain(found[n], 'test', chosen_way([found[n]])):+.1f}" if n in found else ""
-                for n in counts
-            ]
-            rows.append([setting, retrieval, *gains])
-    return f"By training identities, seed {first}, mAP over Stage 1\n\n" + tabulate(
-        rows, ["setting", "retrieval", *map(str, counts)], tablefmt="github", disable_numparse=True
+    for layout in sorted({trial["layout"] for trial in trials}, reverse=True):
+        own = [trial for trial in trials if trial["layout"] == layout]
+        protocols = list(own[0]["mAP"]["test"][STAGE1])
+        by_count = {n: [trial for trial in own if trial["identities"] == n] for n in counts}
+        stage1 = [" / ".join(_stage1(by_count[n], protocols)) if by_count[n] else "" for n in counts]
+        rows.append([layout, STAGE1, "", *stage1])
+        for (setting, retrieval), group in _groups(own).items():
+            found = {n: [trial for trial in group if trial["identities"] == n] for n in counts}
+            if sum(map(bool, found.values())) > 1:
+                gains = [
+                    _points(found[n], chosen_way(found[n]), protocols) if found[n] else "" for n in counts
+                ]
+                rows.append([layout, setting, retrieval, *gains])
+    headers = ["layout", "setting", "retrieval", *map(str, counts)]
+    return "By training identities, mAP over Stage 1\n\n" + tabulate(
+        rows, headers, tablefmt="github", disable_numparse=True
     )
 
 
