@@ -5,6 +5,7 @@ import torch
 from toy_conditions import DIM, conditions, count_rows
 
 from fastreid.config import check_config
+from fastreid.modeling.diffusion.constant_conditions import constant_conditions
 from fastreid.modeling.diffusion.noise import noise_generators
 from fastreid.modeling.diffusion.sampler import Sampler, clean_latents
 from fastreid.modeling.diffusion.schedulers import SCHEDULERS, build_scheduler
@@ -134,6 +135,31 @@ class TestGeneration:
         calls = count_rows(model.unet)
         model.generate(*conditions(batch=5))
         assert calls == [12, 20, 20]
+
+    @pytest.mark.parametrize("scale", ["1.0", "2.0"])
+    def test_keys_and_values_of_the_context_are_computed_once_for_all_steps(self, generator, scale):
+        model = generator("TEST.SDMODEL.FULL_GUIDANCE_SCALE", scale)
+        projection = model.unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k
+        calls = []
+        project = projection.forward
+        projection.forward = lambda rows: calls.append(len(rows)) or project(rows)
+        model.generate(*conditions(batch=3))
+        assert calls == [3 * 2 * (1 if scale == "1.0" else 2)]
+
+    def test_after_a_failure_the_unet_computes_as_before(self, generator):
+        unet = generator().unet
+        noise, context = torch.randn(4, 4, 8, 4), torch.randn(4, 4, DIM)
+        times = torch.tensor([1, 100, 400, 900])
+        before = unet(noise, times, encoder_hidden_states=context).sample
+
+        def fail():
+            with constant_conditions(unet, torch.randn(4, 4, DIM)):
+                unet(noise, 5, encoder_hidden_states=context)
+                raise RuntimeError("stopped")
+
+        with pytest.raises(RuntimeError, match="stopped"):
+            fail()
+        torch.testing.assert_close(unet(noise, times, encoder_hidden_states=context).sample, before)
 
     @pytest.mark.parametrize("prediction", ["sample", "mean"])
     def test_a_bf16_feature_does_not_depend_on_its_batch(self, generator, prediction):

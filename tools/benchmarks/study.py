@@ -88,7 +88,8 @@ def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list
             yield encoder, chosen
     for identities in fewer:
         for encoder in encoders(identities):
-            yield encoder, everywhere(chosen)
+            if encoder.layout == FIRST[0]:
+                yield encoder, everywhere(chosen)
 
 
 def render(encoder: Encoder, test_ids: int, threads: int) -> None:

@@ -1,6 +1,7 @@
 """The Stage-2 generator: from identity tokens and a view to the person's feature in that view."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode
 from fastreid.modeling.diffusion.chunks import Chunks
 from fastreid.modeling.diffusion.condition_learner import ConditionLearner
+from fastreid.modeling.diffusion.constant_conditions import constant_conditions
 from fastreid.modeling.diffusion.latent import LatentCodec
 from fastreid.modeling.diffusion.sampler import Sampler, clean_latents, draw_noise
 from fastreid.modeling.diffusion.schedulers import build_scheduler
@@ -54,7 +56,8 @@ class FeatureGenerator(nn.Module):
         self._chunks = Chunks()
         if settings.GRADIENT_CHECKPOINTING:
             self.unet.enable_gradient_checkpointing()
-        if settings.COMPILE:
+        self.is_compiled = settings.COMPILE
+        if self.is_compiled:
             self.unet.compile()  # in place: the names in the state dict stay
         if resolve_device(cfg.MODEL.DEVICE).type == "cuda":
             self.unet.to(memory_format=torch.channels_last)
@@ -161,10 +164,15 @@ class FeatureGenerator(nn.Module):
             return self._predict_mean(noise[0], context, residuals.repeat(batch))
         if self.guidance_scale == 1.0:
             residuals = residuals.repeat(batch)
-            return self.sampler(
-                noise, lambda inputs, step, _: refined_unet(self.unet, inputs, step, context, residuals)
-            )
-        return self.sampler(noise, self._guided_prediction(context, residuals, batch, views))
+
+            def predict(inputs: Tensor, timestep: Tensor, is_first: bool) -> Tensor:
+                return refined_unet(self.unet, inputs, timestep, context, residuals)
+        else:
+            context = torch.cat([self.condition_learner.null_context.expand_as(context), context])
+            predict = self._guided_prediction(context, residuals, batch, views)
+        # What torch.compile has compiled it would compile again for every new constant.
+        with nullcontext() if self.is_compiled else constant_conditions(self.unet, context):
+            return self.sampler(noise, predict)
 
     def _predict_mean(self, noise: Tensor, context: Tensor, residuals: UNetResiduals) -> Tensor:
         """The clean latent as predicted in one call from pure noise, without guidance."""
@@ -176,16 +184,14 @@ class FeatureGenerator(nn.Module):
         )
 
     def _guided_prediction(
-        self, context: Tensor, residuals: UNetResiduals, batch: int, views: int
+        self, contexts: Tensor, residuals: UNetResiduals, batch: int, views: int
     ) -> Callable[[Tensor, Tensor, bool], Tensor]:
         """Classifier-free guidance as the sampler calls it; both branches go through the UNet together.
 
         The unconditional branch has the learned null context and the same view residuals, as in training.
         With common noise its first step has the same inputs for all images: they are computed once.
         """
-        null_context = self.condition_learner.null_context
         all_residuals = residuals.repeat(2 * batch)
-        all_contexts = torch.cat([null_context.expand_as(context), context])
 
         def predict(inputs: Tensor, timestep: Tensor, is_first: bool) -> Tensor:
             images = 1 if is_first and not self.per_image_noise else batch
@@ -194,7 +200,7 @@ class FeatureGenerator(nn.Module):
                 self.unet,
                 torch.cat([inputs[:rows], inputs]),
                 timestep,
-                all_contexts[-both:],
+                contexts[-both:],
                 all_residuals.first(both),
             )
             unconditional, conditional = predicted[:rows].repeat(batch // images, 1, 1, 1), predicted[rows:]
