@@ -20,7 +20,7 @@ from fastreid.utils.file_io import write_json
 from fastreid.utils.logger import setup_logger
 from tools.benchmarks.stage2_study.encoders import VIEWS, Encoder
 from tools.benchmarks.stage2_study.report import write_report
-from tools.benchmarks.stage2_study.settings import CONTROL, CONTROLS, MEAN, SETTINGS, Setting
+from tools.benchmarks.stage2_study.settings import SETTINGS, Setting
 from tools.benchmarks.stage2_study.trials import (
     generate,
     join_and_score,
@@ -61,9 +61,6 @@ def main(args: argparse.Namespace) -> None:
             encoder.train()
             for setting in settings:
                 run_setting(encoder, setting)
-            for name, iterations in CONTROLS.items():
-                if iterations == 1 or len(settings) > len(everywhere(settings)):
-                    run_control(encoder, name, iterations)
             setup_logger()  # closes the last run's log file
             shutil.rmtree(encoder.folder / "runs", ignore_errors=True)
     write_report(output)
@@ -82,14 +79,14 @@ def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list
                 )
 
     for encoder in encoders(most):
-        yield encoder, everywhere(chosen)
+        yield encoder, [setting for setting in chosen if setting.scope != "one"]
     for encoder in encoders(most):
         if (encoder.layout, encoder.seed) == FIRST:
             yield encoder, chosen
     for identities in fewer:
         for encoder in encoders(identities):
             if encoder.layout == FIRST[0]:
-                yield encoder, everywhere(chosen)
+                yield encoder, [setting for setting in chosen if setting.scope == "identities"]
 
 
 def render(encoder: Encoder, test_ids: int, threads: int) -> None:
@@ -97,10 +94,6 @@ def render(encoder: Encoder, test_ids: int, threads: int) -> None:
     train_ids = encoder.identities + encoder.held_out
     spec = BenchmarkSpec(train_ids, test_ids, IMAGES_PER_CAMERA[encoder.layout], (64, 32))
     write_benchmark(encoder.layout, str(encoder.root), spec, threads)
-
-
-def everywhere(settings: list[Setting]) -> list[Setting]:
-    return [setting for setting in settings if setting.everywhere]
 
 
 def run_setting(encoder: Encoder, setting: Setting) -> None:
@@ -112,22 +105,16 @@ def run_setting(encoder: Encoder, setting: Setting) -> None:
         return
     folder = encoder.folder / "runs" / slug(setting.name)
     setup_logger()
-    model = train_generator(encoder, stage2_config(encoder, folder, setting.options))
+    cfg = stage2_config(encoder, folder, setting.options)
+    if setting.control:
+        generated, model = train_control(encoder, cfg)
+    else:
+        model = train_generator(encoder, cfg)
     for retrieval, path in left:
-        cfg = stage2_config(encoder, folder, setting.options, retrieval.options)
-        scores = join_and_score(encoder, model, generate(encoder, model, cfg))
-        save(path, encoder, setting.name, retrieval.name, scores)
-
-
-def run_control(encoder: Encoder, name: str, iterations: int) -> None:
-    """The regression control, trained on the same pairs, `iterations` times as long as a generator."""
-    path = encoder.folder / "results" / f"{slug(name)}.json"
-    if path.exists():
-        return
-    base = stage2_config(encoder, encoder.folder / "runs" / slug(name), CONTROL)
-    options = CONTROL | {"SOLVER.MAX_EPOCH": iterations * base.SOLVER.MAX_EPOCH}
-    generated, model = train_control(encoder, stage2_config(encoder, Path(base.OUTPUT_DIR), options))
-    save(path, encoder, name, MEAN.name, join_and_score(encoder, model, generated))
+        if not setting.control:
+            cfg = stage2_config(encoder, folder, setting.options, retrieval.options)
+            generated = generate(encoder, model, cfg)
+        save(path, encoder, setting.name, retrieval.name, join_and_score(encoder, model, generated))
 
 
 def save(path: Path, encoder: Encoder, setting: str, retrieval: str, scores: dict) -> None:

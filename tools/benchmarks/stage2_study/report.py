@@ -78,7 +78,7 @@ def _stage1(trials: list[dict], protocols: list[str]) -> list[str]:
 
 def _rows(setting: str, retrieval: str, group: list[dict], protocols: list[str]) -> list[list]:
     ways = [chosen_way(group)]
-    if setting == "paper":
+    if setting.startswith("paper"):
         ways = ["as published", "constant", *ways]
     return [
         [

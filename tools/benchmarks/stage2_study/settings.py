@@ -1,12 +1,12 @@
 """What the study compares: every trained setting, and every way to retrieve with it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 Options = dict[str, Any]
 
 WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # VIEW_WEIGHTs to choose from, on held-out identities
-BEST = "best together"
+TOGETHER = "levers together"
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,21 @@ SAMPLED = Retrieval("5 steps, guidance 2")
 
 @dataclass(frozen=True)
 class Setting:
-    """A generator to train.
+    """A generator, or the regression control, to train.
 
     Attributes:
         name: of its rows.
         options: configuration keys on top of `configs/synthetic/base_stage2.yml`.
         retrievals: each is a row.
-        everywhere: train it for every layout and seed; else for the first of each alone.
+        scope: one encoder; all layouts and seeds; or these and fewer training identities, too.
+        control: train the regression control.
     """
 
     name: str
     options: Options = field(default_factory=dict)
     retrievals: tuple[Retrieval, ...] = (MEAN,)
-    everywhere: bool = False
+    scope: Literal["one", "seeds", "identities"] = "one"
+    control: bool = False
 
 
 _STEPS = "TEST.SDMODEL.NUM_INFERENCE_STEPS"
@@ -44,7 +46,7 @@ _SCHEDULE = "MODEL.SDMODEL.SCHEDULER_CONFIG"
 _PYRAMIDS = "MODEL.SDMODEL.VRD_CONFIG.PYRAMIDS"
 CROSS_VIEW = {"MODEL.SDMODEL.TARGET": "cross_view"}
 NEAR_NOISE = {f"{_SCHEDULE}.CUBIC_SAMPLING": False, f"{_SCHEDULE}.TIMESTEP_POWER": 30.0}
-TOGETHER = (
+LEVERS = (
     CROSS_VIEW
     | NEAR_NOISE
     | {
@@ -55,15 +57,16 @@ TOGETHER = (
         "MODEL.SDMODEL.U_COND_PERCENT": 0.0,
     }
 )
-# The regression control: its name and how many times as long as a generator it trains.
-CONTROLS = {"MLP control": 1, "MLP control, 4 x the iterations": 4}
-CONTROL = CROSS_VIEW | {
-    "SOLVER.BASE_LR": 0.001,
-    "MODEL.SDMODEL.STANDARDIZE_TOKENS": True,
-}
+CONTROL = CROSS_VIEW | {"SOLVER.BASE_LR": 0.001, "MODEL.SDMODEL.STANDARDIZE_TOKENS": True}
+LONGER = {"SOLVER.MAX_EPOCH": 40}  # 4 x the iterations of base_stage2.yml
 
 SETTINGS = (
-    Setting("paper", {}, (SAMPLED,), everywhere=True),
+    Setting("paper", {}, (SAMPLED,), scope="identities"),
+    Setting("MLP control", CONTROL, scope="identities", control=True),
+    Setting(TOGETHER, LEVERS, scope="identities"),
+    Setting(f"{TOGETHER}, 4 x the iterations", LEVERS | LONGER, scope="seeds"),
+    Setting("MLP control, 4 x the iterations", CONTROL | LONGER, scope="seeds", control=True),
+    Setting("paper, 4 x the iterations", LONGER, (SAMPLED,)),
     Setting(
         "cross-view",
         CROSS_VIEW,
@@ -88,9 +91,7 @@ SETTINGS = (
     Setting("cross-view, standardised tokens", CROSS_VIEW | {"MODEL.SDMODEL.STANDARDIZE_TOKENS": True}),
     Setting("cross-view, token dropout", CROSS_VIEW | {"MODEL.SDMODEL.TOKEN_DROPOUT": 0.2}),
     Setting("cross-view, token mixing", CROSS_VIEW | {"MODEL.SDMODEL.TOKEN_MIXING": 0.3}),
-    Setting(BEST, TOGETHER, everywhere=True),
-    Setting(f"{BEST}, 4 x the iterations", TOGETHER | {"SOLVER.MAX_EPOCH": 40}),
-    Setting(f"{BEST}, no VRD", TOGETHER | {_PYRAMIDS: []}),
-    Setting(f"{BEST}, VRD in the encoder", TOGETHER | {_PYRAMIDS: ["encoder"]}),
-    Setting(f"{BEST}, VRD in the decoder", TOGETHER | {_PYRAMIDS: ["decoder"]}),
+    Setting(f"{TOGETHER}, no VRD", LEVERS | {_PYRAMIDS: []}),
+    Setting(f"{TOGETHER}, VRD in the encoder", LEVERS | {_PYRAMIDS: ["encoder"]}),
+    Setting(f"{TOGETHER}, VRD in the decoder", LEVERS | {_PYRAMIDS: ["decoder"]}),
 )
