@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, write_json
+from tools.benchmarks.stage2_study.settings import SETTINGS
 
 STAGE1 = "Stage 1"
 Row = tuple[str, str]  # setting, retrieval
@@ -24,6 +25,9 @@ def write_report(output: Path) -> None:
     trials = [json.loads(path.read_text()) for path in sorted(output.glob("*/*/results/*.json"))]
     if not trials:
         raise UserError(f"{output}: no finished trial yet; run the study without --report-only")
+    order = [(setting.name, retrieval.name) for setting in SETTINGS for retrieval in setting.retrievals]
+    places = {row: place for place, row in enumerate(order)}
+    trials.sort(key=lambda trial: places.get((trial["setting"], trial["retrieval"]), len(places)))
     write_json(output / "results.json", trials)
     most = max(trial["identities"] for trial in trials)
     main = [trial for trial in trials if trial["identities"] == most]
@@ -135,17 +139,20 @@ def _draw(trials: list[dict], path: Path) -> None:
     layouts = sorted({trial["layout"] for trial in trials}, reverse=True)
     names = list(_groups(trials))
     figure = Figure(figsize=(5 + 4 * len(layouts), 1 + 0.32 * len(names)))
-    axes = figure.subplots(1, len(layouts), sharey=True, squeeze=False)
+    axes = figure.subplots(1, len(layouts), sharex=True, sharey=True, squeeze=False)
     for layout, axis in zip(layouts, axes[0], strict=True):
         own = _groups([trial for trial in trials if trial["layout"] == layout])
         for place, name in enumerate(names):
             if name in own:
                 gains = [_gain(trial, "test", chosen_way(own[name])) for trial in own[name]]
-                axis.barh(place, statistics.mean(gains), color="tab:blue", alpha=0.6)
-                axis.plot(gains, [place] * len(gains), "k.", markersize=5)
+                axis.barh(place, statistics.mean(gains), color="lightgrey")
+                for trial, gain in zip(own[name], gains, strict=True):
+                    axis.plot(gain, place, ".", color=f"C{trial['seed']}", label=f"seed {trial['seed']}")
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(layout)
         axis.set_xlabel("mAP over Stage 1, points")
+        labelled = {label: dot for dot, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        axis.legend(labelled.values(), labelled.keys(), loc="lower right")
     axes[0, 0].set_yticks(range(len(names)), [", ".join(name) for name in names], fontsize=8)
     axes[0, 0].invert_yaxis()
     figure.tight_layout()
