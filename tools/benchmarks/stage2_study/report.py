@@ -115,7 +115,7 @@ def _identity_table(trials: list[dict]) -> str:
     if len(counts) == 1:
         return ""
     rows = []
-    for layout in sorted({trial["layout"] for trial in trials}, reverse=True):
+    for layout in sorted({trial["layout"] for trial in trials if trial["identities"] != counts[-1]}):
         own = [trial for trial in trials if trial["layout"] == layout]
         protocols = list(own[0]["mAP"]["test"][STAGE1])
         by_count = {n: [trial for trial in own if trial["identities"] == n] for n in counts}
