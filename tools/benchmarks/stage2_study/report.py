@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -44,10 +45,10 @@ def chosen_way(trials: list[dict]) -> str:
     return max(ways, key=lambda way: statistics.mean(_gain(trial, "held out", way) for trial in trials))
 
 
-def _gain(trial: dict, split: str, way: str) -> float:
-    """Mean over protocols of the mAP over Stage 1's, in points."""
+def _gain(trial: dict, split: str, way: str, protocols: Iterable[str] = ()) -> float:
+    """Mean over protocols, by default all, of the mAP over Stage 1's, in points."""
     scores = trial["mAP"][split]
-    return statistics.mean(scores[way][name] - scores[STAGE1][name] for name in scores[STAGE1])
+    return statistics.mean(scores[way][name] - scores[STAGE1][name] for name in protocols or scores[STAGE1])
 
 
 def _groups(trials: list[dict]) -> dict[Row, list[dict]]:
@@ -64,20 +65,18 @@ def _layout_tables(trials: list[dict]) -> str:
         own = [trial for trial in trials if trial["layout"] == layout]
         protocols = list(own[0]["mAP"]["test"][STAGE1])
         seeds = len({trial["seed"] for trial in own})
-        rows = [[STAGE1, "", "", *_stage1(own, protocols), "", seeds]]
+        rows = [[STAGE1, "", "", *_stage1(own), "", seeds]]
         for (setting, retrieval), group in _groups(own).items():
             rows += _rows(setting, retrieval, group, protocols)
         headers = ["setting", "retrieval", "joined", *protocols, "mean", "seeds"]
-        parts.append(
-            f"{layout}, mAP over Stage 1\n\n"
-            + tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-        )
+        parts.append(_table(f"{layout}, mAP over Stage 1", rows, headers))
     return "\n\n".join(parts)
 
 
-def _stage1(trials: list[dict], protocols: list[str]) -> list[str]:
-    by_seed = {trial["seed"]: trial["mAP"]["test"][STAGE1] for trial in trials}
-    return [f"{statistics.mean(scores[name] for scores in by_seed.values()):.1f}" for name in protocols]
+def _stage1(trials: list[dict]) -> list[str]:
+    """Stage 1's mAP on each test protocol, the mean over seeds."""
+    by_seed = {trial["seed"]: trial["mAP"]["test"][STAGE1].values() for trial in trials}
+    return [f"{statistics.mean(scores):.1f}" for scores in zip(*by_seed.values(), strict=True)]
 
 
 def _rows(setting: str, retrieval: str, group: list[dict], protocols: list[str]) -> list[list]:
@@ -90,21 +89,16 @@ def _rows(setting: str, retrieval: str, group: list[dict], protocols: list[str])
             retrieval,
             way,
             *(_points(group, way, [name]) for name in protocols),
-            _points(group, way, protocols),
+            _points(group, way),
             len(group),
         ]
         for way in ways
     ]
 
 
-def _points(group: list[dict], way: str, protocols: list[str]) -> str:
-    """Mean, and standard deviation over seeds where there are several."""
-    gains = [
-        statistics.mean(
-            trial["mAP"]["test"][way][name] - trial["mAP"]["test"][STAGE1][name] for name in protocols
-        )
-        for trial in group
-    ]
+def _points(group: list[dict], way: str, protocols: Iterable[str] = ()) -> str:
+    """Mean gain on the test identities, and its standard deviation over seeds where there are several."""
+    gains = [_gain(trial, "test", way, protocols) for trial in group]
     spread = f" ± {statistics.stdev(gains):.1f}" if len(gains) > 1 else ""
     return f"{statistics.mean(gains):+.1f}{spread}"
 
@@ -117,21 +111,24 @@ def _identity_table(trials: list[dict]) -> str:
     rows = []
     for layout in sorted({trial["layout"] for trial in trials if trial["identities"] != counts[-1]}):
         own = [trial for trial in trials if trial["layout"] == layout]
-        protocols = list(own[0]["mAP"]["test"][STAGE1])
-        by_count = {n: [trial for trial in own if trial["identities"] == n] for n in counts}
-        stage1 = [" / ".join(_stage1(by_count[n], protocols)) if by_count[n] else "" for n in counts]
+        stage1 = _by_count(own, counts, lambda group: " / ".join(_stage1(group)))
         rows.append([layout, STAGE1, "", *stage1])
         for (setting, retrieval), group in _groups(own).items():
-            found = {n: [trial for trial in group if trial["identities"] == n] for n in counts}
-            if sum(map(bool, found.values())) > 1:
-                gains = [
-                    _points(found[n], chosen_way(found[n]), protocols) if found[n] else "" for n in counts
-                ]
+            gains = _by_count(group, counts, lambda found: _points(found, chosen_way(found)))
+            if sum(map(bool, gains)) > 1:
                 rows.append([layout, setting, retrieval, *gains])
     headers = ["layout", "setting", "retrieval", *map(str, counts)]
-    return "By training identities, mAP over Stage 1\n\n" + tabulate(
-        rows, headers, tablefmt="github", disable_numparse=True
-    )
+    return _table("By training identities, mAP over Stage 1", rows, headers)
+
+
+def _by_count(trials: list[dict], counts: list[int], cell: Callable[[list[dict]], str]) -> list[str]:
+    """A cell for each number of training identities; empty where there is no trial."""
+    groups = ([trial for trial in trials if trial["identities"] == count] for count in counts)
+    return [cell(group) if group else "" for group in groups]
+
+
+def _table(title: str, rows: list[list], headers: list[str]) -> str:
+    return f"{title}\n\n" + tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def _draw(trials: list[dict], path: Path) -> None:
