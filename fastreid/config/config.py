@@ -74,7 +74,7 @@ def _load_with_bases(path: Path, including: tuple[Path, ...]) -> dict:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"config {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that does not exist
         raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
@@ -103,7 +103,7 @@ def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: li
     for key, value in values.items():
         name = ".".join([*path, str(key)])
         if key not in node:
-            raise UserError(f"unknown config key {name!r} ({source}).{nearest_name(name, known)}")
+            raise _unknown_key(name, value, source, known)
         old = node[key]
         if isinstance(old, YacsNode):
             if not isinstance(value, dict):
@@ -111,6 +111,18 @@ def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: li
             _merge(value, old, [*path, key], source, known)
         else:
             node[key] = _coerce(value, old, name, source)
+
+
+def _unknown_key(name: str, value: Any, source: str, known: list[str]) -> UserError:
+    if name in known:  # only a file can have a dot inside a key
+        return UserError(
+            f"config key {name!r} ({source}): a file has one level for each part of the name,"
+            f" {name.split('.')[0]}: and the rest indented below it"
+        )
+    while isinstance(value, dict) and value:  # a group: its first key in full has a nearest name
+        key, value = next(iter(value.items()))
+        name = f"{name}.{key}"
+    return UserError(f"unknown config key {name!r} ({source}).{nearest_name(name, known)}")
 
 
 def _coerce(value: Any, old: Any, name: str, source: str) -> Any:

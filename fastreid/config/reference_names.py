@@ -51,7 +51,9 @@ def from_reference(values: dict, root: YacsNode, source: str) -> dict:
         return values
     translated = _translate(values, root, "", source)
     if dict(names).get("MODEL.META_ARCHITECTURE") in THREE_VIEWS:
-        translated["MODEL"].setdefault("SDMODEL", {}).setdefault("VIEW_NUM", 3)
+        settings = translated["MODEL"].setdefault("SDMODEL", {})
+        if isinstance(settings, dict):  # what else it is, the merge refuses
+            settings.setdefault("VIEW_NUM", 3)
     return translated
 
 
@@ -87,7 +89,7 @@ def _translate(values: dict, node: YacsNode, prefix: str, source: str) -> dict:
             result[key] = ours
             _tell(source, f"{name} {value} is {ours} here")
         elif _is_ignored(name):
-            _tell(source, f"{name} {value!r} is ignored: {IGNORED[key]}")
+            _tell(source, f"{name} {value!r} is ignored: {IGNORED[name.rpartition('.')[2]]}")
         elif key not in node:
             near = nearest_name(str(key), [*node])
             _tell(source, f"{name} {value!r} is ignored: nothing here corresponds to it.{near}")

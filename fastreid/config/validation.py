@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastreid.config.config import CfgNode, flat_keys
+from fastreid.config.defaults import get_cfg
 from fastreid.utils.errors import UserError, nearest_name
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -41,6 +42,9 @@ POSITIVE = (
     "MODEL.SDMODEL.VIEW_NUM",
     "MODEL.SDMODEL.TRAIN_STEP",
     "MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_POWER",
+    "MODEL.SDMODEL.UNET_CONFIG.WIDTHS",
+    "MODEL.SDMODEL.UNET_CONFIG.LAYERS_PER_BLOCK",
+    "MODEL.SDMODEL.UNET_CONFIG.HEAD_DIM",
     "MODEL.SDMODEL.VRD_CONFIG.KERNEL_SIZES",
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH",
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS",
@@ -106,6 +110,9 @@ FRACTIONS = (
     "TEST.RERANK.LAMBDA",
 )
 
+# Lists whose default is empty: what they hold. Of the others the default shows it.
+ELEMENTS: dict[str, type] = {"MODEL.FREEZE_LAYERS": str, "MODEL.SDMODEL.VRD_CONFIG.KERNEL_SIZES": int}
+
 LENGTHS = {
     "MODEL.PIXEL_MEAN": 3,
     "MODEL.PIXEL_STD": 3,
@@ -125,6 +132,7 @@ def check_config(cfg: CfgNode, world_size: int = 1, training: bool = True) -> No
         UserError: naming the key, its value and what is allowed.
     """
     values = flat_keys(cfg)
+    _check_elements(values)
     for key, allowed in CHOICES.items():
         for value in _items(values[key]):
             if value not in allowed:
@@ -142,6 +150,7 @@ def check_config(cfg: CfgNode, world_size: int = 1, training: bool = True) -> No
             for value in _items(values[key]):
                 if not isinstance(value, int | float) or not is_allowed(value):
                     raise UserError(f"{key} is {values[key]!r}; it must be {expected}")
+    _check_limits(values)
     settings = cfg.MODEL.SDMODEL
     if settings.PREDICTION_TYPE == "sample" and settings.SCHEDULER_CONFIG.NAME == "pndm":
         raise UserError(
@@ -151,6 +160,30 @@ def check_config(cfg: CfgNode, world_size: int = 1, training: bool = True) -> No
     if training:
         _check_cached_features(cfg)
         _check_batch_size(cfg, world_size)
+
+
+def _check_elements(values: dict[str, Any]) -> None:
+    """The type of every list's elements: a list that was empty at some time has lost its example."""
+    for key, default in flat_keys(get_cfg()).items():
+        if not isinstance(default, list):
+            continue
+        kind = ELEMENTS.get(key) or type(default[0])
+        for value in values[key]:
+            if type(value) is not kind:
+                raise UserError(
+                    f"{key} is {values[key]!r}: expected a list of {kind.__name__}, found"
+                    f" {type(value).__name__} {value!r}"
+                )
+
+
+def _check_limits(values: dict[str, Any]) -> None:
+    for key, limit, of in (
+        ("MODEL.SEED", 2**63 - 1, ""),
+        ("MODEL.LOSSES.CE.EPSILON", 1, ""),
+        ("TEST.SDMODEL.NUM_INFERENCE_STEPS", values["MODEL.SDMODEL.TRAIN_STEP"], "MODEL.SDMODEL.TRAIN_STEP "),
+    ):
+        if values[key] > limit:
+            raise UserError(f"{key} is {values[key]!r}; it must be at most {of}{limit}")
 
 
 def _check_cached_features(cfg: CfgNode) -> None:

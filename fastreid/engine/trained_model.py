@@ -44,15 +44,17 @@ def with_num_classes(cfg: CfgNode, num_classes: int) -> CfgNode:
 
 
 def check_views(cfg: CfgNode, datasets: list[ReIDDataset]) -> None:
-    """Check MODEL.SDMODEL.VIEW_NUM against the views of the test protocols.
+    """Check that MODEL.SDMODEL.VIEW_NUM is enough for the views of the test protocols.
+
+    It may be more: a model of three views can be evaluated on a benchmark of two.
 
     Raises:
-        UserError: naming the first protocol that has another number of views.
+        UserError: naming the first protocol that has more views.
     """
     for dataset in datasets:
         views = len(dataset.view_names)
-        if views != cfg.MODEL.SDMODEL.VIEW_NUM:
+        if views > cfg.MODEL.SDMODEL.VIEW_NUM:
             raise UserError(
-                f"MODEL.SDMODEL.VIEW_NUM is {cfg.MODEL.SDMODEL.VIEW_NUM}, but {dataset.name} (DATASETS.TESTS)"
-                f" has {views} views ({', '.join(dataset.view_names)}): set it to {views}"
+                f"MODEL.SDMODEL.VIEW_NUM is {cfg.MODEL.SDMODEL.VIEW_NUM}, but the protocol {dataset.name} has"
+                f" {views} views ({', '.join(dataset.view_names)}): set it to {views}"
             )

@@ -181,7 +181,12 @@ def _score_protocols(
         except ValueError as error:
             raise UserError(f"protocol {dataset.name} cannot be scored: {error}") from error
         results[dataset.name] = evaluation.metrics
-        sizes[dataset.name] = {"queries": len(dataset.query), "gallery": len(dataset.gallery)}
+        scored = int((evaluation.scores.first_hit > 0).sum())  # a query without a match counts in no mean
+        sizes[dataset.name] = {
+            "queries": len(dataset.query),
+            "scored": scored,
+            "gallery": len(dataset.gallery),
+        }
         if cfg.TEST.SAVE_RANKS:
             ranks[dataset.name] = evaluation.scores, evaluation.top_k
     log_table(results, sizes)  # before anything is written: a full disk must not cost the metrics

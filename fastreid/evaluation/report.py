@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def log_table(results: dict[str, dict[str, float]], sizes: dict[str, dict[str, int]]) -> None:
-    """Log one row per protocol: its name, queries, gallery, and its metrics in percent."""
+    """Log one row per protocol: its name, queries, those with a match, gallery, and metrics in percent."""
     rows = [{"protocol": name, **sizes[name], **metrics} for name, metrics in results.items()]
     table = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".2f")
     logger.info("Evaluation results (percent):\n%s", table)

@@ -27,6 +27,9 @@ def rerank_distance(
         q_feats, g_feats: (Q, D) and (G, D) float32.
         k1: size of the neighbourhoods.
         k2: neighbours over which an encoding is averaged (local query expansion).
+
+    Raises:
+        ValueError: for features that are not finite, or so large that their squared distances overflow.
     """
     features = torch.cat([q_feats, g_feats]).detach().cpu()
     distances, maxima = _original_distances(features, len(q_feats))
@@ -48,6 +51,9 @@ def _original_distances(features: torch.Tensor, num_queries: int) -> tuple[np.nd
     distances = np.empty((num_queries, num_images - num_queries), np.float32)
     maxima = np.full(num_images, np.finfo(np.float32).tiny)
     squares = torch.linalg.vector_norm(features, dim=1).square_()
+    # faiss has no neighbours for what is not finite. NaN is not less than anything.
+    if not (squares < torch.finfo(torch.float32).max / 8).all():
+        raise ValueError("re-ranking needs finite features, short enough for squared distances in float32")
     room = torch.empty(BLOCK[0] * BLOCK[1])
     for rows in _slices(0, num_images, BLOCK[0], num_queries):
         # distances are symmetric: the columns before were rows already

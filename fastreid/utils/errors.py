@@ -10,8 +10,12 @@ class UserError(Exception):
 
 
 def nearest_name(name: str, known: list[str]) -> str:
-    """``" Did you mean 'x'?"`` for the closest of `known`, or an empty string when none is close."""
+    """``" Did you mean 'x'?"`` for the closest of `known`, or an empty string when none is close.
+
+    Upper and lower case count as the same.
+    """
     from difflib import get_close_matches
 
-    matches = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    matches = get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    return f" Did you mean {by_lower_case[matches[0]]!r}?" if matches else ""

@@ -45,7 +45,11 @@ def test_bases_come_first_in_their_order_relative_to_the_file_that_names_them(wr
     ("text", "said"),
     [
         ("SOLVER: {BASE_LT: 1.0}", "unknown config key 'SOLVER.BASE_LT'.*'SOLVER.BASE_LR'"),
-        ("SOLVAR: {BASE_LR: 1.0}", "'SOLVAR'.*Did you mean"),
+        ("SOLVAR: {BASE_LR: 1.0}", "'SOLVAR.BASE_LR'.*Did you mean 'SOLVER.BASE_LR'"),
+        ("solver: {base_lr: 1.0}", "'solver.base_lr'.*Did you mean 'SOLVER.BASE_LR'"),
+        ("SOLVAR: {}", "unknown config key 'SOLVAR'"),
+        ("SOLVER.BASE_LR: 1.0", "'SOLVER.BASE_LR'.*one level for each part.*SOLVER: "),
+        ("OUTPUT_DIR: 2024-13-45", "not valid YAML.*month"),
         ("SOLVER: 3", "'SOLVER'.*group of keys"),
         ("SOLVER: {BASE_LR: fast}", "'SOLVER.BASE_LR'.*expected float.*str 'fast'"),
         ("SOLVER: {MAX_EPOCH: 2.5}", "'SOLVER.MAX_EPOCH'.*expected int"),
@@ -199,6 +203,14 @@ def test_the_defaults_are_allowed():
         ("INPUT.SIZE_TRAIN", "[256]", "expected 2 numbers"),
         ("INPUT.SIZE_TRAIN", "[256, -1]", "greater than 0"),
         ("MODEL.PIXEL_STD", "[1, 0, 1]", "greater than 0"),
+        ("MODEL.SDMODEL.UNET_CONFIG.HEAD_DIM", "0", "greater than 0"),
+        ("MODEL.SDMODEL.UNET_CONFIG.LAYERS_PER_BLOCK", "0", "greater than 0"),
+        ("MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[32, -32]", "greater than 0"),
+        ("MODEL.SEED", str(2**63), "at most 9223372036854775807"),
+        ("MODEL.LOSSES.CE.EPSILON", "1.5", "at most 1"),
+        ("TEST.SDMODEL.NUM_INFERENCE_STEPS", "1001", "at most MODEL.SDMODEL.TRAIN_STEP 1000"),
+        ("MODEL.FREEZE_LAYERS", "[1]", "list of str, found int 1"),
+        ("MODEL.SDMODEL.VRD_CONFIG.KERNEL_SIZES", "[2.5, 4, 8]", "list of int, found float 2.5"),
         ("SOLVER.IMS_PER_BATCH", "6", "IMS_PER_BATCH is 6.*NUM_INSTANCE 4.*multiple of 4"),
     ],
 )
@@ -206,6 +218,14 @@ def test_values_that_are_not_allowed_are_named_with_what_is(key, value, said):
     cfg = get_cfg()
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=f"{key}.*{said}|{said}"):
+        check_config(cfg)
+
+
+def test_the_elements_of_a_list_that_was_empty_are_checked_too():
+    cfg = get_cfg()
+    key = "MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX"
+    cfg.merge_from_list([key, "[]", key, "['a']"])
+    with pytest.raises(UserError, match=f"{key} is .*list of int, found str 'a'"):
         check_config(cfg)
 
 

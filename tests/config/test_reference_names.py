@@ -84,6 +84,13 @@ def test_a_wrong_value_is_an_error_in_their_files_too(load):
         load("MODEL: {SDMODEL: {MOEMNTUM: high}}")
 
 
+def test_a_malformed_file_of_theirs_is_explained_too(load):
+    with pytest.raises(UserError, match="'MODEL.SDMODEL' .*group of keys"):
+        load("MODEL: {META_ARCHITECTURE: Baseline_stage1_3view, SDMODEL: }")
+    _, warnings = load("MODEL: {SDMODEL.SWITCH: 1}")
+    assert "MODEL.SDMODEL.SWITCH 1 is ignored" in warnings[-1]
+
+
 def test_in_our_files_an_unknown_key_stays_an_error(load):
     with pytest.raises(UserError, match="unknown config key 'MODEL.BACKBONE.LAST_STRIDE'"):
         load("MODEL: {BACKBONE: {LAST_STRIDE: 1}}")

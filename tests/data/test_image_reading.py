@@ -102,6 +102,14 @@ def test_a_large_jpeg_is_decoded_smaller_but_not_below_the_size_asked_for(tmp_pa
     assert read_image(path, (700, 100)).shape == (3, 1200, 2000)
 
 
+def test_a_large_jpeg_on_its_side_is_decoded_not_below_the_size_of_the_upright_picture(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.resize((512, 256)).save(tmp_path / "side.jpg", exif=exif)
+    assert read_image(str(tmp_path / "side.jpg"), (256, 128)).shape == (3, 256, 128)
+    assert read_image(str(tmp_path / "side.jpg"), (256, 130)).shape == (3, 512, 256)
+
+
 @pytest.mark.parametrize("kept", [1, 20, 200, -40, -1])
 def test_a_truncated_file_is_named(tmp_path, picture, kept):
     buffer = io.BytesIO()

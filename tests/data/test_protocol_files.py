@@ -1,5 +1,7 @@
 """Protocol files: which images are queries and which are gallery."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +70,18 @@ def test_missing_images_are_counted_and_the_first_is_named(image_tree):
     root = image_tree(["query/a.jpg"])
     (root / "p.txt").write_text("query/a.jpg\nquery/c.jpg\ngallery/b.jpg")
     with pytest.raises(UserError, match="names 3 images, of which 2 are missing, first .*gallery/b.jpg"):
+        read_protocol_file("LAGPeR", str(root), "p.txt")
+
+
+def test_a_folder_that_may_not_be_read_is_named(image_tree, monkeypatch):
+    root = image_tree(["query/a.jpg"])
+    (root / "p.txt").write_text("query/a.jpg\nquery/c.jpg\ngallery/b.jpg")
+
+    def refuse(folder: str):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(UserError, match="cannot read folder .*: Permission denied"):
         read_protocol_file("LAGPeR", str(root), "p.txt")
 
 

@@ -98,8 +98,8 @@ def test_results_file_says_what_was_evaluated(cfg, protocols, tmp_path):
     cfg.MODEL.WEIGHTS = str(weights)
     results = evaluate_protocols(cfg, ToyModel().eval(), protocols)
     written = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert written["results"]["FIRST"] == {"queries": 10, "gallery": 30, **results["FIRST"]}
-    assert written["results"]["SECOND"] == {"queries": 15, "gallery": 20, **results["SECOND"]}
+    first, second = {"queries": 10, "scored": 10, "gallery": 30}, {"queries": 15, "scored": 15, "gallery": 20}
+    assert written["results"] == {"FIRST": first | results["FIRST"], "SECOND": second | results["SECOND"]}
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert written["checkpoint"] == {"path": str(weights), "sha256": digest}
     assert written["config"]["TEST"]["IMS_PER_BATCH"] == 7
@@ -117,10 +117,11 @@ def test_the_log_has_one_row_per_protocol(cfg, protocols, caplog):
         results = evaluate_protocols(cfg, ToyModel(), protocols)
     rows = [line.split() for line in caplog.text.splitlines() if line.startswith("|")]
     header, _, *rows = [[cell for cell in row if cell != "|"] for row in rows]
-    assert header == ["protocol", "queries", "gallery", "Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "mean"]
-    assert rows[0][:3] == ["FIRST", "10", "30"]
-    assert rows[1][:3] == ["SECOND", "15", "20"]
-    assert float(rows[1][6]) == pytest.approx(results["SECOND"]["mAP"], abs=0.005)
+    sizes = ["queries", "scored", "gallery"]
+    assert header == ["protocol", *sizes, "Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "mean"]
+    assert rows[0][:4] == ["FIRST", "10", "10", "30"]
+    assert rows[1][:4] == ["SECOND", "15", "15", "20"]
+    assert float(rows[1][7]) == pytest.approx(results["SECOND"]["mAP"], abs=0.005)
 
 
 def test_saved_ranks(cfg, protocols, tmp_path):
@@ -172,10 +173,12 @@ def test_a_protocol_that_cannot_be_scored_is_named(cfg, protocols):
         evaluate_protocols(cfg, ToyModel(), [lonely])
 
 
-def test_features_that_are_not_finite_are_an_error(cfg, protocols):
+@pytest.mark.parametrize("reranks", [False, True])
+def test_features_that_are_not_finite_are_an_error(cfg, protocols, reranks):
+    cfg.TEST.RERANK.ENABLED = reranks
     model = ToyModel()
     model.layers[0].weight.data.fill_(float("nan"))
-    with pytest.raises(UserError, match="protocol FIRST.*NaN"):
+    with pytest.raises(UserError, match="protocol FIRST.*(NaN|finite)"):
         evaluate_protocols(cfg, model, protocols)
 
 

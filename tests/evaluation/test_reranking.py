@@ -86,3 +86,11 @@ def test_query_expansion_is_the_weighted_mean_of_neighbours(monkeypatch, times, 
     np.testing.assert_allclose(torch.cat([new_q, new_g]), expected, atol=1e-5)
     assert len(new_q) == 12
     assert torch.equal(q_feats, before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e20])
+def test_features_without_finite_distances_are_refused(value):
+    q_feats, g_feats = split_clusters(0, 3, 9)
+    g_feats[4, 0] = value
+    with pytest.raises(ValueError, match="finite features"):
+        rerank_distance(q_feats, g_feats)

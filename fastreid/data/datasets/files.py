@@ -105,14 +105,23 @@ def read_protocol_file(benchmark: str, folder: str, name: str) -> tuple[list[str
 
 
 def missing_paths(paths: Iterable[str]) -> set[str]:
-    """Those of `paths` that do not exist. Lists each folder once: no call per file."""
+    """Those of `paths` that do not exist. Lists each folder once: no call per file.
+
+    Raises:
+        UserError: for a folder that may not be read.
+    """
     by_folder: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         folder, name = os.path.split(path)
         by_folder[folder].add(name)
     missing: set[str] = set()
     for folder, names in by_folder.items():
-        present = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
+        try:
+            present = set(os.listdir(folder or "."))
+        except (FileNotFoundError, NotADirectoryError):
+            present = set()
+        except OSError as error:
+            raise UserError(f"cannot read folder {folder}: {error.strerror}") from error
         missing.update(os.path.join(folder, name) for name in names - present)
     return missing
 
