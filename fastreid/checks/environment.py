@@ -82,7 +82,7 @@ def _cuda(cfg: CfgNode, device: torch.device, processes: int) -> list[Finding]:
         findings.append(Finding("error", "device", found, fix))
     for key in ("SOLVER.AMP", "TEST.AMP"):
         settings = cfg.SOLVER.AMP if key == "SOLVER.AMP" else cfg.TEST.AMP
-        if settings.ENABLED and settings.DTYPE == "bf16" and not torch.cuda.is_bf16_supported():
+        if settings.ENABLED and settings.DTYPE == "bf16" and properties.major < 8:  # older ones emulate it
             found = f"{key}.DTYPE is bf16, which {properties.name} does not compute in"
             findings.append(Finding("warning", "device", found, f"{key}.DTYPE fp16"))
     return findings

@@ -252,7 +252,7 @@ _C.TEST.SDMODEL.NOISE = (
 
 # --------------------------------------------------------------------------------------------------- output
 _C.OUTPUT_DIR = "logs/run"
-_C.CUDNN_BENCHMARK = False  # faster convolutions, at the price of bit-equal repetition
+_C.CUDNN_BENCHMARK = False  # faster convolutions on CUDA, chosen anew by every run; False: deterministic ones
 
 
 def get_cfg() -> CN:

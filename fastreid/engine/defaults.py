@@ -104,6 +104,8 @@ def default_setup(cfg: CfgNode) -> None:
     rank = comm.get_rank()
     setup_logger(rank=rank)
     device = resolve_device(cfg.MODEL.DEVICE)
+    if device.index is not None:
+        torch.cuda.set_device(device)
     seed_all_rng(cfg.MODEL.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK

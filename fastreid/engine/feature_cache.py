@@ -50,7 +50,12 @@ def cached_features(
         yield partial(EncodedLoader, cfg, train_set, folder)
     finally:
         if comm.is_main_process():  # a rank that still maps the files keeps their contents
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_cached_features(cfg)
+
+
+def remove_cached_features(cfg: CfgNode) -> None:
+    """Remove the encoded images from OUTPUT_DIR; a killed run leaves them there."""
+    shutil.rmtree(Path(cfg.OUTPUT_DIR) / FOLDER, ignore_errors=True)
 
 
 @torch.inference_mode()

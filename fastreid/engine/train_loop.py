@@ -217,6 +217,7 @@ class SimpleTrainer(TrainerBase):
         put_scalar("data_time", time.perf_counter() - started)
 
         seed_all_rng(step_seed(self.seed, comm.get_rank(), self.iteration))
+        buffers = self._copies_of_buffers()
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
             losses = self.parallel_model(batch)
             total = sum(losses.values())
@@ -229,23 +230,34 @@ class SimpleTrainer(TrainerBase):
         norm = self.clip(parameters)
         for name, value in {"total_loss": total, **losses, "grad_norm": norm}.items():
             put_scalar(name, value)
-        self._check_finite(total, norm, losses)
+        if not self._check_finite(total, norm, losses):
+            self._restore_buffers(buffers)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         average_batch_norm_statistics(self._batch_norms)
 
-    def _check_finite(self, total: torch.Tensor, norm: torch.Tensor, losses: dict[str, torch.Tensor]) -> None:
-        """Stop before non-finite numbers reach the weights; float16 may skip some steps first.
+    def _copies_of_buffers(self) -> list[torch.Tensor]:
+        """What a step that float16 skips may spoil in its forward: running statistics, the memory bank."""
+        return [buffer.clone() for buffer in self.model.buffers()] if self.grad_scaler.is_enabled() else []
+
+    @torch.no_grad()
+    def _restore_buffers(self, copies: list[torch.Tensor]) -> None:
+        for buffer, copy in zip(self.model.buffers(), copies, strict=True):
+            buffer.copy_(copy)
+
+    def _check_finite(self, total: torch.Tensor, norm: torch.Tensor, losses: dict[str, torch.Tensor]) -> bool:
+        """Whether the step is to be taken. Stops before non-finite numbers reach the model; float16 may skip
+        some steps first.
 
         Raises:
             UserError: with the iteration, the losses and the learning rate.
         """
         if torch.isfinite(total.detach() + norm):
             self.skipped = 0
-            return
+            return True
         self.skipped += 1
         if self.grad_scaler.is_enabled() and self.skipped < self.max_skipped:
-            return
+            return False
         values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
         after = f" after {self.skipped} skipped steps in a row" if self.grad_scaler.is_enabled() else ""
         raise UserError(

@@ -27,7 +27,7 @@ from fastreid.engine.defaults import (
     set_earlier_run_aside,
     storage_errors_named,
 )
-from fastreid.engine.feature_cache import cached_features
+from fastreid.engine.feature_cache import cached_features, remove_cached_features
 from fastreid.engine.resume import check_resumed_config
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.engine.trained_model import check_views, with_num_classes
@@ -141,6 +141,7 @@ class DefaultTrainer(SimpleTrainer):
             open_output_dir(self.cfg)
             if comm.is_main_process():
                 self.checkpointer.remove_partial_files()
+                remove_cached_features(self.cfg)
                 if self.iteration == 0:
                     set_earlier_run_aside(self.cfg.OUTPUT_DIR)
             comm.synchronize()

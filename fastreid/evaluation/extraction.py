@@ -15,7 +15,7 @@ from tqdm import tqdm
 from fastreid.config import CfgNode
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype
-from fastreid.utils.env import resolve_device
+from fastreid.utils.env import exact_float32, resolve_device
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def extract_features(
 
 @torch.inference_mode()
 def _encode(model: nn.Module, batch: dict[str, Any], flip: bool, amp: torch.dtype | None) -> torch.Tensor:
-    with torch.autocast("cuda", amp, enabled=amp is not None):
+    with exact_float32(), torch.autocast("cuda", amp, enabled=amp is not None):
         features = model(batch).float()
         if flip:
             mirrored = model({**batch, "images": batch["images"].flip(3)}).float()

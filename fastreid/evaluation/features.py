@@ -1,7 +1,6 @@
 """Rank evaluation straight from features, without the query x gallery matrix."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from fastreid.evaluation.distance import check_metric
 from fastreid.evaluation.rank import Labels, QueryScores, check_labels, check_max_rank, rank_kernels
+from fastreid.utils.env import exact_float32
 
 QUERY_BLOCK = 1024
 GALLERY_BLOCK = 4096
@@ -75,7 +75,7 @@ def rank_features(
     scores = QueryScores.empty(len(q_feats))
     most_marks = int((labels.stops - labels.starts).max(initial=1))
     height = max(1, min(block[0], MARKS_PER_BLOCK // most_marks))
-    with _exact_float32():
+    with exact_float32():
         for top in range(0, len(q_feats), height):
             rows = slice(top, top + height)
             queries = q_feats[rows].detach().cpu().contiguous()
@@ -157,17 +157,6 @@ class _Gallery:
             else:
                 torch.mm(queries, weighted.T, out=distances)
             yield offset, distances.cpu().numpy()
-
-
-@contextmanager
-def _exact_float32() -> Iterator[None]:
-    """No TF32 or bfloat16 inside products: the tolerance is that of float32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _check_features(q_feats: torch.Tensor, g_feats: torch.Tensor) -> None:

@@ -62,7 +62,7 @@ def resolve_device(name: str) -> torch.device:
     ``auto`` is CUDA when there is a usable device, else the CPU with a warning.
 
     Raises:
-        UserError: if CUDA is asked for by name and there is none, or the name is not a device.
+        UserError: if the name is not a device, or one of CUDA that this machine does not have.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -75,7 +75,26 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(f"MODEL.DEVICE {name!r} is not a device: use auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"MODEL.DEVICE {name!r}: no CUDA device on this machine; use auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UserError(f"MODEL.DEVICE {name!r}: this machine has {count} CUDA device(s), counted from 0")
     return device
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """In the block float32 is float32 on CUDA, too: no TF32 in matrix products and convolutions.
+
+    TF32 keeps 10 bits of the mantissa, so that results would depend on the kernels chosen for a batch size.
+    """
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @cache

@@ -11,7 +11,14 @@ import torch
 
 from fastreid.utils import comm
 from fastreid.utils.cli import exit_on_user_error
-from fastreid.utils.env import preserved_rng_state, resolve_device, rng_state, seed_all_rng, set_rng_state
+from fastreid.utils.env import (
+    exact_float32,
+    preserved_rng_state,
+    resolve_device,
+    rng_state,
+    seed_all_rng,
+    set_rng_state,
+)
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.file_io import atomic_write, write_json
 from fastreid.utils.logger import open_log_file, setup_logger, warn_once
@@ -124,6 +131,27 @@ def test_devices(monkeypatch):
         resolve_device("cuda:1")
     with pytest.raises(UserError, match="'tpu9' is not a device"):
         resolve_device("tpu9")
+
+
+def test_a_cuda_device_that_the_machine_does_not_have_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match=r"MODEL.DEVICE 'cuda:2': this machine has 2 CUDA device.s., counted"):
+        resolve_device("cuda:2")
+
+
+def test_exact_float32_switches_tf32_off_and_restores_it():
+    torch.set_float32_matmul_precision("medium")
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        with exact_float32():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cudnn.allow_tf32 == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_without_a_process_group_one_process_is_all():

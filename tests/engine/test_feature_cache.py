@@ -165,6 +165,15 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_encoded(stage2_cfg
         pass
 
 
+def test_a_run_removes_what_a_killed_one_left(stage2_cfg, tmp_path):
+    stage2_cfg.MODEL.SDMODEL.CACHE_FEATURES = False
+    left = tmp_path / "run" / feature_cache.FOLDER / "features.npy"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"left by a killed run")
+    DefaultTrainer(stage2_cfg).train()
+    assert not left.parent.exists()
+
+
 def test_the_files_are_removed_however_training_ends(stage2_cfg, tmp_path):
     trainer = DefaultTrainer(stage2_cfg)
     folder = tmp_path / "run" / feature_cache.FOLDER

@@ -166,6 +166,31 @@ def test_float16_skips_some_overflowing_steps_before_it_gives_up():
     assert trainer.grad_scaler.get_scale() == 1.0  # halved by each of the three steps that were skipped
 
 
+def test_a_step_that_float16_skips_leaves_no_trace_in_running_statistics():
+    class Overflowing(ToyModel):
+        calls = 0
+
+        def forward(self, batch):
+            self.calls += 1
+            scale = float("inf") if self.calls == 2 else 1.0
+            return super().forward({**batch, "images": batch["images"] * scale})
+
+    model = Overflowing()
+    trainer = make_trainer(model, epochs=1)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    seen: list = []
+
+    class Watch(HookBase):
+        def after_step(self) -> None:
+            seen.append(model.backbone[1].running_mean.clone())
+
+    trainer.register_hooks([Watch()])
+    trainer.train()
+    assert torch.equal(seen[1], seen[0])
+    assert not torch.equal(seen[2], seen[1])
+    assert seen[-1].isfinite().all()
+
+
 def test_mixed_precision_is_for_cuda_only():
     trainer = make_trainer(ToyModel(), amp_dtype=torch.float16)
     if trainer.device.type == "cpu":

@@ -62,8 +62,19 @@ class TestStage1:
         expected = (person - neck.running_mean) / (neck.running_var + neck.eps).sqrt() * neck.weight
         torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
 
-    def test_every_part_receives_gradients(self, tiny_cfg, make_batch):
-        model = build_model(tiny_cfg())
+    @pytest.mark.parametrize(
+        "options",
+        [
+            (),
+            ("MODEL.LOSSES.CE.VIEW_ID", "False"),
+            ("MODEL.LOSSES.NAME", "['TripletLoss']"),
+            ("MODEL.LOSSES.NAME", "['TripletLoss']", "MODEL.HEADS.NECK_FEAT", "after"),
+            ("MODEL.LOSSES.NAME", "['CrossEntropyLoss']", "MODEL.HEADS.EMBEDDING_DIM", "32"),
+        ],
+    )
+    def test_every_part_that_trains_receives_gradients(self, tiny_cfg, make_batch, options):
+        """Several processes would wait for those of the others without end."""
+        model = build_model(tiny_cfg(2, *options))
         sum(model(make_batch()).values()).backward()
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

@@ -35,9 +35,20 @@ class SDReIDStage1(nn.Module):
         dim, views = cfg.MODEL.BACKBONE.FEAT_DIM, cfg.MODEL.SDMODEL.VIEW_NUM
         self.heads = build_head(cfg, dim, cfg.MODEL.HEADS.NUM_CLASSES)
         self.view_heads = build_head(cfg, dim, views)
+        self._freeze_what_no_loss_reads()
         self.memory_bank = MemoryBank(views, dim, cfg.MODEL.SDMODEL.MOMENTUM)
         for name, values in (("pixel_mean", cfg.MODEL.PIXEL_MEAN), ("pixel_std", cfg.MODEL.PIXEL_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    def _freeze_what_no_loss_reads(self) -> None:
+        """Several processes wait for the gradients of every parameter that asks for one."""
+        losses, neck_feature = self.cfg.MODEL.LOSSES, self.cfg.MODEL.HEADS.NECK_FEAT
+        if not losses.CE.VIEW_ID:
+            self.view_heads.requires_grad_(False)
+        if "CrossEntropyLoss" not in losses.NAME:
+            self.heads.weight.requires_grad_(False)
+            if neck_feature == "before":
+                self.heads.bottleneck.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
