@@ -42,17 +42,18 @@ ensure_environment() {
   fi
   say "Installing the requirements into .venv (once; PyTorch is large)"
   "$PYTHON_BIN" -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
-  build_extension
-  printf '%s' "$wanted" >"$stamp"
+  if build_extension; then printf '%s' "$wanted" >"$stamp"; fi
 }
 
-# The compiled rank evaluation is optional: without a compiler the Python one runs, and says so.
+# The compiled rank evaluation is optional: without a compiler the Python one runs, and says so. It fails then,
+# so that the next run tries again. The build ends well where it made nothing, too: the library has to be there.
 build_extension() {
-  local log
+  local folder=fastreid/evaluation/rank_cylib log
   log=$(mktemp)
-  if ! (cd fastreid/evaluation/rank_cylib && "${OLDPWD}/$PYTHON_BIN" setup.py build_ext --inplace) >"$log" 2>&1; then
+  (cd "$folder" && "${OLDPWD}/$PYTHON_BIN" setup.py build_ext --inplace) >"$log" 2>&1 || true
+  if ! compgen -G "$folder/rank_cy*.so" >/dev/null; then
     echo "warning: the Cython extension did not build (log: $log); evaluation uses the slower Python version" >&2
-    return
+    return 1
   fi
   rm -f "$log"
 }
@@ -60,8 +61,15 @@ build_extension() {
 # Train Stage 1, then Stage 2 from its best checkpoint; each ends with its evaluation.
 # Arguments: Stage-1 config, Stage-2 config, then what both commands get (options and KEY VALUE pairs).
 train_both_stages() {
-  local stage1=$1 stage2=$2
+  local stage1=$1 stage2=$2 argument
   shift 2
+  for argument in "$@"; do
+    if [[ $argument == OUTPUT_DIR || $argument == MODEL.WEIGHTS ]]; then
+      echo "error: $argument differs between the stages, and this script trains both: leave it out, or run" \
+        "tools/train_net.py for each" >&2
+      return 2
+    fi
+  done
   choose_python
   say "Stage 1: $stage1"
   "$PYTHON_BIN" tools/train_net.py --config-file "$stage1" "$@"

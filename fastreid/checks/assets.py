@@ -50,7 +50,8 @@ def check_asset_contents(
     inside: dict[str, Callable[[], str]] = {"ViT weights": lambda: _vit(cfg)}
     if model is not None:
         inside["weights"] = lambda: _weights(cfg, model, training)
-        inside["UNet folder"] = lambda: _unet(cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH, model)
+        if training:
+            inside["UNet folder"] = lambda: _unet(cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH, model)
     contents: list[Finding] = []
     for finding in findings:
         if finding.level == "ok" and finding.check in inside:

@@ -116,13 +116,15 @@ class DefaultTrainer(SimpleTrainer):
         return build_test_loader(self.cfg, samples, replace_bad=replace_bad)
 
     def resume_or_load(self, resume: bool = False) -> None:
-        """With `resume` and a checkpoint in OUTPUT_DIR go on from it, else load MODEL.WEIGHTS.
+        """With `resume` and a checkpoint in OUTPUT_DIR go on from it, else load pretrained parts and
+        MODEL.WEIGHTS.
 
         Raises:
-            UserError: for a checkpoint that cannot be read or does not fit.
+            UserError: for a file that cannot be read or does not fit.
         """
         if resume and self._resume():
             return
+        self.model.load_pretrained()
         if weights := required_weights(self.cfg, training=True):
             checkpoint = load_checkpoint(weights)
             check_stage(checkpoint["meta"], self.model, "train", weights)

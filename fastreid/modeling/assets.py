@@ -36,7 +36,7 @@ def asset_checks(cfg: CfgNode, training: bool) -> Iterator[tuple[str, AssetCheck
         settings = cfg.MODEL.BACKBONE
         yield "ViT weights", lambda: str(require_vit_weights(settings.PRETRAIN_PATH, settings.FEAT_DIM))
     if stage2:
-        yield from _diffusion_checks(cfg)
+        yield from _diffusion_checks(cfg, training)
 
 
 def unet_weights_file(folder: str | Path) -> Path:
@@ -78,10 +78,10 @@ def _check_weights(cfg: CfgNode, training: bool) -> str:
     return path
 
 
-def _diffusion_checks(cfg: CfgNode) -> Iterator[tuple[str, AssetCheck]]:
+def _diffusion_checks(cfg: CfgNode, training: bool) -> Iterator[tuple[str, AssetCheck]]:
     settings = cfg.MODEL.SDMODEL
     if settings.UNET_CONFIG.PRETRAINED_PATH:
-        yield "UNet folder", partial(_check_unet_folder, cfg)
+        yield "UNet folder", partial(_check_unet_folder, cfg, training)
     if settings.SCHEDULER_CONFIG.PRETRAINED_PATH:
         key = "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH"
         path = settings.SCHEDULER_CONFIG.PRETRAINED_PATH
@@ -93,10 +93,11 @@ def _diffusion_checks(cfg: CfgNode) -> Iterator[tuple[str, AssetCheck]]:
         yield "VAE folder", partial(_check_folder, key, vae, "config.json")
 
 
-def _check_unet_folder(cfg: CfgNode) -> str:
+def _check_unet_folder(cfg: CfgNode, training: bool) -> str:
     key, folder = "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH
     config = _read_folder(key, folder, "config.json")
-    unet_weights_file(folder)
+    if training:  # a checkpoint to evaluate holds all of the UNet
+        unet_weights_file(folder)
     width, dim = config.get("cross_attention_dim"), cfg.MODEL.BACKBONE.FEAT_DIM
     if width != dim:
         raise UserError(

@@ -51,8 +51,12 @@ def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -
     ]
     # a second stage keeps the prototypes of the first
     distinct = [run for i, run in enumerate(runs) if not i or not _same_prototypes(runs[0], run)]
+    camera_of = {}
+    for dataset in datasets:
+        samples = [*dataset.query, *dataset.gallery]
+        camera_of |= dict(zip((s.path for s in samples), camera_ids(dataset, samples).tolist(), strict=True))
     maps = [
-        map_chart(run.name, run.feature_map, views, camera_ids(datasets[0], run.feature_map.samples).tolist())
+        map_chart(run.name, run.feature_map, views, [camera_of[s.path] for s in run.feature_map.samples])
         for run in runs
     ]
     return Figures(curves, changes, cameras, [prototype_table(run, views) for run in distinct], maps)

@@ -1,5 +1,6 @@
 """What holds for the repository as a whole: scripts parse, layers keep their order, configs load."""
 
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,29 @@ def test_packages_import_only_what_lies_below_them():
             continue
         for imported in re.findall(r"^\s*(?:from|import) fastreid\.(\w+)", path.read_text(), re.MULTILINE):
             assert level_of[imported] <= level_of[package], f"{path} imports fastreid.{imported}"
+
+
+def run_bash(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
+    command = ["bash", "-c", f"set -euo pipefail; source {REPO}/go/lib.sh; {script}"]
+    environment = os.environ | variables
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("key", ["OUTPUT_DIR", "MODEL.WEIGHTS"])
+def test_the_scripts_refuse_what_both_stages_cannot_share(tmp_path, key):
+    done = run_bash(f"train_both_stages one.yml two.yml SOLVER.MAX_EPOCH 1 {key} logs/x", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {key} differs between the stages")
+
+
+def test_a_compiler_that_makes_nothing_is_told_and_tried_again_next_time(tmp_path):
+    (tmp_path / "fastreid" / "evaluation" / "rank_cylib").mkdir(parents=True)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(0o755)
+    done = run_bash("build_extension", tmp_path, PYTHON_BIN="python", TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    assert "warning: the Cython extension did not build" in done.stderr
 
 
 def test_stage_1_never_imports_diffusers():

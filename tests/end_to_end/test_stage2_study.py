@@ -79,3 +79,11 @@ def test_how_to_join_is_chosen_on_held_out_identities():
 def test_a_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match="no finished trial yet"):
         write_report(tmp_path)
+
+
+def test_a_setting_that_does_not_exist_is_refused_before_anything_is_trained(capsys):
+    parser = argparse.ArgumentParser()
+    study.add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--settings", "papr"])
+    assert "'papr'" in capsys.readouterr().err

@@ -20,6 +20,8 @@ class ToyModel(nn.Module):
         self.heads = nn.Linear(DIM, num_classes)
         self.starts = 0
 
+    def load_pretrained(self) -> None: ...
+
     def on_train_start(self, train_set, build_loader) -> None:
         self.starts += 1
 

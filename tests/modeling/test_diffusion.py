@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from toy_conditions import DIM, ID_TOKENS, conditions
 
 from fastreid.modeling.diffusion.generator import FeatureGenerator
 from fastreid.modeling.diffusion.latent import LatentCodec, latent_shape
 from fastreid.modeling.diffusion.schedulers import build_scheduler
-from fastreid.modeling.diffusion.unet import build_unet
+from fastreid.modeling.diffusion.unet import build_unet, load_pretrained_unet
 from fastreid.modeling.diffusion.view_refined_decoder import ViewRefinedDecoder, refined_unet
 from fastreid.utils.errors import UserError
 
@@ -254,11 +255,39 @@ class TestFolders:
     def test_a_saved_unet_loads_from_its_folder(self, tiny_cfg, tmp_path):
         saved = build_unet(tiny_cfg(2), DIM)
         saved.save_pretrained(tmp_path / "unet")
-        loaded = build_unet(
-            tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet")), DIM
-        )
+        cfg = tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet"))
+        loaded = build_unet(cfg, DIM)
+        load_pretrained_unet(loaded, cfg.MODEL.SDMODEL.UNET_CONFIG)
         for name, value in saved.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], value)
+
+    def test_a_unet_is_described_by_its_folder_without_weights(self, tiny_cfg, tmp_path):
+        saved = build_unet(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[64, 32, 96]"), DIM)
+        saved.save_config(tmp_path / "unet")
+        cfg = tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet"))
+        described = build_unet(cfg, DIM)
+        assert list(described.state_dict()) == list(saved.state_dict())
+        with pytest.raises(UserError, match="UNet weights not found: .*unet/diffusion_pytorch_model"):
+            load_pretrained_unet(described, cfg.MODEL.SDMODEL.UNET_CONFIG)
+
+    @pytest.mark.parametrize("damage", ["cut short", "another shape", "no tensors"])
+    def test_weights_that_do_not_fit_are_named(self, tiny_cfg, tmp_path, damage):
+        unet = build_unet(tiny_cfg(2), DIM)
+        unet.save_pretrained(tmp_path / "unet")
+        file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+        if damage == "cut short":
+            file.write_bytes(file.read_bytes()[:3000])
+        elif damage == "another shape":
+            save_file(load_file(file) | {"conv_in.bias": torch.zeros(7)}, file)
+        else:
+            file.unlink()
+            file.with_suffix(".bin").write_text("no tensors")
+        cfg = tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet"))
+        with pytest.raises(
+            UserError, match="PRETRAINED_PATH .*diffusion_pytorch_model.*config.json"
+        ) as error:
+            load_pretrained_unet(unet, cfg.MODEL.SDMODEL.UNET_CONFIG)
+        assert "\n" not in str(error.value)
 
     def test_a_unet_of_another_width_is_refused(self, tiny_cfg, tmp_path):
         build_unet(tiny_cfg(2), 192).save_pretrained(tmp_path / "unet")

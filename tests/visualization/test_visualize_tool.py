@@ -83,6 +83,19 @@ def test_the_report_shows_both_stages_and_the_real_cameras(output):
         assert image["text"].startswith(f"{view} view, camera {camera}, person ")
 
 
+@pytest.mark.parametrize("protocols", ["['CARGO_A2G', 'CARGO']", "['CARGO', 'CARGO_A2G']"])
+def test_the_map_names_the_real_cameras_in_any_order_of_protocols(tool, trained, tmp_path, protocols):
+    model = ["--config-file", f"{trained}/stage1/config.yaml", "--output", str(tmp_path)]
+    tool.main([*model, "--queries", "1", "--map", "pca", "DATASETS.TESTS", protocols])
+    charts = json.dumps(page_data(tmp_path / "report.html"))
+    cameras = {
+        view: {int(camera) for camera in re.findall(rf"person \d+, {view} view, camera (\d+)", charts)}
+        for view in ("aerial", "ground")
+    }
+    assert max(cameras["aerial"]) < 5 <= min(cameras["ground"])
+    assert len(cameras["ground"]) > 1
+
+
 def test_the_numbers_are_those_of_an_evaluation(output, trained, tmp_path):
     cfg = read_run_config(f"{trained}/stage2/config.yaml", options=["OUTPUT_DIR", str(tmp_path)])
     results = evaluate_protocols(cfg, load_trained_model(cfg), build_test_datasets(cfg))

@@ -114,6 +114,7 @@ def make_model(cfg: CfgNode) -> nn.Module:
             UNet2DConditionModel(cross_attention_dim=cfg.MODEL.BACKBONE.FEAT_DIM).save_pretrained(folder)
             cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH = folder
             model = build_model(cfg)
+            model.load_pretrained()
     with torch.no_grad():
         for parameter in model.generator.view_refined_decoder.parameters():
             parameter.normal_(std=0.05)

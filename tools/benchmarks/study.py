@@ -40,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", default="logs/study", help="folder (default: %(default)s)")
     parser.add_argument("--layouts", nargs="+", choices=list(VIEWS), default=list(VIEWS), help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
-    parser.add_argument("--settings", nargs="+", metavar="NAME", help="default: all")
+    names = [setting.name for setting in SETTINGS]
+    quoted = "; ".join(names)
+    parser.add_argument(
+        "--settings", nargs="+", choices=names, metavar="NAME", help=f"of {quoted} (default: all)"
+    )
     parser.add_argument(
         "--identities", type=int, nargs="+", default=IDENTITIES, help=f"to train on; default: {IDENTITIES}"
     )

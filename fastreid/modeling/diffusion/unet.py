@@ -2,11 +2,15 @@
 
 import logging
 import math
+import pickle
 
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from fastreid.config import CfgNode
+from fastreid.modeling.assets import unet_weights_file
 from fastreid.modeling.diffusion.latent import LATENT_CHANNELS
 from fastreid.utils.errors import UserError
 
@@ -16,16 +20,18 @@ PROJECTIONS = {"Q": "to_q", "K": "to_k", "V": "to_v", "OUT": "to_out"}
 
 
 def build_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
-    """The UNet of ``UNET_CONFIG``, with gradients on for the parameters that the configuration trains.
+    """The UNet of ``UNET_CONFIG`` from random weights, with gradients on for the parameters that train.
+
+    Of a pretrained folder only the ``config.json`` is read; :func:`load_pretrained_unet` reads its weights.
 
     Args:
         context_dim: width of the cross-attention context, the backbone's D.
 
     Raises:
-        UserError: if the folder does not hold a UNet that fits, or a block index does not exist.
+        UserError: if the folder does not describe a UNet that fits, or a block index does not exist.
     """
     path = cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH
-    unet = _load_unet(path) if path else _small_unet(cfg, context_dim)
+    unet = _described_unet(path) if path else _small_unet(cfg, context_dim)
     if unet.config.cross_attention_dim != context_dim or unet.config.in_channels != LATENT_CHANNELS:
         raise UserError(
             f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {path}: this UNet has cross_attention_dim"
@@ -36,17 +42,45 @@ def build_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
     return unet
 
 
-def _load_unet(path: str) -> UNet2DConditionModel:
+def load_pretrained_unet(unet: UNet2DConditionModel, settings: CfgNode) -> None:
+    """Give `unet`, in place, the weights of the folder that ``UNET_CONFIG`` names; say so if it names none.
+
+    Raises:
+        UserError: if the weights are missing, cannot be read or do not fit.
+    """
+    folder = settings.PRETRAINED_PATH
+    if not folder:
+        logger.warning(
+            "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH is empty: a small UNet of widths %s starts from random"
+            " weights; name a folder to start from a trained one",
+            list(settings.WIDTHS),
+        )
+        return
+    file = unet_weights_file(folder)
     try:
-        if torch.get_default_device().type == "meta":  # its shapes alone are wanted
-            config = UNet2DConditionModel.load_config(path, local_files_only=True)
-            return UNet2DConditionModel.from_config(config)
-        return UNet2DConditionModel.from_pretrained(path, local_files_only=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError, RuntimeError) as error:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        unet.load_state_dict(state)
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {path}: not a usable diffusers UNet folder"
-            f" (config.json and diffusion_pytorch_model.safetensors): {reason}"
+            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {folder}: {file.name} does not hold the UNet that"
+            f" config.json describes: {reason}"
+        ) from error
+    logger.info("UNet weights: %d tensors from %s", len(state), file)
+
+
+def _described_unet(folder: str) -> UNet2DConditionModel:
+    try:
+        config = UNet2DConditionModel.load_config(folder, local_files_only=True)
+        return UNet2DConditionModel.from_config(config)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {folder}: not a usable diffusers UNet folder"
+            f" (config.json): {reason}"
         ) from error
 
 
@@ -58,11 +92,6 @@ def _small_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
             f"MODEL.SDMODEL.UNET_CONFIG.WIDTHS {list(widths)} must be multiples of"
             f" HEAD_DIM {settings.HEAD_DIM}"
         )
-    logger.warning(
-        "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH is empty:"
-        " a small UNet of widths %s starts from random weights; name a folder to start from a trained one",
-        list(widths),
-    )
     return UNet2DConditionModel(
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,

@@ -30,6 +30,8 @@ META_ARCH_REGISTRY.register("SDReIDStage2", _build_stage2)
 def build_model(cfg: CfgNode) -> nn.Module:
     """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``, randomly initialised.
 
+    Of pretrained folders only the configurations are read; the model's ``load_pretrained`` reads weights.
+
     Raises:
         UserError: for a configuration that does not describe a model, or missing pretrained folders.
     """
@@ -39,7 +41,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
 def build_meta_model(cfg: CfgNode) -> nn.Module:
     """The same model on the ``meta`` device: names, shapes and dtypes without numbers, in a second.
 
-    Of pretrained folders only the configurations are read. Nothing is compiled.
+    Nothing is compiled.
 
     Raises:
         UserError: as `build_model`.

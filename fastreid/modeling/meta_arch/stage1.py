@@ -54,11 +54,14 @@ class SDReIDStage1(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def on_train_start(self, train_set, build_loader: Callable[[list], Iterable[dict]]) -> None:
-        """Load the pretrained backbone; called once, before the first iteration of a fresh training."""
+    def load_pretrained(self) -> None:
+        """What a fresh training starts from beside MODEL.WEIGHTS, which are loaded over it: here the ViT."""
         settings = self.cfg.MODEL.BACKBONE
         if settings.PRETRAIN and not self.cfg.MODEL.WEIGHTS:
             load_pretrained_vit(self.backbone, settings.PRETRAIN_PATH)
+
+    def on_train_start(self, train_set, build_loader: Callable[[list], Iterable[dict]]) -> None:
+        """Called once, before the first iteration of a fresh training; nothing to do in Stage 1."""
 
     def forward(self, batch: dict) -> dict[str, Tensor] | Tensor:
         encoded = self.encode(batch["images"])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones import EncoderOutput
 from fastreid.modeling.diffusion.generator import FeatureGenerator
+from fastreid.modeling.diffusion.unet import load_pretrained_unet
 from fastreid.modeling.meta_arch.stage1 import SDReIDStage1
 from fastreid.utils.events import put_scalar
 
@@ -44,6 +45,10 @@ class SDReIDStage2(SDReIDStage1):
         for module in (self.backbone, self.heads, self.view_heads, self.memory_bank):
             module.eval()
         return self
+
+    def load_pretrained(self) -> None:
+        """The UNet's weights; all of the encoder comes from Stage 1."""
+        load_pretrained_unet(self.generator.unet, self.cfg.MODEL.SDMODEL.UNET_CONFIG)
 
     @torch.no_grad()
     def on_train_start(self, train_set, build_loader: Callable[[list], Iterable[dict]]) -> None:
