@@ -1,31 +1,18 @@
 """The pretrained files of a configuration: names and shapes of their tensors beside those of the model."""
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fastreid.checks.report import Finding, complaints
 from fastreid.config import CfgNode
-from fastreid.modeling.assets import GUIDE, asset_checks, unet_weights_file
+from fastreid.modeling.assets import asset_checks
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.pretrained import fit_pretrained_vit
+from fastreid.modeling.diffusion.unet_weights import check_unet_weights
 from fastreid.utils.checkpoint import check_model_weights, check_stage, load_checkpoint
-from fastreid.utils.errors import UserError
-
-Shapes = dict[str, tuple[int, ...]]
-UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    OSError,
-    RuntimeError,
-    EOFError,
-    AttributeError,
-    ValueError,
-)
 
 
 def check_assets(cfg: CfgNode, training: bool = True) -> list[Finding]:
@@ -89,34 +76,5 @@ def _weights(cfg: CfgNode, model: nn.Module, training: bool) -> str:
 
 
 def _unet(folder: str, model: nn.Module) -> str:
-    path = unet_weights_file(folder)
-    given = tensor_shapes(path)
-    own = {name: tuple(value.shape) for name, value in model.generator.unet.state_dict().items()}
-    missing = [name for name in own if name not in given]
-    other = [name for name in own if name in given and given[name] != own[name]]
-    if missing or other:
-        first = f"{missing[0]} is missing" if missing else ""
-        if other:
-            first = f"{other[0]} has shape {given[other[0]]}, expected {own[other[0]]}"
-        raise UserError(
-            f"UNet weights {path} do not fit their config.json: {len(missing)} of {len(own)} tensors are"
-            f" missing, {len(other)} have another shape ({first}); download both again, {GUIDE}"
-        )
-    return f"{len(own)} tensors fit {Path(folder) / 'config.json'}"
-
-
-def tensor_shapes(path: Path) -> Shapes:
-    """Name -> shape of a ``.safetensors``, from its header alone, or of a torch file.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        state = torch.load(path, map_location="meta", weights_only=True)
-        return {name: tuple(value.shape) for name, value in state.items()}
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be read ({reason}): download it again, {GUIDE}") from error
+    check_unet_weights(model.generator.unet, folder)
+    return f"{len(model.generator.unet.state_dict())} tensors fit {Path(folder) / 'config.json'}"

@@ -7,9 +7,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from fastreid.checks.assets import check_asset_contents, check_assets, tensor_shapes
+from fastreid.checks.assets import check_asset_contents, check_assets
 from fastreid.modeling import build_meta_model, build_model
 from fastreid.modeling.diffusion.unet import build_unet
+from fastreid.modeling.diffusion.unet_weights import tensor_shapes
 from fastreid.utils.errors import UserError
 
 IDENTITIES = 6
@@ -135,6 +136,14 @@ def test_a_unet_whose_weights_are_torchs(stage2, unet, said):
     file.unlink()
     assert tensor_shapes(unet / "diffusion_pytorch_model.bin") == expected
     assert "tensors fit" in said(contents(stage2), "ok", "UNet folder, contents")
+
+
+def test_an_evaluation_needs_no_unet_weights(stage2, unet, said):
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    assert "not found" in said(check_assets(stage2), "error", "UNet folder")
+    findings = contents(stage2, training=False)
+    assert "width 64" in said(findings, "ok", "UNet folder")
+    assert not any(finding.check == "UNet folder, contents" for finding in findings)
 
 
 def test_a_unet_of_another_width(stage2, unet, said):

@@ -252,9 +252,10 @@ class TestTraining:
 
 
 class TestFolders:
-    def test_a_saved_unet_loads_from_its_folder(self, tiny_cfg, tmp_path):
+    @pytest.mark.parametrize("safe", [True, False])
+    def test_a_saved_unet_loads_from_its_folder(self, tiny_cfg, tmp_path, safe):
         saved = build_unet(tiny_cfg(2), DIM)
-        saved.save_pretrained(tmp_path / "unet")
+        saved.save_pretrained(tmp_path / "unet", safe_serialization=safe)
         cfg = tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet"))
         loaded = build_unet(cfg, DIM)
         load_pretrained_unet(loaded, cfg.MODEL.SDMODEL.UNET_CONFIG)
@@ -282,12 +283,12 @@ class TestFolders:
         else:
             file.unlink()
             file.with_suffix(".bin").write_text("no tensors")
+        before = [value.clone() for value in unet.state_dict().values()]
         cfg = tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet"))
-        with pytest.raises(
-            UserError, match="PRETRAINED_PATH .*diffusion_pytorch_model.*config.json"
-        ) as error:
+        with pytest.raises(UserError, match="unet/diffusion_pytorch_model.*download") as error:
             load_pretrained_unet(unet, cfg.MODEL.SDMODEL.UNET_CONFIG)
         assert "\n" not in str(error.value)
+        assert all(torch.equal(*pair) for pair in zip(before, unet.state_dict().values(), strict=True))
 
     def test_a_unet_of_another_width_is_refused(self, tiny_cfg, tmp_path):
         build_unet(tiny_cfg(2), 192).save_pretrained(tmp_path / "unet")

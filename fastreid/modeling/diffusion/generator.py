@@ -202,7 +202,7 @@ class FeatureGenerator(nn.Module):
                 timestep,
                 contexts[-both:],
                 all_residuals.first(both),
-            )
+            ).float()  # the branches are nearly equal: their difference would lose digits in bf16
             unconditional, conditional = predicted[:rows].repeat(batch // images, 1, 1, 1), predicted[rows:]
             return unconditional + self.guidance_scale * (conditional - unconditional)
 

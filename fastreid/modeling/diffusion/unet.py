@@ -2,16 +2,12 @@
 
 import logging
 import math
-import pickle
 
-import torch
 from diffusers import UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from fastreid.config import CfgNode
-from fastreid.modeling.assets import unet_weights_file
 from fastreid.modeling.diffusion.latent import LATENT_CHANNELS
+from fastreid.modeling.diffusion.unet_weights import load_unet_weights
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -56,20 +52,7 @@ def load_pretrained_unet(unet: UNet2DConditionModel, settings: CfgNode) -> None:
             list(settings.WIDTHS),
         )
         return
-    file = unet_weights_file(folder)
-    try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        unet.load_state_dict(state)
-    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {folder}: {file.name} does not hold the UNet that"
-            f" config.json describes: {reason}"
-        ) from error
-    logger.info("UNet weights: %d tensors from %s", len(state), file)
+    logger.info("UNet weights from %s", load_unet_weights(unet, folder))
 
 
 def _described_unet(folder: str) -> UNet2DConditionModel:
