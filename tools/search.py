@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 from fastreid.deploy.feature_files import FeatureSet
 from fastreid.deploy.image_lists import list_pictures
-from fastreid.deploy.search_index import KINDS, SearchIndex
+from fastreid.deploy.search_index import KINDS, SearchIndex, check_index_folder
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
 
 
@@ -54,6 +54,7 @@ def build_parser() -> CommandLineParser:
 
 
 def build(args: argparse.Namespace) -> None:
+    check_index_folder(args.index)
     index = SearchIndex.build(FeatureSet.open(args.features), args.kind)
     index.save(args.index)
     print(f"{len(index)} pictures, {describe(index)}: {args.index}")

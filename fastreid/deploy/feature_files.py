@@ -155,8 +155,8 @@ def extract_to_files(
         shard_size: pictures of a shard.
 
     Raises:
-        UserError: if the folder holds features of other weights, pictures or settings, cannot be written, or
-            a picture cannot be read.
+        UserError: if the folder holds features of other weights, pictures or settings, or other files of
+            these names, if it cannot be written, or a picture cannot be read.
     """
     table = _csv_text(columns)
     facts = _facts(model, model.view_indices(views), len(columns["path"]), table)
@@ -244,13 +244,13 @@ def _begin(features: FeatureSet, table: bytes) -> None:
         _check_same(features, _read_facts(path))
         for partial in features.folder.glob(".features_*.tmp"):  # left by a process that was killed
             partial.unlink()
-    elif foreign := next(features.folder.glob("features_*.np[yz]"), None):
+    elif foreign := [*features.folder.glob(IMAGES), *features.folder.glob("features_*.np[yz]")]:
         raise UserError(
-            f"{foreign} is there, but no {FACTS} that says what it is: choose another output folder"
+            f"{foreign[0]} is there, but no {FACTS} that says what it is: choose another output folder"
         )
+    write_json(path, features.facts)  # first, so that all that follows is known as ours
     with atomic_write(features.folder / IMAGES) as file:
         file.write(table)
-    write_json(path, features.facts)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 FACTS, INDEX, IMAGES = "index.json", "index.faiss", "index.csv"
 KINDS = ("auto", "exact", "ivf")
+KEYS = {"kind", "lists", "probes", "recall", "checkpoint", "config", "views"}
 
 EXACT_LIMIT = 100_000  # pictures: up to here `auto` compares a query with every one of them
 TRAINING_PER_LIST = 64  # pictures that place a list's centre; faiss warns below 39
@@ -97,7 +99,7 @@ class SearchIndex:
         """
         faiss, folder = import_faiss(), Path(folder)
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            facts = _read_facts(folder)
             index = faiss.read_index(str(folder / INDEX))
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"no usable index in {folder}: build one with tools/search.py build") from error
@@ -112,18 +114,19 @@ class SearchIndex:
         """Write the index to a folder; one that is there is replaced.
 
         Raises:
-            UserError: if the folder cannot be written.
+            UserError: if the folder cannot be written, or holds files of these names that are no index.
         """
         faiss, folder = import_faiss(), Path(folder)
+        check_index_folder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / FACTS).unlink(missing_ok=True)  # until all is there, there is no index
+            (folder / INDEX).unlink(missing_ok=True)  # the last to come back: without it there is no index
             for partial in folder.glob(f".{INDEX}.*.tmp"):  # left by a process that was killed
                 partial.unlink()
+            write_json(folder / FACTS, self.facts)  # first, so that all that follows is known as ours
+            write_columns(folder / IMAGES, self.columns)
             with atomic_write(folder / INDEX) as file:
                 faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))
-            write_columns(folder / IMAGES, self.columns)
-            write_json(folder / FACTS, self.facts)
         except (OSError, RuntimeError) as error:
             raise UserError(f"cannot write the index in {folder}: {error}") from error
 
@@ -190,6 +193,28 @@ class SearchIndex:
             if share >= TUNING_RECALL or probes == lists:
                 return
             probes = min(2 * probes, lists)
+
+
+def check_index_folder(folder: str | os.PathLike) -> None:
+    """Check that an index may be written to `folder`; makes nothing.
+
+    Raises:
+        UserError: if it holds files of an index's names, but no index.
+    """
+    with suppress(OSError, ValueError):
+        _read_facts(Path(folder))
+        return
+    for name in (FACTS, INDEX, IMAGES):
+        if (path := Path(folder, name)).exists():
+            raise UserError(f"{path} is there, but no {FACTS} of an index with it: choose another folder")
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    """The facts of the index in `folder`, be it finished or not; OSError or ValueError without one."""
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    if not isinstance(facts, dict) or not facts.keys() >= KEYS:
+        raise ValueError(f"{folder / FACTS} lacks what the facts of an index have")
+    return facts
 
 
 def _empty_ivf(centres: Any, features: FeatureSet, rows: np.ndarray, generator: np.random.Generator) -> Any:

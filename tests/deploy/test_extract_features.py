@@ -12,6 +12,7 @@ from tiny_checkpoints import REPO, write_checkpoint
 
 from fastreid import ReIDModel
 from fastreid.data.datasets import open_dataset
+from fastreid.deploy import feature_files
 from fastreid.deploy.feature_files import FeatureSet, extract_to_files, read_columns, write_columns
 from fastreid.utils.errors import UserError
 
@@ -245,6 +246,19 @@ class TestOtherWork:
         options = ("TEST.IMS_PER_BATCH", "3", "DATASETS.ROOT", "elsewhere", "SOLVER.BASE_LR", "1.0")
         other = ReIDModel.from_checkpoint(checkpoints[1], device="cpu", options=options)
         extract_to_files(other, {"path": paths}, begun, shard_size=4)
+
+    def test_a_table_of_somebody_else_stays_as_it_is(self, model, paths, tmp_path):
+        (tmp_path / "images.csv").write_text("mine")
+        with pytest.raises(UserError, match="images.csv is there, but no features.json that says what it is"):
+            extract_to_files(model, {"path": paths}, tmp_path)
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("images.csv", "mine")]
+
+    def test_one_that_was_killed_before_its_first_shard_goes_on(self, model, paths, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(feature_files, "atomic_write", None)
+            with pytest.raises(TypeError):
+                extract_to_files(model, {"path": paths}, tmp_path)
+        assert len(extract_to_files(model, {"path": paths}, tmp_path).load()) == len(paths)
 
     def test_shards_of_unknown_origin(self, model, paths, tmp_path):
         np.save(tmp_path / "features_00000.npy", np.zeros((7, 128), np.float32))

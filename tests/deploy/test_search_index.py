@@ -213,6 +213,16 @@ class TestFiles:
             indices["ivf"].save(tmp_path)
         with pytest.raises(UserError, match="no usable index"):
             SearchIndex.open(tmp_path)
+        monkeypatch.undo()
+        indices["ivf"].save(tmp_path)
+        assert SearchIndex.open(tmp_path).facts["kind"] == "ivf"
+
+    @pytest.mark.parametrize("name", ["index.json", "index.faiss", "index.csv"])
+    def test_a_file_of_its_names_that_is_no_index_stays_as_it_is(self, indices, tmp_path, name):
+        (tmp_path / name).write_text('{"mine": 1}')
+        with pytest.raises(UserError, match=f"{name} is there, but no index.json of an index"):
+            indices["exact"].save(tmp_path)
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"mine": 1}')]
 
 
 class TestTool:
