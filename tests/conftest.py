@@ -1,10 +1,15 @@
-"""What every test starts from: the package's logger as on import, and no warning given yet."""
+"""What every test starts from: the package's logger as on import, no warning given yet; and the tools."""
 
+import importlib.util
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from fastreid.utils.logger import warn_once
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +26,23 @@ def _reset_logger() -> None:
     logger.handlers.clear()
     logger.setLevel(logging.NOTSET)
     logger.propagate = True
+
+
+@pytest.fixture
+def run_tool(capsys) -> Callable[..., tuple[int, str, str]]:
+    """`run_tool("search.py", argument, …)`: exit code, stdout and stderr of the tool, in this process."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        spec = importlib.util.spec_from_file_location("tool", TOOLS / name)
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        capsys.readouterr()
+        code = 0
+        try:
+            tool.main(list(map(str, arguments)))
+        except SystemExit as stopped:
+            code = stopped.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

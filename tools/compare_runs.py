@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from fastreid.evaluation.report import read_results
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import write_json
+from fastreid.utils.file_io import check_output_file, named_output, write_json
 
 METRICS = ("Rank-1", "mAP", "mINP")
 
@@ -64,9 +64,12 @@ def build_parser() -> CommandLineParser:
     return parser
 
 
-def main() -> None:
-    with exit_cleanly("--debug" in sys.argv):
-        args = build_parser().parse_args()
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly("--debug" in argv):
+        args = build_parser().parse_args(argv)
+        if args.output:
+            check_output_file(args.output, "--output")
         runs = {name: read_results(folder)["results"] for name, folder in args.run}
         protocols = list(next(iter(runs.values())))
         for name, results in runs.items():
@@ -83,7 +86,8 @@ def main() -> None:
                 name: {protocol: {m: results[protocol][m] for m in METRICS} for protocol in protocols}
                 for name, results in runs.items()
             }
-            write_json(args.output, summary | {"seconds": dict(args.seconds)})
+            with named_output(args.output):
+                write_json(args.output, summary | {"seconds": dict(args.seconds)})
 
 
 if __name__ == "__main__":

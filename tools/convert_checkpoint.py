@@ -22,7 +22,7 @@ from fastreid.modeling import build_model
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write
+from fastreid.utils.file_io import atomic_write, check_output_file, named_output
 from fastreid.utils.logger import setup_logger
 from fastreid.utils.reference_checkpoint import Conversion, convert, settings_of
 
@@ -58,12 +58,9 @@ def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
     """Write the checkpoint and the config beside it."""
     stage = 2 if cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2" else 1
     meta = {"stage": stage, "num_classes": cfg.MODEL.HEADS.NUM_CLASSES, "config": cfg.dump()}
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(output.parent / "config.yaml", "w") as file:
-            file.write(cfg.dump())
-    except OSError as error:
-        raise UserError(f"cannot write in {output.parent}: {error.strerror}") from error
+    config = output.parent / "config.yaml"
+    with named_output(config), atomic_write(config, "w") as file:
+        file.write(cfg.dump())
     state = {"model": conversion.state, "meta": meta | {"version": code_version()}}
     Checkpointer(output.parent).save(output.name, state, mark_last=False)
 
@@ -77,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         for path in (output, output.parent / "config.yaml"):
             if path.exists() and not args.overwrite:
                 raise UserError(f"{path} exists: choose another --output, or --overwrite it")
+            check_output_file(path, "--output")
         reference = without_module_prefix(load_checkpoint(args.weights)["model"])
         cfg = read_config(args, settings_of(reference))
         on_cpu = cfg.clone()

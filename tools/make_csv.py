@@ -22,7 +22,7 @@ from fastreid.data import describe, open_dataset
 from fastreid.data.datasets.csv_dataset import CSV_DATASET
 from fastreid.data.person_folders import Crops, csv_bytes, number_cameras, split_persons
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write
+from fastreid.utils.file_io import atomic_write, check_output_file, named_output
 
 
 def build_parser() -> CommandLineParser:
@@ -66,18 +66,15 @@ def write_csv(path: str, content: bytes, overwrite: bool) -> None:
     """Write the file, unless that would lose another one."""
     if not overwrite and os.path.exists(path) and Path(path).read_bytes() != content:
         raise UserError(f"{path} exists and holds something else: choose another --output, or --overwrite it")
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    with named_output(path), atomic_write(path) as file:
+        file.write(content)
 
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     with exit_cleanly("--debug" in argv):
         args = build_parser().parse_args(argv)
+        check_output_file(args.output, "--output")
         crops = Crops(list(filter(None, args.levels.split("/"))), args.names).scan(args.folder)
         rows = split_persons(crops, args.train_share, args.query_per_camera, args.seed)
         folder = os.path.dirname(os.path.abspath(args.output))

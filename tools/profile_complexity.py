@@ -23,7 +23,7 @@ from fastreid.engine.defaults import load_config
 from fastreid.engine.trained_model import with_num_classes
 from fastreid.utils.complexity import Measurement
 from fastreid.utils.env import resolve_device
-from fastreid.utils.file_io import write_json
+from fastreid.utils.file_io import check_output_file, named_output, write_json
 
 
 def build_parser() -> CommandLineParser:
@@ -53,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     with exit_cleanly("--debug" in argv):
         args = build_parser().parse_intermixed_args(argv)
+        if args.output:
+            check_output_file(args.output, "--output")
         cfg = read_config(args)
         weights = find_weights(cfg)
         cfg = with_num_classes(cfg, weights.num_classes)
@@ -68,7 +70,8 @@ def main(argv: list[str] | None = None) -> None:
             print(timing_table(stages, args.batch_size, device))
             report |= timing_report(stages, device)
         if args.output:
-            write_json(args.output, report)
+            with named_output(args.output):
+                write_json(args.output, report)
             print(args.output)
 
 

@@ -22,6 +22,7 @@ from tabulate import tabulate
 from fastreid.deploy.feature_files import FeatureSet
 from fastreid.deploy.image_lists import list_pictures
 from fastreid.deploy.search_index import KINDS, SearchIndex, check_index_folder
+from fastreid.utils.file_io import check_output_file, check_output_folder
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
 
 
@@ -54,6 +55,7 @@ def build_parser() -> CommandLineParser:
 
 
 def build(args: argparse.Namespace) -> None:
+    check_output_folder(args.index, "--index")
     check_index_folder(args.index)
     index = SearchIndex.build(FeatureSet.open(args.features), args.kind)
     index.save(args.index)
@@ -71,6 +73,8 @@ def describe(index: SearchIndex) -> str:
 
 
 def query(args: argparse.Namespace) -> None:
+    if args.html:
+        check_output_file(args.html, "--html")
     index = SearchIndex.open(args.index)
     paths = list_pictures(args.pictures)
     features = index.load_model(args.checkpoint, args.device).extract(paths, index.facts["views"])

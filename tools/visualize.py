@@ -19,6 +19,7 @@ from fastreid.config import CfgNode
 from fastreid.data import build_test_datasets
 from fastreid.engine import default_setup
 from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import check_output_file
 from fastreid.visualization.feature_map import METHODS
 from fastreid.visualization.pngs import write_pngs
 from fastreid.visualization.report import build_figures, write_report
@@ -69,13 +70,14 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     with exit_cleanly("--debug" in arguments):
         args = build_parser().parse_intermixed_args(arguments)
+        report = Path(args.output) / "report.html"
+        check_output_file(report, "--output")
         configs = read_configs(args)
         default_setup(configs[0])
         datasets = build_test_datasets(configs[0])
         contents = Contents(args.length, args.map, args.map_images)
         runs = with_distinct_names([summarise_run(cfg, datasets, contents) for cfg in configs])
         figures = build_figures(datasets, runs)
-        report = Path(args.output) / "report.html"
         lists = write_report(report, datasets, runs, figures, args.queries)
         pictures = write_pngs(args.output, datasets, runs[0], figures)
         print(f"{len(lists.lists)} rank lists, curves and tables: {report}; {len(pictures)} PNGs beside it")

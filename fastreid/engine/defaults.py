@@ -18,7 +18,7 @@ from fastreid.utils import comm
 from fastreid.utils.cli import CommandLineParser, positive_number
 from fastreid.utils.env import code_version, resolve_device, seed_all_rng
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write, sync_folder
+from fastreid.utils.file_io import atomic_write, check_output_folder, sync_folder
 from fastreid.utils.logger import open_log_file, setup_logger, warn_once
 
 logger = logging.getLogger(__name__)
@@ -211,9 +211,4 @@ def check_output_dir(output_dir: str) -> None:
     """
     if not output_dir:
         raise UserError("OUTPUT_DIR is empty; name the folder for logs and checkpoints")
-    path = Path(output_dir).absolute()
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not existing.is_dir():
-        raise UserError(f"OUTPUT_DIR {output_dir!r}: {existing} is a file, not a folder; choose another")
-    if not os.access(existing, os.W_OK):
-        raise UserError(f"OUTPUT_DIR {output_dir!r}: no permission to write in {existing}; choose another")
+    check_output_folder(output_dir, "OUTPUT_DIR")

@@ -1,12 +1,19 @@
-"""Writing files so that a reader never sees half of one, and a crash of the machine never leaves one."""
+"""Writing files so that a reader never sees half of one, and a crash of the machine never leaves one.
+
+Where a user chose the path: `check_output_file` or `check_output_folder` before the work whose result goes
+there, `named_output` around the writing.
+"""
 
 import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from fastreid.utils.errors import UserError
 
 
 @contextmanager
@@ -45,3 +52,52 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     with atomic_write(path, "w") as file:
         json.dump(value, file, indent=2)
         file.write("\n")
+
+
+@contextmanager
+def named_output(path: str | os.PathLike) -> Iterator[None]:
+    """Make the folder of the file `path`, and turn a failure of the block to write it into a UserError."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_output_file(path: str | os.PathLike, option: str) -> None:
+    """Check that the file can be written, as far as that shows beforehand; makes nothing.
+
+    Args:
+        option: what the user named it with, for the message.
+
+    Raises:
+        UserError: if it is a folder, or its folder cannot be made or written.
+    """
+    if os.path.isdir(path):
+        raise UserError(f"{option} {str(path)!r} is a folder, not a file; choose another")
+    check_output_folder(Path(path).parent, option)
+
+
+def check_output_folder(folder: str | os.PathLike, option: str) -> None:
+    """Check that the folder can be made and written, as far as that shows beforehand; makes nothing.
+
+    A full disk is no reason to refuse it: a log on the screen may be worth the work, and room can be made.
+
+    Args:
+        option: what the user named it with, for the message.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    path = Path(folder).absolute()
+    existing = next(place for place in (path, *path.parents) if os.path.exists(place))
+    if not existing.is_dir():
+        raise UserError(f"{option} {str(folder)!r}: {existing} is a file, not a folder; choose another")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()  # root may write in /proc, by its permissions
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{option} {str(folder)!r}: no permission to write in {existing} ({error.strerror});"
+                f" choose another"
+            ) from error

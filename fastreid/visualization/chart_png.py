@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fastreid.utils.file_io import atomic_write
+from fastreid.utils.file_io import atomic_write, named_output
 from fastreid.visualization.charts import Chart, Table
 
 DPI = 150
@@ -79,5 +79,5 @@ _DRAW: dict[str, Callable[[Axes, Chart], None]] = {
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    with atomic_write(path) as file:
+    with named_output(path), atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})

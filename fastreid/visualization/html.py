@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from fastreid.utils.file_io import atomic_write
+from fastreid.utils.file_io import atomic_write, named_output
 
 SCRIPTS = ("theme.js", "charts.js", "rank_lists.js")
 PAGE_BYTES = 20_000_000  # no page is larger
@@ -29,6 +29,7 @@ def write_page(path: str | Path, template: str, data: dict[str, Any], **values: 
 
     Raises:
         ValueError: if the page would be larger than `PAGE_BYTES`.
+        UserError: if it cannot be written.
     """
     page_files = files("fastreid.visualization") / "page"
     environment = Environment(
@@ -46,8 +47,7 @@ def write_page(path: str | Path, template: str, data: dict[str, Any], **values: 
     encoded = content.encode("utf-8")
     if len(encoded) > PAGE_BYTES:
         raise ValueError(f"{path} would have {len(encoded)} bytes, more than {PAGE_BYTES}")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
+    with named_output(path), atomic_write(path) as file:
         file.write(encoded)
     return len(encoded)
 

@@ -23,7 +23,7 @@ def write_pngs(
         The files.
 
     Raises:
-        UserError: if a picture cannot be read.
+        UserError: if a picture cannot be read, or a file not written.
     """
     written: list[Path] = []
 
@@ -31,7 +31,6 @@ def write_pngs(
         written.append(Path(folder) / f"{re.sub(r'[^a-zA-Z0-9_-]+', '_', name)}.png")
         return written[-1]
 
-    Path(folder).mkdir(parents=True, exist_ok=True)
     for chart in (*figures.curves, *figures.changes, *figures.maps):
         save_chart(chart, place(chart.name))
     for table in (*figures.cameras, *figures.prototypes):

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from fastreid.data import ReIDDataset, Sample
-from fastreid.utils.file_io import atomic_write
+from fastreid.utils.file_io import atomic_write, named_output
 from fastreid.visualization.rank_lists import describe_sample
 from fastreid.visualization.run_summary import ProtocolSummary
 from fastreid.visualization.thumbnails import open_thumbnail
@@ -30,7 +30,7 @@ def save_rank_sheet(
         path: the PNG, written atomically.
 
     Raises:
-        UserError: if a picture cannot be read.
+        UserError: if a picture cannot be read, or the file not written.
     """
     rankings = summary.rankings
     width = (rankings.top_k.shape[1] + 2) * CELL[0] + SPACE + 2 * BESIDE
@@ -50,7 +50,7 @@ def save_rank_sheet(
         if rankings.next_match[query] >= 0:
             nearest = rankings.next_match[query], rankings.next_rank[query], rankings.next_distance[query]
             _paste_found(sheet, dataset, query, *nearest, left + BESIDE, top)
-    with atomic_write(path) as file:
+    with named_output(path), atomic_write(path) as file:
         _with_palette(sheet).save(file, format="PNG", optimize=True)
 
 

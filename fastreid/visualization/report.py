@@ -84,7 +84,7 @@ def write_report(
         The rank lists in the page.
 
     Raises:
-        UserError: if a picture cannot be read.
+        UserError: if a picture cannot be read, or the file not written.
     """
     sheet = ThumbnailSheet(image_bytes)
     lists = collect_lists(datasets, runs, queries, sheet)

@@ -47,7 +47,7 @@ def write_search_page(
         The number of results in the page.
 
     Raises:
-        UserError: if a picture cannot be read.
+        UserError: if a picture cannot be read, or the file not written.
     """
     sheet, lists = ThumbnailSheet(image_bytes), []
     for number, result in enumerate(results, start=1):

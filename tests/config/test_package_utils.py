@@ -1,9 +1,11 @@
 """Registries, files, logging and random number generators."""
 
+import errno
 import json
 import logging
 import os
 import random
+import tempfile
 
 import numpy as np
 import pytest
@@ -20,7 +22,13 @@ from fastreid.utils.env import (
     set_rng_state,
 )
 from fastreid.utils.errors import UserError, nearest_name
-from fastreid.utils.file_io import atomic_write, write_json
+from fastreid.utils.file_io import (
+    atomic_write,
+    check_output_file,
+    check_output_folder,
+    named_output,
+    write_json,
+)
 from fastreid.utils.logger import open_log_file, setup_logger, warn_once
 from fastreid.utils.registry import Registry
 
@@ -90,6 +98,39 @@ def test_json_is_written_readably(tmp_path):
     write_json(tmp_path / "a.json", {"mAP": 55.5})
     assert json.loads((tmp_path / "a.json").read_text()) == {"mAP": 55.5}
     assert (tmp_path / "a.json").read_text().endswith("}\n")
+
+
+def test_a_named_output_gets_its_folder_or_one_line_with_its_path(tmp_path):
+    with named_output(tmp_path / "new" / "a.json"):
+        write_json(tmp_path / "new" / "a.json", 1)
+    assert (tmp_path / "new" / "a.json").read_text() == "1\n"
+    for path in (tmp_path / "new", tmp_path / "new" / "a.json" / "b.json"):
+        with pytest.raises(UserError, match=f"^cannot write {path}: "), named_output(path):
+            write_json(path, 1)
+
+
+def test_an_output_path_is_checked_without_making_anything(tmp_path):
+    (tmp_path / "file").touch()
+    check_output_folder(tmp_path, "--output")
+    check_output_folder(tmp_path / "new" / "deep", "--output")
+    check_output_file(tmp_path / "new" / "deep" / "a.json", "--output")
+    check_output_file(tmp_path / "file", "--output")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deep"):
+        with pytest.raises(UserError, match=f"--output '{folder}': {tmp_path}/file is a file, not a folder"):
+            check_output_folder(folder, "--output")
+    with pytest.raises(UserError, match=f"--html '{tmp_path}' is a folder, not a file"):
+        check_output_file(tmp_path, "--html")
+    with pytest.raises(UserError, match="--output '/proc/a/b': no permission to write in /proc"):
+        check_output_folder("/proc/a/b", "--output")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_no_reason_to_refuse_an_output_folder(tmp_path, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    check_output_folder(tmp_path, "--output")
 
 
 def draw() -> list[float]:

@@ -91,6 +91,12 @@ def test_another_file_is_not_overwritten_unless_asked(make_csv, refusal, image_t
     assert (tmp_path / "people.csv").read_text().startswith("path,pid,camid,view,split\n")
 
 
+def test_an_output_that_is_a_folder_is_refused(refusal, image_tree, tmp_path):
+    image_tree(CROPS)
+    said = refusal(tmp_path / "crops", "--output", tmp_path, *OPTIONS)
+    assert f"--output '{tmp_path}' is a folder, not a file" in said
+
+
 @pytest.mark.parametrize(
     ("levels", "names", "path", "expected"),
     [

@@ -1,11 +1,9 @@
-"""A small rendered CARGO, a checkpoint of each stage with random weights, and the tools in this process."""
+"""A small rendered CARGO, and a checkpoint of each stage with random weights."""
 
-import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_checkpoints import REPO, write_checkpoint
+from tiny_checkpoints import write_checkpoint
 
 from fastreid.data.synthetic import BenchmarkSpec, write_benchmark
 
@@ -30,23 +28,3 @@ def checkpoints(cargo, tmp_path_factory) -> dict[int, Path]:
     return {
         stage: write_checkpoint(tmp_path_factory.mktemp(f"stage{stage}"), stage, cargo) for stage in (1, 2)
     }
-
-
-@pytest.fixture
-def run_tool(capsys) -> Callable[..., tuple[int, str, str]]:
-    """`run_tool("search.py", argument, …)`: exit code, stdout and stderr of the tool, in this process."""
-
-    def run(name: str, *arguments: object) -> tuple[int, str, str]:
-        spec = importlib.util.spec_from_file_location("tool", REPO / "tools" / name)
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-        capsys.readouterr()
-        code = 0
-        try:
-            tool.main(list(map(str, arguments)))
-        except SystemExit as stopped:
-            code = stopped.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run

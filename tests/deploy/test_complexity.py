@@ -153,3 +153,8 @@ class TestTool:
         code, _, error = run_tool("profile_complexity.py", "--config-file", "any.yml", "--batch-size", "0")
         assert code == 2
         assert "expected a number from 1 on" in error
+
+    def test_refuses_an_output_that_is_a_folder_before_it_counts(self, run_tool, tmp_path):
+        code, out, error = run_tool("profile_complexity.py", "--config-file", "any.yml", "--output", tmp_path)
+        assert (code, out) == (2, "")
+        assert error == f"error: --output '{tmp_path}' is a folder, not a file; choose another\n"

@@ -300,6 +300,11 @@ class TestTool:
             (["query", "--index", "{index}", "--pictures", "{tmp}/empty"], "no .jpg"),
             (["query", "--index", "{index}", "--pictures", "a.jpg", "--top", "0"], "from 1 on"),
             (
+                ["query", "--index", "{index}", "--pictures", "{path}", "--html", "{tmp}"],
+                "is a folder, not a file",
+            ),
+            (["build", "--features", "{tmp}", "--index", "{path}"], "is a file, not a folder"),
+            (
                 ["query", "--index", "{index}", "--pictures", "{path}", "--checkpoint", "absent.pth"],
                 "absent.pth",
             ),

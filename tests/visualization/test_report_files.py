@@ -12,6 +12,8 @@ from toy_runs import LENGTH, make_pictures, make_protocol, make_run, make_sample
 
 from fastreid.utils.errors import UserError
 from fastreid.visualization import SearchHit, SearchResult, thumbnails, write_search_page
+from fastreid.visualization.chart_png import save_chart
+from fastreid.visualization.charts import Chart, Series
 from fastreid.visualization.html import PAGE_BYTES, write_page
 from fastreid.visualization.pngs import write_pngs
 from fastreid.visualization.report import build_figures, write_report
@@ -130,6 +132,15 @@ def test_a_page_over_the_limit_is_refused_and_leaves_the_one_before(tmp_path):
     with pytest.raises(ValueError, match="more than 20000000"):
         write_page(page, "search.html", {"images": "x" * PAGE_BYTES}, title="", shown=0, total=0)
     assert page.read_text() == "before"
+
+
+def test_a_page_or_chart_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/page.html: Is a directory"):
+        write_search_page(tmp_path / "page.html", [])
+    chart = Chart("line", "cmc", "CMC", "rank", "percent", [Series("run", [(1, 50)])], (1, 2), (0, 100))
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/page.html: Is a directory"):
+        save_chart(chart, tmp_path / "page.html")
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):

@@ -137,6 +137,20 @@ def test_a_mistake_is_one_line(tool, trained, tmp_path, capsys, arguments, messa
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize("place", ["file", "file/deep", "/proc/report"])
+def test_an_output_that_cannot_be_written_is_one_line_before_any_work(
+    tool, trained, tmp_path, capsys, monkeypatch, place
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tool, "summarise_run", None)
+    with pytest.raises(SystemExit) as stopped:
+        tool.main(["--config-file", f"{trained}/stage1/config.yaml", "--output", str(tmp_path / place)])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert error.startswith("error: --output ")
+    assert error.count("\n") == 1
+
+
 def test_models_of_one_stage_are_told_apart():
     def run(checkpoint: str) -> RunSummary:
         return RunSummary("Stage 1", 1, checkpoint, "cosine", {}, None, None)

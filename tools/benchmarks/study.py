@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from fastreid.data.synthetic import BenchmarkSpec, write_benchmark
-from fastreid.utils.file_io import write_json
+from fastreid.utils.file_io import check_output_folder, write_json
 from fastreid.utils.logger import setup_logger
 from tools.benchmarks.stage2_study.encoders import VIEWS, Encoder
 from tools.benchmarks.stage2_study.report import write_report
@@ -59,6 +59,7 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     setup_logger()
     output = Path(args.output)
+    check_output_folder(output, "--output")
     if not args.report_only:
         for encoder, settings in plan(args, output):
             render(encoder, args.test_ids, args.threads)
