@@ -14,12 +14,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+from fastreid.utils.cli import (
+    CommandLineParser,
+    exit_cleanly,
+    exit_during_imports,
+    number_from_zero,
+    positive_number,
+)
 
 exit_during_imports(__name__)
 
-from fastreid.data import describe, open_dataset
-from fastreid.data.datasets.csv_dataset import CSV_DATASET
+from fastreid.data import describe
+from fastreid.data.datasets.csv_dataset import CSVDataset
+from fastreid.data.datasets.csv_file import check_table
 from fastreid.data.person_folders import Crops, csv_bytes, number_cameras, split_persons
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
@@ -51,12 +58,14 @@ def build_parser() -> CommandLineParser:
     )
     parser.add_argument(
         "--query-per-camera",
-        type=int,
+        type=positive_number,
         default=1,
         metavar="N",
         help="queries of a test person in each camera (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=1111, metavar="N", help="of the split (default 1111)")
+    parser.add_argument(
+        "--seed", type=number_from_zero, default=1111, metavar="N", help="of the split (default %(default)s)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that holds something else")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -78,9 +87,11 @@ def main(argv: list[str] | None = None) -> None:
         crops = Crops(list(filter(None, args.levels.split("/"))), args.names).scan(args.folder)
         rows = split_persons(crops, args.train_share, args.query_per_camera, args.seed)
         folder = os.path.dirname(os.path.abspath(args.output))
-        write_csv(args.output, csv_bytes(rows, folder), args.overwrite)
-        dataset = open_dataset(CSV_DATASET, root="", csv=args.output)
-        print(describe([dataset]))
+        content = csv_bytes(rows, folder)
+        dataset = CSVDataset(csv=args.output, table=check_table(content.decode(), args.output))
+        sizes = describe([dataset])
+        write_csv(args.output, content, args.overwrite)
+        print(sizes)
         places = ", ".join(f"{n} = {view}/{camera}" for (view, camera), n in number_cameras(crops).items())
         print(f"view ids: {', '.join(f'{n} = {view}' for n, view in enumerate(dataset.view_names))}")
         print(f"camera ids: {places}")

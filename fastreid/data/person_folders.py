@@ -133,7 +133,8 @@ def split_persons(
     them keeps a gallery image in another camera. The rows come in the order of the crops.
 
     Raises:
-        UserError: for a share that leaves nobody on one side, or if no query can have a match.
+        UserError: for a share that leaves nobody on one side, if no query can have a match, or a view has
+            no training images.
     """
     if not 0 < train_share < 1 or query_per_camera < 1:
         raise UserError("--train-share lies between 0 and 1, and --query-per-camera is 1 or more")
@@ -161,7 +162,18 @@ def split_persons(
             return "train"
         return "query" if crop.path in query else "gallery"
 
-    return [Labelled(c.path, persons[c.pid], cameras[c.view, c.camera], c.view, split(c)) for c in crops]
+    rows = [Labelled(c.path, persons[c.pid], cameras[c.view, c.camera], c.view, split(c)) for c in crops]
+    _check_views(rows, count)
+    return rows
+
+
+def _check_views(rows: Sequence[Labelled], training_persons: int) -> None:
+    unseen = {row.view for row in rows} - {row.view for row in rows if row.split == "train"}
+    if unseen:
+        raise UserError(
+            f"view {min(unseen)!r} shows none of the {training_persons} training persons, so nothing can be"
+            " learnt about it: choose another --seed, raise --train-share, or leave the view out"
+        )
 
 
 def choose_queries(

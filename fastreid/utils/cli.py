@@ -91,6 +91,13 @@ def positive_number(text: str) -> int:
     return int(text)
 
 
+def number_from_zero(text: str) -> int:
+    """An argparse `type`: a whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
+    return int(text)
+
+
 class CommandLineParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose complaints are a `UserError`: use it inside `exit_cleanly`."""
 

@@ -146,7 +146,22 @@ def test_folders_that_cannot_be_split_are_refused(refusal, image_tree, tmp_path)
     image_tree(one_view)
     assert "none of the 5 test persons is seen by two cameras" in refusal(*command)
     assert "--train-share lies between 0 and 1" in refusal(*command, "--train-share", "1")
+    assert "argument --seed: expected a number from 0 on, got '-1'" in refusal(*command, "--seed", "-1")
     assert not (tmp_path / "people.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("persons", "said"),
+    [
+        (PERSONS[1:3], "view 'Drone' shows none of the 1 training persons"),
+        (PERSONS, "view 'drone' is 'Drone' on line"),
+    ],
+)
+def test_a_file_that_could_not_be_used_is_not_written(refusal, image_tree, tmp_path, persons, said):
+    image_tree([*CROPS, *(f"crops/{pid}/Drone/cam1_0.png" for pid in persons)])
+    output = tmp_path / "people.csv"
+    assert said in refusal(tmp_path / "crops", "--output", output, *OPTIONS, "--train-share", "0.1")
+    assert not output.exists()
 
 
 @given(counts=st.dictionaries(st.integers(0, 5), st.integers(1, 4), min_size=1), per_camera=st.integers(1, 3))

@@ -4,7 +4,7 @@ import os
 from functools import cached_property
 
 from fastreid.data.datasets.base import DATASET_REGISTRY, Benchmark, Protocol, ReIDDataset, Sample
-from fastreid.data.datasets.csv_file import Row, read_table
+from fastreid.data.datasets.csv_file import Row, Table, read_table
 from fastreid.utils.errors import UserError, nearest_name
 
 CSV_DATASET = "CSVDataset"
@@ -21,15 +21,16 @@ class CSVDataset(ReIDDataset):
         root: ``DATASETS.ROOT``; unused, paths are relative to the CSV file's folder or absolute.
         csv: ``DATASETS.CSV``.
         protocol: a name in the protocol column; empty for all rows.
+        table: what the file holds, where it is not there yet.
 
     Raises:
         UserError: for a file that is not good (see `read_table`), or has no such protocol.
     """
 
-    def __init__(self, root: str = "", csv: str = "", protocol: str = "") -> None:
+    def __init__(self, root: str = "", csv: str = "", protocol: str = "", table: Table | None = None) -> None:
         if not csv:
             raise UserError(f"DATASETS.CSV is empty: {CSV_DATASET} reads the CSV file that it names")
-        self.table = read_table(os.path.expanduser(csv))
+        self.table = table or read_table(os.path.expanduser(csv))
         known = self.table.protocols
         if protocol and protocol not in known:
             near = nearest_name(protocol, [*known])

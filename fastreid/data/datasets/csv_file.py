@@ -62,7 +62,16 @@ def read_table(path: str) -> Table:
 
 @lru_cache(maxsize=4)
 def _read_unchanged(path: str, changed: int, size: int) -> Table:
-    rows = parse_rows(_read_text(path), path, os.path.dirname(path))
+    return check_table(_read_text(path), path)
+
+
+def check_table(text: str, path: str) -> Table:
+    """The table that `text` is as the content of the file `path`, be that written or not.
+
+    Raises:
+        UserError: as :func:`read_table`.
+    """
+    rows = parse_rows(text, path, os.path.dirname(path))
     check_consistency(rows, path)
     missing = missing_paths(row.path for row in rows)
     for row in rows:
