@@ -5,7 +5,9 @@ python tools/compare_runs.py --run stage1=logs/demo/stage1 --run stage2=logs/dem
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -64,17 +66,35 @@ def build_parser() -> CommandLineParser:
     return parser
 
 
+def by_name(pairs: list[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """The values of `option` by their names. Raises a UserError if a name comes twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise UserError(f"{option} {twice}= is given twice: give each a name of its own")
+    return values
+
+
+def read_runs(named_folders: list[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
+    """``{run: {protocol: {metric: value}}}``. Raises a UserError for runs of different protocols."""
+    folders = by_name(named_folders, "--run")
+    runs = {name: read_results(folder, METRICS)["results"] for name, folder in folders.items()}
+    protocols = next(iter(runs.values()))
+    for name, results in runs.items():
+        if results.keys() != protocols.keys():
+            raise UserError(f"run {name} has protocols {list(results)}, expected {list(protocols)}")
+    return runs
+
+
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     with exit_cleanly("--debug" in argv):
         args = build_parser().parse_args(argv)
         if args.output:
             check_output_file(args.output, "--output")
-        runs = {name: read_results(folder)["results"] for name, folder in args.run}
+        runs = read_runs(args.run)
+        seconds = by_name(args.seconds, "--seconds")
         protocols = list(next(iter(runs.values())))
-        for name, results in runs.items():
-            if list(results) != protocols:
-                raise UserError(f"run {name} has protocols {list(results)}, expected {protocols}")
         rows = [
             [protocol, name, *(results[protocol][metric] for metric in METRICS)]
             for protocol in protocols
@@ -87,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
                 for name, results in runs.items()
             }
             with named_output(args.output):
-                write_json(args.output, summary | {"seconds": dict(args.seconds)})
+                write_json(args.output, summary | {"seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,28 @@ def write_results(
     write_json(Path(cfg.OUTPUT_DIR) / "results.json", content)
 
 
-def read_results(output_dir: str) -> dict[str, Any]:
+def read_results(output_dir: str, metrics: Sequence[str] = ()) -> dict[str, Any]:
     """What :func:`write_results` wrote.
 
+    Args:
+        metrics: what every protocol must have, such as ``mAP``.
+
     Raises:
-        UserError: if the folder has no readable ``results.json``.
+        UserError: if the folder has no readable ``results.json``, or a metric is missing in it.
     """
     path = Path(output_dir) / "results.json"
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"no readable results in {path}: it should be an evaluation's OUTPUT_DIR") from error
+    results = content.get("results") if isinstance(content, dict) else None
+    if not results or not isinstance(results, dict):
+        raise UserError(f'{path} has no "results" of protocols: it is not of an evaluation, run it again')
+    for protocol, values in results.items():
+        found = values if isinstance(values, dict) else {}
+        if missing := [name for name in metrics if not isinstance(found.get(name), int | float)]:
+            raise UserError(f"{path}: {protocol} has no {', '.join(missing)}: run the evaluation again")
+    return content
 
 
 def describe_checkpoint(path: str | None) -> dict[str, str] | None:

@@ -39,3 +39,48 @@ def test_an_output_that_cannot_be_written_is_one_line(compare, run, tmp_path):
     code, out, err = compare("--run", run, "--output", tmp_path)
     assert (code, out) == (2, "")
     assert err == f"error: --output '{tmp_path}' is a folder, not a file; choose another\n"
+
+
+def test_protocols_come_in_the_order_of_the_first_run(compare, run, tmp_path):
+    other = write_run(tmp_path / "two", G2A=METRICS, A2G=METRICS)
+    code, out, _ = compare("--run", run, "--run", f"two={other}")
+    assert code == 0
+    rows = [line.split()[1:4:2] for line in out.splitlines()[2:]]
+    assert rows == [["A2G", "one"], ["A2G", "two"], ["G2A", "one"], ["G2A", "two"]]
+
+
+def test_runs_of_other_protocols_are_refused(compare, run, tmp_path):
+    other = write_run(tmp_path / "two", A2G=METRICS)
+    code, _, err = compare("--run", run, "--run", f"two={other}")
+    assert code == 2
+    assert err == "error: run two has protocols ['A2G'], expected ['A2G', 'G2A']\n"
+
+
+@pytest.mark.parametrize("option", ["--run", "--seconds"])
+def test_a_name_is_given_once(compare, run, option):
+    value = {"--run": run, "--seconds": "one=2"}[option]
+    code, out, err = compare("--run", run, option, value, option, value)
+    assert (code, out) == (2, "")
+    assert err == f"error: {option} one= is given twice: give each a name of its own\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no readable results"),
+        ("{", "no readable results"),
+        ("[]", 'has no "results" of protocols'),
+        ('{"checkpoint": null}', 'has no "results" of protocols'),
+        ('{"results": {}}', 'has no "results" of protocols'),
+        ('{"results": {"A2G": {"mAP": 4, "Rank-1": "x"}}}', "A2G has no Rank-1, mINP"),
+        ('{"results": {"A2G": 3}}', "A2G has no Rank-1, mAP, mINP"),
+    ],
+)
+def test_what_are_no_results_is_one_line(compare, tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    code, _, err = compare("--run", f"one={tmp_path}")
+    assert code == 2
+    assert f"{tmp_path}/results.json" in err
+    assert said in err
+    assert err.count("\n") == 1
