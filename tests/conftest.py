@@ -4,6 +4,7 @@ import importlib.util
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -29,13 +30,24 @@ def _reset_logger() -> None:
 
 
 @pytest.fixture
-def run_tool(capsys) -> Callable[..., tuple[int, str, str]]:
-    """`run_tool("search.py", argument, …)`: exit code, stdout and stderr of the tool, in this process."""
+def load_tool() -> Callable[[str], ModuleType]:
+    """`load_tool("search.py")`: the tool as a module of its own."""
 
-    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+    def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location("tool", TOOLS / name)
         tool = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(tool)
+        return tool
+
+    return load
+
+
+@pytest.fixture
+def run_tool(load_tool, capsys) -> Callable[..., tuple[int, str, str]]:
+    """`run_tool("search.py", argument, …)`: exit code, stdout and stderr of the tool, in this process."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        tool = load_tool(name)
         capsys.readouterr()
         code = 0
         try:

@@ -11,7 +11,7 @@ from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_impo
 exit_during_imports(__name__)
 
 
-def main() -> None:
+def build_parser() -> CommandLineParser:
     parser = CommandLineParser(description=__doc__)
     commands = parser.add_subparsers(metavar="NAME", required=True)
     for path in sorted(Path(__file__).with_name("benchmarks").glob("*.py")):
@@ -21,8 +21,14 @@ def main() -> None:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.main)
-    with exit_cleanly():
-        args = parser.parse_args()
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = build_parser()  # which imports the measurements
+    with exit_cleanly(argv):
+        args = parser.parse_args(argv)
         args.run(args)
 
 

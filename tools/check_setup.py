@@ -36,14 +36,13 @@ def build_parser() -> CommandLineParser:
         help="threads of --deep (default %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv):
+    with exit_cleanly(argv):
         args = build_parser().parse_intermixed_args(argv)
         try:
             from fastreid.checks import as_json, check_setup, has_errors, summary, table
@@ -52,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 f"Python package {error.name} is missing; pip install -r requirements.txt"
             ) from error
-        if args.debug:
+        if "--debug" in argv:
             logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
         cfg = load_config(args.config_file, args.opts)
         findings = check_setup(cfg, args.num_gpus, not args.eval_only, args.workers if args.deep else 0)

@@ -62,7 +62,6 @@ def build_parser() -> CommandLineParser:
     parser.add_argument(
         "--output", metavar="FILE", help="JSON to write: the metrics of each run, the seconds"
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -88,7 +87,7 @@ def read_runs(named_folders: list[tuple[str, str]]) -> dict[str, dict[str, dict[
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv):
+    with exit_cleanly(argv):
         args = build_parser().parse_args(argv)
         if args.output:
             check_output_file(args.output, "--output")

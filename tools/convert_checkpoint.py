@@ -33,7 +33,6 @@ def build_parser() -> CommandLineParser:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="the config it was trained with")
     parser.add_argument("--output", required=True, metavar="FILE", help="the checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
@@ -67,7 +66,7 @@ def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv):
+    with exit_cleanly(argv):
         args = build_parser().parse_intermixed_args(argv)
         setup_logger()
         output = Path(args.output)

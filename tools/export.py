@@ -29,14 +29,13 @@ def build_parser() -> CommandLineParser:
         "--output", metavar="DIR", help="folder to write (default: the folder export in OUTPUT_DIR)"
     )
     parser.add_argument("--pt2", action="store_true", help="also write torch.export's .pt2 files")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv):
+    with exit_cleanly(argv):
         args = build_parser().parse_intermixed_args(argv)
         require_packages()
         opts = [*args.opts, "MODEL.DEVICE", "cpu", "MODEL.SDMODEL.COMPILE", "False"]

@@ -59,7 +59,6 @@ def build_parser() -> CommandLineParser:
         "--skip-bad", action="store_true", help="a row of NaN for a picture that cannot be read, no stop"
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
@@ -79,7 +78,7 @@ def list_source(args: argparse.Namespace, cfg: CfgNode) -> Columns:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv, "finished shards are kept, the same command goes on"):
+    with exit_cleanly(argv, "finished shards are kept, the same command goes on"):
         args = build_parser().parse_intermixed_args(argv)
         setup_logger()
         model = ReIDModel.from_checkpoint(args.checkpoint, args.config_file, args.device, args.opts)

@@ -67,7 +67,6 @@ def build_parser() -> CommandLineParser:
         "--seed", type=number_from_zero, default=1111, metavar="N", help="of the split (default %(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that holds something else")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -81,7 +80,7 @@ def write_csv(path: str, content: bytes, overwrite: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv):
+    with exit_cleanly(argv):
         args = build_parser().parse_args(argv)
         check_output_file(args.output, "--output")
         crops = Crops(list(filter(None, args.levels.split("/"))), args.names).scan(args.folder)

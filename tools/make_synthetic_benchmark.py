@@ -50,13 +50,12 @@ def build_parser() -> CommandLineParser:
         "--size", type=height_and_width, default=default.size, metavar="HxW", help="pixels (default 256x128)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a processor)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv, "the same command completes it"):
+    with exit_cleanly(argv, "the same command completes it"):
         args = build_parser().parse_args(argv)
         names = list(LAYOUTS) if args.benchmark == "all" else [args.benchmark]
         known = [*LAYOUTS, "all"]

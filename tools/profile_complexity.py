@@ -44,14 +44,13 @@ def build_parser() -> CommandLineParser:
         "--no-timing", action="store_true", help="only count: nothing is computed or allocated"
     )
     parser.add_argument("--output", metavar="FILE", help="JSON to write")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv):
+    with exit_cleanly(argv):
         args = build_parser().parse_intermixed_args(argv)
         if args.output:
             check_output_file(args.output, "--output")

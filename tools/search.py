@@ -49,8 +49,6 @@ def build_parser() -> CommandLineParser:
     query.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")
     query.add_argument("--html", metavar="FILE", help="also write a page with the pictures")
-    for command in (build, query):
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -122,7 +120,7 @@ def caption(hit: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in argv):
+    with exit_cleanly(argv):
         args = build_parser().parse_args(argv)
         {"build": build, "query": query}[args.command](args)
 

@@ -223,9 +223,10 @@ def build_parser() -> CommandLineParser:
     return parser
 
 
-def main() -> int:
-    with exit_cleanly():
-        args = build_parser().parse_args()
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly(argv):
+        args = build_parser().parse_args(argv)
         args.output = args.output.absolute()
         for name in ("uninterrupted", "killed"):
             shutil.rmtree(args.output / name, ignore_errors=True)

@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run() -> None:
-    with exit_cleanly("--debug" in sys.argv):
+    with exit_cleanly(sys.argv):
         args = default_argument_parser().parse_intermixed_args()
         cfg = setup_config(args)  # once here, so that a mistake is found before processes are started
         launch(

@@ -45,7 +45,6 @@ def build_parser() -> CommandLineParser:
     parser.add_argument(
         "--map-images", type=_count, default=1000, metavar="N", help="images in it (%(default)s)"
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change, of both models")
     return parser
 
@@ -68,7 +67,7 @@ def read_configs(args: argparse.Namespace) -> list[CfgNode]:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
-    with exit_cleanly("--debug" in arguments):
+    with exit_cleanly(arguments):
         args = build_parser().parse_intermixed_args(arguments)
         report = Path(args.output) / "report.html"
         check_output_file(report, "--output")

@@ -58,7 +58,6 @@ def default_argument_parser() -> CommandLineParser:
         "--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0"
     )
     parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of errors in the input")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 

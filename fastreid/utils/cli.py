@@ -7,10 +7,10 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastreid.utils.errors import UserError
 from fastreid.utils.signals import STOPPING, let_stop_signals_through, stop_signals_to
@@ -39,9 +39,15 @@ def exit_during_imports(module: str) -> None:
 
 
 @contextmanager
-def exit_cleanly(debug: bool = False, when_stopped: str = "nothing to save") -> Iterator[None]:
-    """What the `main` of every tool runs in: `exit_on_signals` and `exit_on_user_error` together."""
-    with exit_on_signals(when_stopped), exit_on_user_error(debug):
+def exit_cleanly(arguments: Sequence[str] = (), when_stopped: str = "nothing to save") -> Iterator[None]:
+    """What the `main` of every tool runs in: `exit_on_signals` and `exit_on_user_error` together.
+
+    Args:
+        arguments: the command line's. ``--debug`` among them, wherever it stands, shows the traceback of an
+            error, also of one that they have themselves.
+        when_stopped: as in `exit_on_signals`.
+    """
+    with exit_on_signals(when_stopped), exit_on_user_error(debug="--debug" in arguments):
         yield
 
 
@@ -99,7 +105,19 @@ def number_from_zero(text: str) -> int:
 
 
 class CommandLineParser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose complaints are a `UserError`: use it inside `exit_cleanly`."""
+    """An `ArgumentParser` whose complaints are a `UserError`: use it inside `exit_cleanly`.
+
+    It, and with it the parser of every subcommand, takes ``--debug``, which `exit_cleanly` reads.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of an error",
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
