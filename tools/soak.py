@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import check_output_folder
 
 REPO = Path(__file__).resolve().parents[1]
 STAGES = (1, 2)
@@ -89,10 +90,14 @@ class Run:
         return None
 
     def check(self) -> None:
-        if self.process.returncode:
-            raise UserError(
-                f"a training ended with code {self.process.returncode}: {''.join(self.lines[-20:])}"
-            )
+        check_ended_well("a training", self.process.returncode, self.lines)
+
+
+def check_ended_well(what: str, code: int, lines: Sequence[str]) -> None:
+    """Raise a `UserError` with the last of the `lines` that a process printed, if its code is not 0."""
+    if code:
+        said = lines[-1].strip().removeprefix("error: ") if lines else "it said nothing"
+        raise UserError(f"{what} ended with code {code}: {said}")
 
 
 def _environment() -> dict[str, str]:
@@ -206,9 +211,14 @@ def _same(first: Any, second: Any) -> bool:
 def render_data(args: argparse.Namespace) -> None:
     command = [sys.executable, str(REPO / "tools" / "make_synthetic_benchmark.py"), "--benchmark", "CARGO"]
     sizes = ["--train-ids", "16", "--test-ids", "8", "--images-per-camera", "2", "--size", "64x32"]
-    subprocess.run(
-        [*command, "--root", str(args.output / "data"), *sizes], check=True, stdout=subprocess.DEVNULL
+    rendered = subprocess.run(
+        [*command, "--root", str(args.output / "data"), *sizes],
+        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    check_ended_well("rendering the data", rendered.returncode, rendered.stderr.splitlines())
 
 
 def build_parser() -> CommandLineParser:
@@ -228,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     with exit_cleanly(argv):
         args = build_parser().parse_args(argv)
         args.output = args.output.absolute()
+        check_output_folder(args.output, "--output")
         for name in ("uninterrupted", "killed"):
             shutil.rmtree(args.output / name, ignore_errors=True)
         render_data(args)
