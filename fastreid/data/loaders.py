@@ -119,12 +119,13 @@ def build_train_loader(cfg: CfgNode, train_set: TrainSet, start_iter: int = 0) -
     return TrainLoader(cfg, train_set, start_iter)
 
 
-def build_test_loader(cfg: CfgNode, samples: list[Sample], replace_bad: bool = False) -> ReIDLoader:
+def build_test_loader(cfg: CfgNode, samples: list[Sample], may_skip: bool = False) -> ReIDLoader:
     """Batches of ``TEST.IMS_PER_BATCH`` of `samples`, in their order, without augmentation.
 
-    With `replace_bad` another image stands in for one that cannot be read, else that is a UserError.
+    An image that cannot be read is a UserError; with `may_skip`, which is for training images, another one
+    stands in for it where ``DATALOADER.ON_BAD_IMAGE`` is skip.
     """
-    images = ImageSet(cfg, samples, is_train=False, replace_bad=replace_bad)
+    images = ImageSet(cfg, samples, is_train=False, may_skip=may_skip)
     return ReIDLoader(cfg, images, batch_size=cfg.TEST.IMS_PER_BATCH)
 
 

@@ -23,19 +23,20 @@ class ImageSet(Dataset):
     Args:
         samples: the images.
         is_train: augment them.
-        replace_bad: let another image stand in for one that cannot be read, of the same identity if one
-            can be; its item is then the other image's, labels and path included.
+        may_skip: whether ``DATALOADER.ON_BAD_IMAGE`` skip holds for them. Another image, of the same
+            identity if one can be read, then stands in for one that cannot; its item is the other image's,
+            labels and path included.
 
     Attributes:
         replaced: path -> how often another image stood in for it, in the batches consumed so far.
     """
 
-    def __init__(
-        self, cfg: CfgNode, samples: list[Sample], is_train: bool, replace_bad: bool = False
-    ) -> None:
+    def __init__(self, cfg: CfgNode, samples: list[Sample], is_train: bool, may_skip: bool = False) -> None:
         self.samples = samples
         self.replaced: Counter[str] = Counter()
-        self._replacements = Replacements(samples, cfg.MODEL.SEED) if replace_bad else None
+        self._may_skip = may_skip
+        skip = may_skip and cfg.DATALOADER.ON_BAD_IMAGE == "skip"
+        self._replacements = Replacements(samples, cfg.MODEL.SEED) if skip else None
         self._transform = build_transforms(cfg, is_train)
         self._size = tuple(cfg.INPUT.SIZE_TRAIN if is_train else cfg.INPUT.SIZE_TEST)
 
@@ -45,17 +46,17 @@ class ImageSet(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``images`` uint8 (3, H, W) RGB; ``targets``, ``camids``, ``viewids`` int; ``img_paths`` str.
 
-        With `replace_bad` also ``bad_images``, the paths that could not be read before this one could;
-        the loader takes them out of the batch and counts them in `replaced`.
+        Where bad images are skipped also ``bad_images``, the paths that could not be read before this one
+        could; the loader takes them out of the batch and counts them in `replaced`.
 
         Raises:
-            UserError: if the file cannot be read; it names the file.
+            UserError: if the file cannot be read; it names the file, and with `may_skip` the setting.
         """
         return self._item(index, number=index)
 
     def _item(self, index: int, number: int) -> dict[str, Any]:
         if self._replacements is None:
-            return self._read(index)
+            return self._read_or_stop(index)
         bad: list[str] = []
         for candidate in chain([index], self._replacements.in_turn(index, number)):
             try:
@@ -63,6 +64,14 @@ class ImageSet(Dataset):
             except UserError:
                 bad.append(self.samples[candidate].path)
         raise UserError(f"none of the {len(bad)} images can be read, first {bad[0]}; restore the files")
+
+    def _read_or_stop(self, index: int) -> dict[str, Any]:
+        try:
+            return self._read(index)
+        except UserError as error:
+            if not self._may_skip:
+                raise
+            raise UserError(f"{error}, or train without it: DATALOADER.ON_BAD_IMAGE skip") from error
 
     def _read(self, index: int) -> dict[str, Any]:
         sample = self.samples[index]
@@ -89,7 +98,7 @@ class TrainSet(ImageSet):
     def __init__(self, cfg: CfgNode, datasets: list[ReIDDataset]) -> None:
         held_out = hold_out(datasets, cfg.DATASETS.HELD_OUT_IDS)
         samples = _join(datasets, cfg.DATASETS.COMBINEALL, held_out)
-        super().__init__(cfg, samples, is_train=True, replace_bad=cfg.DATALOADER.ON_BAD_IMAGE == "skip")
+        super().__init__(cfg, samples, is_train=True, may_skip=True)
         self.datasets = datasets
         self.held_out = held_out_protocols(datasets, held_out)
         self.num_classes = len({sample.pid for sample in self.samples})

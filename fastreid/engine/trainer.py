@@ -112,8 +112,7 @@ class DefaultTrainer(SimpleTrainer):
 
     def build_statistics_loader(self, samples: list[Sample]) -> Iterable[dict]:
         """Batches of training images, without augmentation, for what a model computes before it trains."""
-        replace_bad = self.cfg.DATALOADER.ON_BAD_IMAGE == "skip"
-        return build_test_loader(self.cfg, samples, replace_bad=replace_bad)
+        return build_test_loader(self.cfg, samples, may_skip=True)
 
     def resume_or_load(self, resume: bool = False) -> None:
         """With `resume` and a checkpoint in OUTPUT_DIR go on from it, else load pretrained parts and

@@ -13,7 +13,14 @@ from PIL import Image
 from tiny_runs import arguments, finish, read_until, run_here, start
 
 from fastreid.config import get_cfg
-from fastreid.data import Draw, build_test_datasets, build_train_dataset, build_train_loader, read_image
+from fastreid.data import (
+    Draw,
+    build_test_datasets,
+    build_test_loader,
+    build_train_dataset,
+    build_train_loader,
+    read_image,
+)
 from fastreid.data.bad_images import missing_or_empty
 from fastreid.utils.errors import UserError
 
@@ -176,6 +183,17 @@ def test_an_unreadable_image_ends_the_run_at_the_first_touch_naming_file_and_way
     assert line.startswith("error: cannot read image ")
     assert "CARGO/train" in line
     assert "DATALOADER.ON_BAD_IMAGE skip" in line
+
+
+def test_only_training_images_can_be_trained_without(cfg, own_cargo):
+    train_set = build_train_dataset(cfg)
+    truncate(train_set.samples[0].path, 40)
+    with pytest.raises(UserError, match=r"restore the file, or train without it: DATALOADER.ON_BAD_IMAGE sk"):
+        train_set[Draw(0, 0)]
+    with pytest.raises(UserError, match=r"restore the file$"):
+        list(build_test_loader(cfg, train_set.samples[:1]))
+    with pytest.raises(UserError, match="ON_BAD_IMAGE skip$"):
+        list(build_test_loader(cfg, train_set.samples[:1], may_skip=True))
 
 
 # --------------------------------- data that is too little
