@@ -21,6 +21,7 @@ EXPECTED = (
     "expected a path, a PIL image, a uint8 array (H, W, 3), or a tensor (3, H, W) of uint8 or of floats"
     " from 0 to 1"
 )
+WAY_OUT = ", or take a row of NaN for it: skip_bad=True, in tools/extract_features.py --skip-bad"
 
 
 def as_pictures(pictures: Picture | Iterable[Picture]) -> list[Picture]:
@@ -55,7 +56,7 @@ def to_pixels(picture: Picture, size: tuple[int, int]) -> torch.Tensor:
     if isinstance(picture, Image.Image):
         picture = np.array(upright_rgb(picture.copy()))
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise UserError(f"an array of {picture.dtype} {picture.shape} is no picture: {EXPECTED}")
         # torch takes neither read-only arrays nor ones that run backwards in memory, such as BGR[..., ::-1]
         return torch.from_numpy(np.array(picture, order="C")).permute(2, 0, 1)
@@ -104,9 +105,11 @@ class PictureSet(Dataset):
         name, bad = self.names[index], []
         try:
             pixels = self._transform(to_pixels(self._pictures[index], self._size))
-        except UserError:
-            if not (self._skip_bad and name):
-                raise
+        except UserError as error:
+            if not name:
+                raise UserError(f"picture {index} (from 0): {error}") from error
+            if not self._skip_bad:
+                raise UserError(f"{error}{WAY_OUT}") from error
             pixels, bad = torch.full((3, *self._size), 127, dtype=torch.uint8), [name]
         return {"images": pixels, "img_paths": name, "bad_images": bad}
 

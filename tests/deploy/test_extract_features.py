@@ -138,6 +138,7 @@ class TestTool:
         code, _, err = extract(*command)
         assert code == 2
         assert "bad.jpg" in err
+        assert "--skip-bad" in err
         assert shard_files(tmp_path / "out") == ["features_00000.npy"]
         assert extract(*command, "--skip-bad")[0] == 0
         features = FeatureSet.open(tmp_path / "out").load()

@@ -152,7 +152,13 @@ class TestPictures:
             ([torch.zeros(3, 4, 4, dtype=torch.int64)], "int64"),
             ([torch.full((3, 4, 4), 200.0)], "from 200 to 200"),
             ([torch.full((3, 4, 4), float("nan"))], "nan"),
-            ("no/such/file.jpg", "no/such/file.jpg"),
+            ("no/such/file.jpg", "^image file not found: no/such/file.jpg; restore the file, or take a row"),
+            (
+                np.zeros((0, 10, 3), np.uint8),
+                r"^picture 0 .from 0.: an array of uint8 \(0, 10, 3\) is no pic",
+            ),
+            ([np.zeros((9, 9, 3), np.uint8), np.zeros((9, 0, 3), np.uint8)], r"^picture 1 .*\(9, 0, 3\)"),
+            (Image.new("RGB", (10, 0)), r"^picture 0 .*\(0, 10, 3\)"),
         ],
     )
     def test_what_is_no_picture_is_refused(self, models, picture, message):
@@ -163,8 +169,9 @@ class TestPictures:
         bad = tmp_path / "bad.jpg"
         bad.write_bytes(b"no picture")
         pictures = [paths[0], str(bad), paths[1], str(tmp_path / "absent.jpg")]
-        with pytest.raises(UserError, match="bad.jpg"):
+        with pytest.raises(UserError, match="bad.jpg.*skip_bad=True, in tools/.* --skip-bad") as error:
             models[1].extract(pictures)
+        assert "ON_BAD_IMAGE" not in str(error.value)
         features = models[1].extract(pictures, skip_bad=True)
         assert np.isnan(features[[1, 3]]).all()
         assert_same(features[[0, 2]], models[1].extract(paths[:2]))
