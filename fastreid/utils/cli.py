@@ -4,6 +4,7 @@ Imports nothing heavy, so that a tool can call `exit_during_imports` before what
 """
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -42,11 +43,15 @@ def exit_during_imports(module: str) -> None:
 def exit_cleanly(arguments: Sequence[str] = (), when_stopped: str = "nothing to save") -> Iterator[None]:
     """What the `main` of every tool runs in: `exit_on_signals` and `exit_on_user_error` together.
 
+    What stdout cannot encode, such as a file name that is no valid text, is escaped, as on stderr.
+
     Args:
         arguments: the command line's. ``--debug`` among them, wherever it stands, shows the traceback of an
             error, also of one that they have themselves.
         when_stopped: as in `exit_on_signals`.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     with exit_on_signals(when_stopped), exit_on_user_error(debug="--debug" in arguments):
         yield
 

@@ -44,7 +44,7 @@ def write_page(path: str | Path, template: str, data: dict[str, Any], **values: 
         data=Markup(_json_for_script(data)),
         **values,
     )
-    encoded = content.encode("utf-8")
+    encoded = content.encode("utf-8", "replace")  # file names need not be valid text
     if len(encoded) > PAGE_BYTES:
         raise ValueError(f"{path} would have {len(encoded)} bytes, more than {PAGE_BYTES}")
     with named_output(path), atomic_write(path) as file:

@@ -281,6 +281,13 @@ class TestTool:
         assert "person 7, camera 1, view 0" in text
         assert "1 of 1 queries" in err
 
+    def test_a_query_whose_name_is_no_text(self, run_tool, index, paths, tmp_path):
+        query = shutil.copy(paths[4], tmp_path / "caf\udce9.jpg")
+        code, out, err = self.query(run_tool, index, query, "--top", 2, "--html", tmp_path / "found.html")
+        assert code == 0
+        assert out.startswith(f"{tmp_path}/caf\\udce9.jpg\n")
+        assert "1 of 1 queries" in err
+
     def test_a_moved_checkpoint_can_be_named_and_another_is_refused(
         self, run_tool, index, checkpoints, cargo, paths, tmp_path
     ):

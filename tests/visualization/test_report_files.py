@@ -134,6 +134,13 @@ def test_a_page_over_the_limit_is_refused_and_leaves_the_one_before(tmp_path):
     assert page.read_text() == "before"
 
 
+def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_is(tmp_path):
+    picture = str(tmp_path / "caf\udce9.png")
+    Image.new("RGB", (8, 8)).save(picture)
+    assert write_search_page(tmp_path / "page.html", [SearchResult(picture, [])]) == 1
+    assert page_data(tmp_path / "page.html")["images"][0]["file"] == "caf?.png"
+
+
 def test_a_page_or_chart_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "page.html").mkdir()
     with pytest.raises(UserError, match=f"cannot write {tmp_path}/page.html: Is a directory"):
