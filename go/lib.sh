@@ -50,6 +50,7 @@ ensure_environment() {
 build_extension() {
   local folder=fastreid/evaluation/rank_cylib log
   log=$(mktemp)
+  rm -f "$folder"/rank_cy*.so
   (cd "$folder" && "${OLDPWD}/$PYTHON_BIN" setup.py build_ext --inplace) >"$log" 2>&1 || true
   if ! compgen -G "$folder/rank_cy*.so" >/dev/null; then
     echo "warning: the Cython extension did not build (log: $log); evaluation uses the slower Python version" >&2

@@ -20,6 +20,7 @@ from fastreid.data.bad_images import check_image_files
 from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, extract_to_files
 from fastreid.deploy.image_lists import SPLITS, Columns, list_dataset, list_file, list_folder
 from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import check_output_folder
 from fastreid.utils.logger import setup_logger
 
 
@@ -80,6 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     with exit_cleanly(argv, "finished shards are kept, the same command goes on"):
         args = build_parser().parse_intermixed_args(argv)
+        check_output_folder(args.output, "--output")
         setup_logger()
         model = ReIDModel.from_checkpoint(args.checkpoint, args.config_file, args.device, args.opts)
         columns = list_source(args, model.cfg)

@@ -18,7 +18,6 @@ from fastreid.checks import check_batches, check_environment, log_findings
 from fastreid.data import build_test_datasets
 from fastreid.engine import (
     DefaultTrainer,
-    check_views,
     default_argument_parser,
     default_setup,
     launch,
@@ -40,7 +39,6 @@ def main(args: argparse.Namespace) -> None:
     log_findings(check_environment(cfg))
     if args.eval_only:
         datasets = build_test_datasets(cfg)
-        check_views(cfg, datasets)
         model = load_trained_model(cfg)
         open_output_dir(cfg, write_config=False)
         with storage_errors_named(cfg.OUTPUT_DIR, METRICS_KEPT):

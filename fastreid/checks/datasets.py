@@ -13,7 +13,6 @@ from fastreid.data.datasets.base import PublishedSizes
 from fastreid.data.datasets.statistics import SplitCounts, count_samples
 from fastreid.data.loaders import check_matches, queries_with_match
 from fastreid.data.synthetic.manifest import read_manifest
-from fastreid.engine.trained_model import check_views
 
 TEST_SPLITS = ("query", "gallery")
 EXAMPLES = 3  # file names shown of many
@@ -138,9 +137,6 @@ def _check_protocol(cfg: CfgNode, dataset: ReIDDataset) -> list[Finding]:
     with complaints(f"{dataset.name} files") as found:
         paths = [sample.path for sample in (*dataset.query, *dataset.gallery)]
         check_image_files(paths, dataset.name, may_skip=False)
-    findings += found
-    with complaints(f"{dataset.name} views") as found:
-        check_views(cfg, [dataset])
     findings += found
     with complaints(f"{dataset.name} matches") as found:
         check_matches(dataset)

@@ -59,7 +59,7 @@ _C.MODEL.LOSSES.CE.VIEW_ID = True  # train the view head on the view token
 _C.MODEL.LOSSES.CE.VIEW_LAMBDA = 0.1  # weight of its loss
 _C.MODEL.LOSSES.TRI = CN()
 _C.MODEL.LOSSES.TRI.MARGIN = 0.0  # 0 = soft margin
-_C.MODEL.LOSSES.TRI.NORM_FEAT = False  # cosine instead of Euclidean distance
+_C.MODEL.LOSSES.TRI.NORM_FEAT = False  # 2 - 2 cosine instead of the Euclidean distance
 _C.MODEL.LOSSES.TRI.HARD_MINING = True  # False = softmax-weighted positives and negatives
 _C.MODEL.LOSSES.TRI.SCALE = 1.0
 _C.MODEL.LOSSES.CIRCLE = CN()
@@ -191,7 +191,7 @@ _C.SOLVER.WEIGHT_DECAY_BIAS = 1e-4
 _C.SOLVER.WEIGHT_DECAY_NORM = 1e-4
 _C.SOLVER.SCHED = "CosineAnnealingLR"  # MultiStepLR, LinearWarmupMultiStepDecayLRScheduler
 _C.SOLVER.ETA_MIN_LR = 1.6e-6  # where cosine annealing ends
-_C.SOLVER.DELAY_EPOCHS = 0  # epochs before the cosine begins to fall
+_C.SOLVER.DELAY_EPOCHS = 0  # epochs before the cosine begins to fall, at the earliest after the warm-up
 _C.SOLVER.STEPS = [50]  # epochs at which the multi-step schedules multiply by GAMMA
 _C.SOLVER.GAMMA = 0.1
 _C.SOLVER.WARMUP_ITERS = 2000  # iterations

@@ -14,7 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 def missing_or_empty(paths: Iterable[str]) -> list[str]:
-    """Those of `paths` that are no files or hold no bytes, sorted. Opens none, and lists each folder once."""
+    """Those of `paths` that are no files or hold no bytes, sorted. Opens none, and lists each folder once.
+
+    Raises:
+        UserError: for a folder that may not be read.
+    """
     by_folder: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         folder, name = os.path.split(path)
@@ -74,10 +78,12 @@ class Replacements:
 def _filled(folder: str) -> set[str]:
     """Names of the entries of `folder` that hold bytes; none for a folder that does not exist."""
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(folder or ".") as entries:
             return {entry.name for entry in entries if _size(entry)}
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return set()
+    except OSError as error:
+        raise UserError(f"cannot read folder {folder}: {error.strerror}") from error
 
 
 def _size(entry: os.DirEntry) -> int:

@@ -8,7 +8,8 @@ from PIL import Image, ImageOps
 
 from fastreid.utils.errors import UserError
 
-ORIENTATION = 0x0112  # EXIF tag; from 5 on the stored picture lies on its side
+ORIENTATION = 0x0112  # EXIF tag
+SIDEWAYS = (5, 6, 7, 8)  # its values for a stored picture that lies on its side
 
 
 def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
@@ -36,8 +37,8 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
 def upright_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
     """8-bit RGB, turned as the EXIF orientation says; `image` may be changed. See :func:`read_image`."""
     if size is not None:
-        lies = image.format == "JPEG" and "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
-        image.draft("RGB", size if lies else (size[1], size[0]))
+        sideways = "exif" in image.info and image.getexif().get(ORIENTATION) in SIDEWAYS
+        image.draft("RGB", size if sideways else (size[1], size[0]))
     if image.format != "JPEG" or "exif" in image.info:  # looking for EXIF data costs a tenth of decoding
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip to white

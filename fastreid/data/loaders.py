@@ -56,8 +56,6 @@ class ReIDLoader(DataLoader):
 
     def _count_bad(self, paths: list[str]) -> None:
         self.dataset.replaced.update(paths)
-        if paths:
-            warn_once(__name__, "images that cannot be read are replaced; they are listed at the end")
 
 
 class TrainLoader(ReIDLoader):
@@ -81,6 +79,11 @@ class TrainLoader(ReIDLoader):
 
     def __len__(self) -> int:
         return self._iters_per_epoch
+
+    def _count_bad(self, paths: list[str]) -> None:
+        super()._count_bad(paths)
+        if paths:
+            warn_once(__name__, "images that cannot be read are replaced; they are listed at the end")
 
 
 def iterations_per_epoch(cfg: CfgNode, num_images: int) -> int:

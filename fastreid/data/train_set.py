@@ -157,10 +157,10 @@ def join_train_datasets(cfg: CfgNode, datasets: list[ReIDDataset]) -> TrainSet:
 def _join(datasets: list[ReIDDataset], combine_all: bool, held_out: set[tuple[int, int]]) -> list[Sample]:
     joined: list[tuple[int, Sample]] = []
     for number, dataset in enumerate(datasets):
-        samples = [sample for sample in dataset.train if (number, sample.pid) not in held_out]
+        samples = list(dataset.train)
         if combine_all:
             samples += [sample for sample in dataset.query + dataset.gallery if sample.pid >= 0]
-        joined += [(number, sample) for sample in samples]
+        joined += [(number, sample) for sample in samples if (number, sample.pid) not in held_out]
     labels = {person: label for label, person in enumerate(sorted({(n, s.pid) for n, s in joined}))}
     return [Sample(s.path, labels[n, s.pid], s.camid, s.viewid) for n, s in joined]
 

@@ -21,7 +21,7 @@ EXPECTED = (
     "expected a path, a PIL image, a uint8 array (H, W, 3), or a tensor (3, H, W) of uint8 or of floats"
     " from 0 to 1"
 )
-WAY_OUT = ", or take a row of NaN for it: skip_bad=True, in tools/extract_features.py --skip-bad"
+WAY_OUT = ", or leave it out (skip_bad=True, tools/extract_features.py --skip-bad: a row of NaN)"
 
 
 def as_pictures(pictures: Picture | Iterable[Picture]) -> list[Picture]:
@@ -54,7 +54,10 @@ def to_pixels(picture: Picture, size: tuple[int, int]) -> torch.Tensor:
     if isinstance(picture, str | os.PathLike):
         return read_image(os.fspath(picture), size)
     if isinstance(picture, Image.Image):
-        picture = np.array(upright_rgb(picture.copy()))
+        try:
+            picture = np.array(upright_rgb(picture.copy()))
+        except OSError as error:
+            raise UserError(f"cannot decode a PIL image: {error}") from error
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise UserError(f"an array of {picture.dtype} {picture.shape} is no picture: {EXPECTED}")

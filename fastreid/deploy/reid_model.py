@@ -90,7 +90,8 @@ class ReIDModel:
     def view_names(self) -> tuple[str, ...]:
         """What the view indices 0 … V-1 stand for, as the training data names them."""
         data = self.cfg.DATASETS
-        return tuple(open_dataset(data.NAMES[0], data.ROOT, data.CSV).view_names)
+        named = (open_dataset(name, data.ROOT, data.CSV).view_names for name in data.NAMES)
+        return tuple(max(named, key=len))
 
     def extract(
         self, pictures: Picture | Iterable[Picture], views: Views = None, skip_bad: bool = False

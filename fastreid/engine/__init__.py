@@ -10,7 +10,7 @@ from fastreid.engine.defaults import (
 from fastreid.engine.failures import WorkerError
 from fastreid.engine.launch import launch
 from fastreid.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
-from fastreid.engine.trained_model import check_views, load_trained_model
+from fastreid.engine.trained_model import load_trained_model
 from fastreid.engine.trainer import DefaultTrainer
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "SimpleTrainer",
     "TrainerBase",
     "WorkerError",
-    "check_views",
     "default_argument_parser",
     "default_setup",
     "launch",

@@ -101,13 +101,15 @@ class EncodedLoader:
             "camids": torch.tensor([sample.camid for sample in samples]),
             "viewids": torch.tensor([sample.viewid for sample in samples]),
         }
+        self._paths = [sample.path for sample in samples]
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for draws in self._draws:
             rows = [draw.index for draw in draws]
             mirrored = [int(self._is_mirrored(draw.number)) for draw in draws]
             encoded = {name: torch.from_numpy(file[rows, mirrored]) for name, file in self._files.items()}
-            yield {name: values[rows] for name, values in self._labels.items()} | encoded
+            labels = {name: values[rows] for name, values in self._labels.items()}
+            yield labels | {"img_paths": [self._paths[row] for row in rows]} | encoded
 
 
 def _plain_loader(cfg: CfgNode, samples: list) -> Iterable[dict]:

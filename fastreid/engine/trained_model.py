@@ -5,11 +5,9 @@ from typing import Any
 from torch import nn
 
 from fastreid.config import CfgNode
-from fastreid.data import ReIDDataset
 from fastreid.modeling import build_model
 from fastreid.modeling.assets import required_weights
 from fastreid.utils.checkpoint import check_stage, load_checkpoint, load_model_weights
-from fastreid.utils.errors import UserError
 
 
 def load_trained_model(cfg: CfgNode, checkpoint: dict[str, Any] | None = None) -> nn.Module:
@@ -41,20 +39,3 @@ def with_num_classes(cfg: CfgNode, num_classes: int) -> CfgNode:
     cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or num_classes
     cfg.freeze()
     return cfg
-
-
-def check_views(cfg: CfgNode, datasets: list[ReIDDataset]) -> None:
-    """Check that MODEL.SDMODEL.VIEW_NUM is enough for the views of the test protocols.
-
-    It may be more: a model of three views can be evaluated on a benchmark of two.
-
-    Raises:
-        UserError: naming the first protocol that has more views.
-    """
-    for dataset in datasets:
-        views = len(dataset.view_names)
-        if views > cfg.MODEL.SDMODEL.VIEW_NUM:
-            raise UserError(
-                f"MODEL.SDMODEL.VIEW_NUM is {cfg.MODEL.SDMODEL.VIEW_NUM}, but the protocol {dataset.name} has"
-                f" {views} views ({', '.join(dataset.view_names)}): set it to {views}"
-            )

@@ -30,7 +30,7 @@ from fastreid.engine.defaults import (
 from fastreid.engine.feature_cache import cached_features, remove_cached_features
 from fastreid.engine.resume import check_resumed_config
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
-from fastreid.engine.trained_model import check_views, with_num_classes
+from fastreid.engine.trained_model import with_num_classes
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model
 from fastreid.modeling.assets import required_weights
@@ -64,7 +64,6 @@ class DefaultTrainer(SimpleTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         self.train_set = build_train_dataset(cfg)
         self.test_sets = self.train_set.held_out or build_test_datasets(cfg)
-        check_views(cfg, self.test_sets)
         self.cfg = cfg = with_num_classes(cfg, self.train_set.num_classes)
         loader = build_train_loader(cfg, self.train_set)
         model = build_model(cfg)

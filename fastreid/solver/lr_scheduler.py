@@ -19,8 +19,11 @@ def multi_step(cfg: CfgNode, iters_per_epoch: int) -> Shape:
 
 
 def cosine_annealing(cfg: CfgNode, iters_per_epoch: int) -> Shape:
-    """Half a cosine from the base rate, held for DELAY_EPOCHS, to ETA_MIN_LR in the run's last iteration."""
-    start = cfg.SOLVER.DELAY_EPOCHS * iters_per_epoch
+    """Half a cosine from the base rate to ETA_MIN_LR in the run's last iteration.
+
+    As in fast-reid it begins after the warm-up, or after DELAY_EPOCHS if that is later.
+    """
+    start = max(cfg.SOLVER.DELAY_EPOCHS * iters_per_epoch, cfg.SOLVER.WARMUP_ITERS)
     length = max(cfg.SOLVER.MAX_EPOCH * iters_per_epoch - 1 - start, 1)
     lowest = cfg.SOLVER.ETA_MIN_LR
 

@@ -183,8 +183,9 @@ def camera_table(
 
 
 def prototype_table(run: RunSummary, view_names: Sequence[str]) -> Table:
-    """Cosine similarity of the view prototypes."""
-    names = list(view_names)
+    """Cosine similarity of the view prototypes, of which there may be more or fewer than named views."""
+    count = len(run.prototypes)
+    names = [*view_names[:count], *(f"view {number}" for number in range(len(view_names), count))]
     notes = [[""] * len(names) for _ in names]
     title = f"View prototypes, {run.name}"
     return Table(

@@ -10,7 +10,7 @@ from torch import nn
 
 from fastreid.config import CfgNode, check_config
 from fastreid.data import ReIDDataset, Sample
-from fastreid.engine import check_views, load_trained_model
+from fastreid.engine import load_trained_model
 from fastreid.engine.defaults import load_config
 from fastreid.evaluation.distance import normalise
 from fastreid.evaluation.evaluator import (
@@ -101,7 +101,6 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
     Raises:
         UserError: for a checkpoint or image that cannot be used, and features that are not finite.
     """
-    check_views(cfg, datasets)
     model = load_trained_model(cfg)
     samples = distinct_samples(datasets)
     features = extract_over_ranks(cfg, model, samples)

@@ -130,11 +130,6 @@ def test_empty_files_stop_training_unless_they_are_to_be_skipped_and_always_eval
     assert "1 of the 18 images" in said(findings, "error", "CARGO_A2G files")
 
 
-def test_fewer_views_than_the_protocol_has(cfg, said):
-    cfg.MODEL.SDMODEL.VIEW_NUM = 1
-    assert said(check_datasets(cfg).findings, "error", "CARGO_A2G views").endswith("| set it to 2")
-
-
 def test_queries_without_a_match(cfg, cargo, said):
     for path in (cargo / "gallery").rglob("*_day_22_*.jpg"):
         path.unlink()

@@ -107,9 +107,6 @@ def test_the_same_benchmark_twice_and_the_number_of_views(check):
     code, text = check("--json", "DATASETS.NAMES", "['CARGO', 'CARGO_AG']")
     assert code == 2
     assert "joins the images of" in text
-    code, text = check("--json", "MODEL.SDMODEL.VIEW_NUM", "1")
-    assert code == 2
-    assert findings_of(text)["error"] == ["CARGO_A2G views", "CARGO_AG views", "training data"]
     code, text = check("--json", "MODEL.SDMODEL.VIEW_NUM", "3")
     assert code == 2
     assert findings_of(text)["error"] == ["training data"]

@@ -88,3 +88,12 @@ def test_the_trainer_evaluates_on_them_and_needs_no_test_data(cargo_cfg, tmp_pat
     results = DefaultTrainer(cargo_cfg).train()
     assert list(results) == ["CARGO_held_out_aerial_to_ground", "CARGO_held_out_ground_to_aerial"]
     assert (tmp_path / "run/model_best.pth").exists()
+
+
+def test_they_are_not_trained_on_with_their_query_and_gallery_images_either(cargo_cfg):
+    root = f"{cargo_cfg.DATASETS.ROOT}/CARGO"
+    shutil.copytree(f"{root}/train", f"{root}/gallery", dirs_exist_ok=True)
+    cargo_cfg.DATASETS.HELD_OUT_IDS = 2
+    cargo_cfg.DATASETS.COMBINEALL = True
+    train_set = build_train_dataset(cargo_cfg)
+    assert not pids_in(train_set.samples) & pids_in(train_set.held_out[0].query)

@@ -1,6 +1,7 @@
 """Reading image files: whatever the format, RGB and upright, or an error that names the file."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -108,6 +109,18 @@ def test_a_large_jpeg_on_its_side_is_decoded_not_below_the_size_of_the_upright_p
     picture.resize((512, 256)).save(tmp_path / "side.jpg", exif=exif)
     assert read_image(str(tmp_path / "side.jpg"), (256, 128)).shape == (3, 256, 128)
     assert read_image(str(tmp_path / "side.jpg"), (256, 130)).shape == (3, 512, 256)
+
+
+@pytest.mark.parametrize(("orientation", "kind"), [(9, 3), (0, 3), (6, 2), (6, 7)])  # SHORT, ASCII, UNDEFINED
+def test_an_orientation_that_says_nothing_changes_nothing(tmp_path, picture, orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = exif.tobytes()
+    order = ">" if b"MM" in content[:8] else "<"
+    entry = content.index(struct.pack(f"{order}HH", 0x0112, 3)) + 2
+    content = content[:entry] + struct.pack(f"{order}H", kind) + content[entry + 2 :]
+    picture.resize((512, 256)).save(tmp_path / "odd.jpg", exif=content)
+    assert read_image(str(tmp_path / "odd.jpg"), (256, 128)).shape == (3, 256, 512)
 
 
 @pytest.mark.parametrize("kept", [1, 20, 200, -40, -1])

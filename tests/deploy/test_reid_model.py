@@ -152,7 +152,10 @@ class TestPictures:
             ([torch.zeros(3, 4, 4, dtype=torch.int64)], "int64"),
             ([torch.full((3, 4, 4), 200.0)], "from 200 to 200"),
             ([torch.full((3, 4, 4), float("nan"))], "nan"),
-            ("no/such/file.jpg", "^image file not found: no/such/file.jpg; restore the file, or take a row"),
+            (
+                "no/such/file.jpg",
+                "^image file not found: no/such/file.jpg; restore .*, or leave it out",
+            ),
             (
                 np.zeros((0, 10, 3), np.uint8),
                 r"^picture 0 .from 0.: an array of uint8 \(0, 10, 3\) is no pic",
@@ -169,7 +172,7 @@ class TestPictures:
         bad = tmp_path / "bad.jpg"
         bad.write_bytes(b"no picture")
         pictures = [paths[0], str(bad), paths[1], str(tmp_path / "absent.jpg")]
-        with pytest.raises(UserError, match="bad.jpg.*skip_bad=True, in tools/.* --skip-bad") as error:
+        with pytest.raises(UserError, match="bad.jpg.*skip_bad=True, tools/.* --skip-bad") as error:
             models[1].extract(pictures)
         assert "ON_BAD_IMAGE" not in str(error.value)
         features = models[1].extract(pictures, skip_bad=True)
@@ -244,6 +247,14 @@ class TestNamesForNoise:
         assert np.abs(features[:, D:] - per_image.extract(paths)[:, D:]).max() > 1e-2
         # which is the sequence that NOISE common gives to every image
         assert_same(features, models[2].extract(paths))
+
+    def test_a_picture_that_is_cut_short_is_an_error_of_ours(self, models, paths, tmp_path):
+        cut = tmp_path / "cut.jpg"
+        with open(paths[0], "rb") as whole:
+            cut.write_bytes(whole.read()[:-200])
+        with pytest.raises(UserError, match="cannot decode a PIL image"):
+            models[1].extract([Image.open(cut)])
+        assert np.isnan(models[1].extract([Image.open(cut)], skip_bad=True)).all()
 
 
 class TestConfiguration:

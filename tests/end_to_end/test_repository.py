@@ -76,7 +76,9 @@ def test_the_scripts_refuse_what_both_stages_cannot_share(tmp_path, key):
 
 
 def test_a_compiler_that_makes_nothing_is_told_and_tried_again_next_time(tmp_path):
-    (tmp_path / "fastreid" / "evaluation" / "rank_cylib").mkdir(parents=True)
+    folder = tmp_path / "fastreid" / "evaluation" / "rank_cylib"
+    folder.mkdir(parents=True)
+    (folder / "rank_cy.cpython-39-x86_64-linux-gnu.so").write_text("of another Python")
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexit 0\n")
     python.chmod(0o755)

@@ -79,11 +79,18 @@ def test_constant_warm_up_and_the_schedule_that_is_always_linear():
     assert rates_over(always_linear, 2, 3) == [0.5, 0.75, 1.0]
 
 
+def test_the_cosine_begins_when_the_warm_up_ends():
+    solver = {"SCHED": "CosineAnnealingLR", "ETA_MIN_LR": 0.0}
+    warmed = rates_over(cfg_with(MAX_EPOCH=3, WARMUP_ITERS=5, WARMUP_FACTOR=0.0, **solver), 5, 15)
+    after = rates_over(cfg_with(MAX_EPOCH=2, WARMUP_ITERS=0, **solver), 5, 10)
+    assert warmed == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, *after])
+
+
 def test_warm_up_multiplies_the_schedule():
-    solver = {"SCHED": "CosineAnnealingLR", "MAX_EPOCH": 2, "ETA_MIN_LR": 0.0}
+    solver = {"SCHED": "MultiStepLR", "STEPS": [1]}
     plain = rates_over(cfg_with(WARMUP_ITERS=0, **solver), 5, 10)
-    warmed = rates_over(cfg_with(WARMUP_ITERS=4, WARMUP_FACTOR=0.0, **solver), 5, 10)
-    assert warmed == pytest.approx([r * min(1, t / 4) for t, r in enumerate(plain)])
+    warmed = rates_over(cfg_with(WARMUP_ITERS=8, WARMUP_FACTOR=0.0, **solver), 5, 10)
+    assert warmed == pytest.approx([r * min(1, t / 8) for t, r in enumerate(plain)])
 
 
 def test_every_group_follows_its_own_base_rate_and_a_resume_its_iteration():

@@ -1,5 +1,7 @@
 """Sampling: against diffusers' plain loop, and independent of how images are batched."""
 
+from unittest import mock
+
 import pytest
 import torch
 from toy_conditions import DIM, conditions, count_rows
@@ -187,8 +189,51 @@ class TestGeneration:
         torch.testing.assert_close(features, expected)
 
 
+DDPM_NOISE = "diffusers.schedulers.scheduling_ddpm.randn_tensor"
 KINDS = ("epsilon", "sample", "v_prediction")
 CASES = [(name, kind) for name in SCHEDULERS for kind in KINDS if (name, kind) != ("pndm", "sample")]
+
+
+class TestSchedulers:
+    @pytest.mark.parametrize("name", ["ddpm", "ddim", "pndm"])
+    def test_as_many_steps_as_timesteps_are_refused_where_the_first_would_be_behind_the_last(
+        self, tiny_cfg, name
+    ):
+        options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name, "MODEL.SDMODEL.TRAIN_STEP", "100")
+        with pytest.raises(UserError, match="NUM_INFERENCE_STEPS 100: .*timestep 100 .*TRAIN_STEP 100"):
+            Sampler(tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "100"))
+        Sampler(tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "99"))
+
+    @pytest.mark.parametrize("train_steps", [600, 800, 1000])
+    @pytest.mark.parametrize("steps", [4, 5, 10])
+    @pytest.mark.parametrize("offset", [0, 1])
+    def test_ddpm_is_diffusers_ddpm(self, tiny_cfg, tmp_path, train_steps, steps, offset):
+        cfg = self.with_folder(tiny_cfg, tmp_path, train_steps, steps, steps_offset=offset)
+        sampler, oracle = Sampler(cfg), build_scheduler(cfg, "ddpm")
+        noise = torch.randn(sampler.draws, 2, 4, 8, 4, generator=torch.Generator().manual_seed(0))
+        ours = sampler(noise, lambda inputs, timestep, is_first: 0.5 * inputs.sin())
+        oracle.set_timesteps(steps)
+        latents, draws = noise[0], iter(noise[1:])
+        for timestep in oracle.timesteps:
+            predicted = 0.5 * latents.sin()
+            with mock.patch(DDPM_NOISE, side_effect=lambda *_, **__: next(draws)):
+                latents = oracle.step(predicted, timestep, latents).prev_sample
+        torch.testing.assert_close(ours, latents, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize(("spacing", "steps"), [("linspace", 5), ("trailing", 7)])
+    def test_ddpm_of_uneven_timesteps_is_refused(self, tiny_cfg, tmp_path, spacing, steps):
+        cfg = self.with_folder(tiny_cfg, tmp_path, 600, steps, timestep_spacing=spacing)
+        with pytest.raises(UserError, match=f"timestep_spacing is {spacing}.*leading"):
+            Sampler(cfg)
+        cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = "ddim"
+        Sampler(cfg)
+
+    @staticmethod
+    def with_folder(tiny_cfg, folder, train_steps, steps, **settings):
+        build_scheduler(tiny_cfg(2), "ddpm", **settings).save_pretrained(folder)
+        options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH", str(folder))
+        options += ("MODEL.SDMODEL.TRAIN_STEP", str(train_steps))
+        return tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", str(steps))
 
 
 class TestPredictionTypes:

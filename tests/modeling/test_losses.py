@@ -107,7 +107,7 @@ def triplet_by_loops(features, targets, margin, norm_feat, hard_mining):
 
         def distance(other, anchor=anchor):
             if norm_feat:
-                return 1 - float(rows[anchor] @ rows[other])
+                return float(np.square(rows[anchor] - rows[other]).sum())
             return float(np.linalg.norm(rows[anchor] - rows[other]))
 
         near = [distance(j) for j in positives]

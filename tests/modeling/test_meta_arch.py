@@ -211,7 +211,7 @@ class TestCrossViewTargets:
     def test_views_are_drawn_evenly_whatever_their_number_of_images(self):
         # Identity 0 has image 0 in view 0, image 1 in view 1 and images 2 to 7 in view 2.
         targets, views = torch.zeros(8, dtype=torch.long), torch.tensor([0, 1, 2, 2, 2, 2, 2, 2])
-        chosen = torch.stack([cross_view_targets(targets, views) for _ in range(4000)])
+        chosen = torch.stack([cross_view_targets(targets, views, torch.arange(8)) for _ in range(4000)])
         assert (chosen != torch.arange(8)).all()
         from_first = views[chosen[:, 0]]
         assert (from_first == 1).float().mean().item() == pytest.approx(0.5, abs=0.03)
@@ -221,7 +221,15 @@ class TestCrossViewTargets:
 
     def test_identities_never_mix_and_a_lone_image_is_its_own_target(self):
         targets, views = torch.tensor([0, 1, 0, 2]), torch.tensor([0, 0, 1, 1])
-        assert cross_view_targets(targets, views).tolist() == [2, 1, 0, 3]
+        assert cross_view_targets(targets, views, torch.arange(4)).tolist() == [2, 1, 0, 3]
+
+    def test_a_second_copy_of_an_image_is_not_another_image(self):
+        """An identity with fewer images than NUM_INSTANCE fills its place in the batch with copies."""
+        targets, views = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 1, 0, 1, 0, 0])
+        for _ in range(50):
+            chosen = cross_view_targets(targets, views, torch.tensor([5, 6, 5, 6, 7, 7]))
+            assert (views[chosen[:4]] != views[:4]).all()
+            assert chosen[4:].tolist() == [4, 5]
 
 
 def batch_hard_soft_margin(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -66,6 +66,24 @@ def test_missing_and_empty_files_are_found_without_opening_any(tmp_path):
     assert bad == [str(tmp_path / n) for n in expected]
 
 
+def test_files_of_the_current_folder_are_found_by_their_bare_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.jpg").write_bytes(b"x")
+    assert missing_or_empty(["here.jpg", "./here.jpg", "gone.jpg", "no/such.jpg"]) == [
+        "gone.jpg",
+        "no/such.jpg",
+    ]
+
+
+def test_a_folder_that_may_not_be_read_is_named(monkeypatch):
+    def refuse(folder: str):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match="cannot read folder shut: Permission denied"):
+        missing_or_empty(["shut/a.jpg"])
+
+
 def test_empty_training_images_stop_the_run_with_their_number_and_names(cfg, own_cargo):
     images = train_images(own_cargo)
     for path in images[:5]:

@@ -6,8 +6,9 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,8 @@ from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model
 from fastreid.utils.env import preserved_rng_state
 from fastreid.utils.logger import setup_logger
+from fastreid.visualization.chart_png import save_table
+from fastreid.visualization.charts import prototype_table
 from fastreid.visualization.run_summary import RunSummary, read_run_config, with_distinct_names
 
 REPO = Path(__file__).resolve().parents[2]
@@ -94,6 +97,23 @@ def test_the_map_names_the_real_cameras_in_any_order_of_protocols(tool, trained,
     }
     assert max(cameras["aerial"]) < 5 <= min(cameras["ground"])
     assert len(cameras["ground"]) > 1
+
+
+def test_a_model_of_two_views_is_evaluated_on_a_benchmark_of_three(tool, trained, tmp_path):
+    write_benchmark("AG_ReID_v2", tmp_path / "data", BenchmarkSpec(2, 4, 2, (64, 32)), workers=0)
+    model = ["--config-file", f"{trained}/stage1/config.yaml", "--output", str(tmp_path), "--map", "pca"]
+    tool.main([*model, "DATASETS.ROOT", str(tmp_path / "data"), "DATASETS.TESTS", "['AG_ReID_v2_AW']"])
+    data = json.dumps(page_data(tmp_path / "report.html"))
+    assert re.search(r"person \d+, wearable view, camera \d", data)
+    assert (tmp_path / "prototypes_Stage_1.png").exists()
+
+
+@pytest.mark.parametrize(("views", "names"), [(2, ["a", "b"]), (1, ["a"]), (3, ["a", "b", "view 2"])])
+def test_every_prototype_has_a_name(tmp_path, views, names):
+    run = SimpleNamespace(name="run", prototypes=np.eye(views, dtype=np.float32))
+    table = prototype_table(run, ("a", "b"))
+    assert table.row_names == table.column_names == names
+    save_table(table, tmp_path / "table.png")
 
 
 def test_the_numbers_are_those_of_an_evaluation(output, trained, tmp_path):

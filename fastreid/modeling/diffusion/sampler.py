@@ -1,6 +1,7 @@
 """From noise to latents: a scheduler's steps with all noise drawn before the first one."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ class Sampler:
         cfg: `MODEL.SDMODEL.SCHEDULER_CONFIG`, `TRAIN_STEP` and `TEST.SDMODEL.NUM_INFERENCE_STEPS` are read.
 
     Raises:
-        UserError: for a scheduler folder whose DDPM has another variance than the posterior's.
+        UserError: for more steps than the scheduler has timesteps, and for a scheduler folder whose DDPM has
+            another variance than the posterior's, or timesteps that are not evenly spaced.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -40,6 +42,25 @@ class Sampler:
                 )
             # DDPM's last step ends at the clean latent, whatever `set_alpha_to_one` says of DDIM.
             self.scheduler = build_scheduler(cfg, "ddim", set_alpha_to_one=True)
+        self._check_timesteps(cfg.MODEL.SDMODEL.TRAIN_STEP)
+
+    def _check_timesteps(self, train_steps: int) -> None:
+        self.scheduler.set_timesteps(self.steps)
+        timesteps = self.scheduler.timesteps.tolist()
+        if max(timesteps) >= train_steps:
+            raise UserError(
+                f"TEST.SDMODEL.NUM_INFERENCE_STEPS {self.steps}: the scheduler would begin at timestep"
+                f" {max(timesteps):g} of MODEL.SDMODEL.TRAIN_STEP {train_steps}; take fewer steps"
+            )
+        # DDIM goes down by this stride, whatever timesteps are listed; DDPM by the list.
+        stride = train_steps // self.steps
+        even = len(timesteps) == self.steps and all(a - b == stride for a, b in pairwise(timesteps))
+        if self.ancestral and not even:
+            raise UserError(
+                f"MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH: its timestep_spacing is"
+                f" {self.scheduler.config.timestep_spacing}; ddpm is implemented for leading, which is Stable"
+                " Diffusion v1.5's"
+            )
 
     @property
     def draws(self) -> int:

@@ -26,7 +26,8 @@ def triplet(
         features: (B, E).
         targets: int64 (B,).
         margin: at least 0; 0 means the soft margin.
-        norm_feat: use 1 - cosine as the distance instead of the Euclidean distance.
+        norm_feat: use 2 - 2 cosine, the squared distance of features scaled to length 1, as fast-reid does,
+            instead of the Euclidean distance.
         hard_mining: hardest pairs, or weighted averages.
 
     Raises:
@@ -48,12 +49,12 @@ def triplet(
 
 
 def _distance_matrix(features: torch.Tensor, norm_feat: bool) -> torch.Tensor:
-    """(B, E) -> (B, B) float32: 1 - cosine, or Euclidean with a gradient of 0 where the distance is 0."""
+    """(B, E) -> (B, B) float32: 2 - 2 cosine, or Euclidean with a gradient of 0 where the distance is 0."""
     with torch.autocast(features.device.type, enabled=False):
         features = features.float()
         if norm_feat:
             features = F.normalize(features, eps=1e-6)
-            return 1 - features @ features.T
+            return 2 - 2 * features @ features.T
         # Distances do not change with the origin; at the batch's centre the squares lose the least precision.
         features = features - features.detach().mean(dim=0)
         squares = features.square().sum(dim=1)

@@ -77,9 +77,7 @@ class SDReIDStage2(SDReIDStage1):
         """As the class says; `views`: the views to generate in eval mode, None for all of them."""
         encoded = self._encoded(batch)
         if self.training:
-            targets = batch["targets"].to(self.device, non_blocking=True)
-            views = batch["viewids"].to(self.device, non_blocking=True)
-            return self._generation_loss(encoded, targets, views)
+            return self._generation_loss(encoded, batch)
 
         person = self.heads(encoded.features)
         if views is not None and not len(views):
@@ -112,43 +110,53 @@ class SDReIDStage2(SDReIDStage1):
             **{name: batch[name].to(self.device, non_blocking=True) for name in EncoderOutput._fields}
         )
 
-    def _generation_loss(self, encoded: EncoderOutput, targets: Tensor, views: Tensor) -> dict[str, Tensor]:
+    def _generation_loss(self, encoded: EncoderOutput, batch: dict) -> dict[str, Tensor]:
         """The loss of generating each image's target: itself, or its identity in another view."""
-        chosen = cross_view_targets(targets, views) if self.cross_view else torch.arange(len(targets))
+        views = batch["viewids"].to(self.device, non_blocking=True)
+        chosen = self.other_images(batch) if self.cross_view else torch.arange(len(views))
         chosen = chosen.to(self.device)
         if self.cross_view:
             put_scalar("other_view_share", (views[chosen] != views).float().mean())
         loss = self.generator(
-            id_tokens=self._mixed_tokens(encoded.id_tokens, targets, views),
+            id_tokens=self._mixed_tokens(encoded.id_tokens, batch),
             prototypes=self.memory_bank.prototypes[views[chosen]],
             view_tokens=encoded.view_token[chosen],
             targets=encoded.features[chosen],
         )
         return {"loss_noise": loss}
 
-    def _mixed_tokens(self, id_tokens: Tensor, targets: Tensor, views: Tensor) -> Tensor:
+    def other_images(self, batch: dict) -> Tensor:
+        """(B,) indices into the batch, as :func:`cross_view_targets` draws them."""
+        names = batch["img_paths"]
+        numbers = {name: number for number, name in enumerate(names)}
+        images = torch.tensor([numbers[name] for name in names])
+        labels = (batch["targets"], batch["viewids"], images)
+        return cross_view_targets(*(values.to(self.device, non_blocking=True) for values in labels))
+
+    def _mixed_tokens(self, id_tokens: Tensor, batch: dict) -> Tensor:
         """Identity tokens (B, L-1, D), some of them taken from another image of the same identity."""
         if not self.token_mixing:
             return id_tokens
-        donors = cross_view_targets(targets, views).to(id_tokens.device)
+        donors = self.other_images(batch)
         taken = torch.rand(*id_tokens.shape[:2], 1, device=id_tokens.device) < self.token_mixing
         return torch.where(taken, id_tokens[donors], id_tokens)
 
 
-def cross_view_targets(targets: Tensor, views: Tensor) -> Tensor:
+def cross_view_targets(targets: Tensor, views: Tensor, images: Tensor) -> Tensor:
     """For each image, another image of the same identity: first a view drawn at random, then an image of it.
 
-    An image that is alone of its identity in the batch is its own target.
+    An image that is alone of its identity in the batch, be it there several times, is its own target.
 
     Args:
         targets: (B,) identities.
         views: (B,) view ids.
+        images: (B,) numbers that are equal for the same image.
 
     Returns:
         (B,) int64 indices into the batch.
     """
     same_identity = (targets[:, None] == targets).float()
-    candidates = same_identity - torch.eye(len(targets), device=targets.device)
+    candidates = same_identity * (images[:, None] != images).float()
     same_view = (views[:, None] == views).float()
     # Divided by the number of candidates in the same view: every view gets the same total weight.
     weights = candidates / (candidates @ same_view).clamp(min=1)

@@ -66,7 +66,6 @@ SETTINGS = (
     Setting(TOGETHER, LEVERS, scope="identities"),
     Setting(f"{TOGETHER}, 4 x the iterations", LEVERS | LONGER, scope="seeds"),
     Setting("MLP control, 4 x the iterations", CONTROL | LONGER, scope="seeds", control=True),
-    Setting(f"{TOGETHER}, 8 x the iterations", LEVERS | {"SOLVER.MAX_EPOCH": 80}, scope="seeds"),
     Setting("paper, 4 x the iterations", LONGER, (SAMPLED,)),
     Setting(
         "cross-view",
@@ -92,6 +91,7 @@ SETTINGS = (
     Setting("cross-view, standardised tokens", CROSS_VIEW | {"MODEL.SDMODEL.STANDARDIZE_TOKENS": True}),
     Setting("cross-view, token dropout", CROSS_VIEW | {"MODEL.SDMODEL.TOKEN_DROPOUT": 0.2}),
     Setting("cross-view, token mixing", CROSS_VIEW | {"MODEL.SDMODEL.TOKEN_MIXING": 0.3}),
+    Setting(f"{TOGETHER}, 8 x the iterations", LEVERS | {"SOLVER.MAX_EPOCH": 80}),
     Setting(f"{TOGETHER}, no VRD", LEVERS | {_PYRAMIDS: []}),
     Setting(f"{TOGETHER}, VRD in the encoder", LEVERS | {_PYRAMIDS: ["encoder"]}),
     Setting(f"{TOGETHER}, VRD in the decoder", LEVERS | {_PYRAMIDS: ["decoder"]}),

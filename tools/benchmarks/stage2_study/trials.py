@@ -16,7 +16,7 @@ from fastreid.engine.hooks import EvalHook
 from fastreid.engine.trained_model import with_num_classes
 from fastreid.evaluation.evaluator import ReidEvaluator, protocol_features
 from fastreid.modeling import build_model
-from fastreid.modeling.meta_arch.stage2 import SDReIDStage2, cross_view_targets
+from fastreid.modeling.meta_arch.stage2 import SDReIDStage2
 from fastreid.solver import build_lr_scheduler, build_optimizer
 from fastreid.utils.env import seed_all_rng
 from tools.benchmarks.stage2_study.encoders import Encoder
@@ -121,7 +121,7 @@ def train_control(encoder: Encoder, cfg: CfgNode) -> tuple[Tensor, SDReIDStage2]
     schedule = build_lr_scheduler(cfg, optimizer, cfg.SOLVER.ITERS_PER_EPOCH)
     loader = EncodedLoader(cfg, trainer.train_set, encoder.training_set, 0)
     for batch in itertools.islice(loader, trainer.max_iteration):
-        chosen = cross_view_targets(batch["targets"], batch["viewids"])
+        chosen = model.other_images(batch)
         predicted = control(standardized(batch["id_tokens"]), bank[batch["viewids"][chosen]])
         latents = codec.encode(batch["features"][chosen]).flatten(1)
         loss = nn.functional.mse_loss(predicted, latents)
