@@ -137,7 +137,7 @@ def _listen(address: tuple[str, int]) -> dist.TCPStore:
     """The store of the run. In this process, which outlives the workers; with port 0 at a free one."""
     try:
         return dist.TCPStore(*address, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
-    except dist.DistError as error:
+    except RuntimeError as error:  # in newer versions of torch a DistError, which is one
         raise UserError(
             f"--dist-url tcp://{address[0]}:{address[1]}: this machine cannot listen there"
             f" ({' '.join(str(error).split())[:120]}); give an address of machine 0 and a free port"
