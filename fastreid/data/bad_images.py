@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from fastreid.data.datasets import Sample
+from fastreid.data.datasets.files import missing_paths
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,7 @@ def missing_or_empty(paths: Iterable[str]) -> list[str]:
     Raises:
         UserError: for a folder that may not be read.
     """
-    by_folder: dict[str, set[str]] = defaultdict(set)
-    for path in paths:
-        folder, name = os.path.split(path)
-        by_folder[folder].add(name)
-    return sorted(
-        os.path.join(folder, name) for folder, names in by_folder.items() for name in names - _filled(folder)
-    )
+    return sorted(missing_paths(paths, counts=_holds_bytes))
 
 
 def check_image_files(paths: Sequence[str], source: str, may_skip: bool, skip: bool = False) -> None:
@@ -75,19 +69,8 @@ class Replacements:
         yield from others[~same].tolist()
 
 
-def _filled(folder: str) -> set[str]:
-    """Names of the entries of `folder` that hold bytes; none for a folder that does not exist."""
+def _holds_bytes(entry: os.DirEntry) -> bool:
     try:
-        with os.scandir(folder or ".") as entries:
-            return {entry.name for entry in entries if _size(entry)}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except OSError as error:
-        raise UserError(f"cannot read folder {folder}: {error.strerror}") from error
-
-
-def _size(entry: os.DirEntry) -> int:
-    try:
-        return entry.stat().st_size
+        return entry.stat().st_size > 0
     except OSError:  # a link to nowhere
-        return 0
+        return False

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import Replacements, check_image_files
 from fastreid.data.datasets import ReIDDataset, Sample, open_dataset
+from fastreid.data.datasets.base import joint_view_names
 from fastreid.data.datasets.held_out import held_out_protocols, hold_out
 from fastreid.data.images import read_image
 from fastreid.data.samplers import Draw
@@ -102,7 +103,7 @@ class TrainSet(ImageSet):
         self.datasets = datasets
         self.held_out = held_out_protocols(datasets, held_out)
         self.num_classes = len({sample.pid for sample in self.samples})
-        self.num_views = max(len(dataset.view_names) for dataset in datasets)
+        self.num_views = len(joint_view_names(datasets))
         self._seed = cfg.MODEL.SEED
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def _join(datasets: list[ReIDDataset], combine_all: bool, held_out: set[tuple[in
 
 
 def _check_views(cfg: CfgNode, train_set: TrainSet) -> None:
-    names = max((dataset.view_names for dataset in train_set.datasets), key=len)
+    names = joint_view_names(train_set.datasets)
     if train_set.num_views != cfg.MODEL.SDMODEL.VIEW_NUM:
         raise UserError(
             f"MODEL.SDMODEL.VIEW_NUM is {cfg.MODEL.SDMODEL.VIEW_NUM}, but DATASETS.NAMES"

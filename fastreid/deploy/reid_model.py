@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.data.datasets import open_dataset
+from fastreid.data.datasets.base import joint_view_names
 from fastreid.data.loaders import ReIDLoader
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
 from fastreid.engine.trained_model import load_trained_model
@@ -90,8 +91,7 @@ class ReIDModel:
     def view_names(self) -> tuple[str, ...]:
         """What the view indices 0 … V-1 stand for, as the training data names them."""
         data = self.cfg.DATASETS
-        named = (open_dataset(name, data.ROOT, data.CSV).view_names for name in data.NAMES)
-        return tuple(max(named, key=len))
+        return joint_view_names(open_dataset(name, data.ROOT, data.CSV) for name in data.NAMES)
 
     def extract(
         self, pictures: Picture | Iterable[Picture], views: Views = None, skip_bad: bool = False

@@ -16,7 +16,7 @@ from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.modeling.assets import check_assets
 from fastreid.utils import comm
 from fastreid.utils.cli import CommandLineParser, positive_number
-from fastreid.utils.env import code_version, resolve_device, seed_all_rng
+from fastreid.utils.env import code_version, seed_all_rng, use_device
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_folder, sync_folder
 from fastreid.utils.logger import open_log_file, setup_logger, warn_once
@@ -102,9 +102,7 @@ def default_setup(cfg: CfgNode) -> None:
     """
     rank = comm.get_rank()
     setup_logger(rank=rank)
-    device = resolve_device(cfg.MODEL.DEVICE)
-    if device.index is not None:
-        torch.cuda.set_device(device)
+    device = use_device(cfg.MODEL.DEVICE)
     seed_all_rng(cfg.MODEL.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK

@@ -3,8 +3,8 @@
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,16 @@ def count_parameters(model: nn.Module, parts: Iterable[str]) -> list[ParameterCo
     return [count(name, model.get_submodule(name)) for name in parts] + [count("total", model)]
 
 
+@contextmanager
+def flop_counter() -> Iterator[FlopCounterMode]:
+    """Counts the floating point operations of the block, as `count_flops` says.
+
+    Attention runs as matrix products, which are counted on every device and by every version of torch.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
+
+
 @torch.no_grad()
 def count_flops(model: nn.Module, *args: Any, parts: Iterable[str] = ()) -> dict[str, int]:
     """Floating point operations of ``model(*args)``, in each part and in ``total``.
@@ -62,8 +72,7 @@ def count_flops(model: nn.Module, *args: Any, parts: Iterable[str] = ()) -> dict
     not what works element by element (normalisation, activations, softmax). That is what torch's
     FlopCounterMode counts. Tensors on the ``meta`` device will do: then nothing is computed.
     """
-    # Attention as matrix products, which are counted on every device and by every version of torch.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         model(*args)
     counts = counter.get_flop_counts()
     name = type(model).__name__

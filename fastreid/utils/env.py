@@ -81,6 +81,18 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def use_device(name: str) -> torch.device:
+    """The device that ``MODEL.DEVICE`` means; a CUDA device of a certain number becomes the current one.
+
+    Raises:
+        UserError: as `resolve_device`.
+    """
+    device = resolve_device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """In the block float32 is float32 on CUDA, too: no TF32 in matrix products and convolutions.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastreid.data import ReIDDataset
+from fastreid.data.datasets.base import joint_view_names
 from fastreid.visualization.charts import (
     Chart,
     Table,
@@ -42,7 +43,7 @@ class Figures(NamedTuple):
 def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -> Figures:
     """Everything but the rank lists, of one or two runs."""
     names = [dataset.name for dataset in datasets]
-    views = _view_names(datasets)
+    views = joint_view_names(datasets)
     curves = [draw(name, runs) for name in names for draw in (cmc_chart, precision_recall_chart)]
     changes = [change_chart(name, runs) for name in names] if len(runs) > 1 else []
     cameras = [
@@ -105,18 +106,13 @@ def write_report(
         runs=runs,
         metrics=METRICS,
         protocols=[_describe_protocol(dataset, runs, lists) for dataset in datasets],
-        views=_view_names(datasets),
+        views=joint_view_names(datasets),
         figures=figures,
         chart_number={chart.name: number for number, chart in enumerate(charts)},
         cut=lists.cut,
         length=next(iter(runs[0].protocols.values())).rankings.top_k.shape[1],
     )
     return lists
-
-
-def _view_names(datasets: Sequence[ReIDDataset]) -> Sequence[str]:
-    """Of the protocol with the most views: the first ones mean the same everywhere, or nearly."""
-    return max((dataset.view_names for dataset in datasets), key=len)
 
 
 def _describe_protocol(dataset: ReIDDataset, runs: Sequence[RunSummary], lists: ShownLists) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from fastreid.utils.env import (
     rng_state,
     seed_all_rng,
     set_rng_state,
+    use_device,
 )
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.file_io import (
@@ -178,6 +179,11 @@ def test_a_cuda_device_that_the_machine_does_not_have_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("cuda:1") == torch.device("cuda:1")
+    current: list = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name in ("cuda:1", "cuda", "cpu", "cpu:0"):
+        assert use_device(name) == torch.device(name)
+    assert current == [torch.device("cuda:1")]
     with pytest.raises(UserError, match=r"MODEL.DEVICE 'cuda:2': this machine has 2 CUDA device.s., counted"):
         resolve_device("cuda:2")
 

@@ -80,7 +80,7 @@ def test_a_folder_that_may_not_be_read_is_named(image_tree, monkeypatch):
     def refuse(folder: str):
         raise PermissionError(13, "Permission denied", folder)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match="cannot read folder .*: Permission denied"):
         read_protocol_file("LAGPeR", str(root), "p.txt")
 

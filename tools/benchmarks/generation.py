@@ -18,8 +18,6 @@ import torch
 from diffusers import UNet2DConditionModel
 from tabulate import tabulate
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from fastreid.config import CfgNode, get_cfg
@@ -28,8 +26,8 @@ from fastreid.modeling.diffusion.sampler import Sampler
 from fastreid.modeling.diffusion.schedulers import SCHEDULERS
 from fastreid.solver import build_optimizer
 from fastreid.utils.amp import amp_dtype
-from fastreid.utils.complexity import measure, seconds_of
-from fastreid.utils.env import exact_float32, resolve_device
+from fastreid.utils.complexity import flop_counter, measure, seconds_of
+from fastreid.utils.env import exact_float32, use_device
 from tools.benchmarks.baselines.generation import generate_plainly
 
 PARTS = ("generation", "training", "curve")
@@ -51,16 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@exact_float32()
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    device = resolve_device(args.device)
-    if device.index is not None:
-        torch.cuda.set_device(device)
-    with exact_float32():
-        run(args, device)
-
-
-def run(args: argparse.Namespace, device: torch.device) -> None:
+    device = use_device(args.device)
     cfg = make_cfg(args, device)
     model = make_model(cfg)
     device_name = torch.cuda.get_device_name() if device.type == "cuda" else f"{args.threads} CPU threads"
@@ -250,8 +242,7 @@ def compare(
     flops, memory = {}, {}
     for name, method in methods.items():  # this also warms up
         method()
-        # Attention as matrix products, which are counted on every device.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             method()
         flops[name] = counter.get_total_flops()
         memory[name] = measure(method, device, repeats=0).peak_bytes

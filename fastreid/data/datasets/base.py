@@ -228,3 +228,11 @@ class ReIDDataset:
         if self.protocol.camera_is_view:
             return [Sample(sample.path, sample.pid, sample.viewid, sample.viewid) for sample in kept]
         return kept
+
+
+def joint_view_names(datasets: Iterable[ReIDDataset]) -> tuple[str, ...]:
+    """What the view ids stand for where benchmarks are joined: the names of the one with the most views.
+
+    Its first views mean the same, or nearly, in the others.
+    """
+    return max((dataset.view_names for dataset in datasets), key=len)

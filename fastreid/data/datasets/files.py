@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 from fastreid.utils.errors import UserError
@@ -104,8 +104,13 @@ def read_protocol_file(benchmark: str, folder: str, name: str) -> tuple[list[str
     return query, gallery
 
 
-def missing_paths(paths: Iterable[str]) -> set[str]:
-    """Those of `paths` that do not exist. Lists each folder once: no call per file.
+def missing_paths(
+    paths: Iterable[str], counts: Callable[[os.DirEntry], bool] = lambda entry: True
+) -> set[str]:
+    """Those of `paths` that do not exist, or do not count. Opens none, and lists each folder once.
+
+    Args:
+        counts: whether what is there is good enough.
 
     Raises:
         UserError: for a folder that may not be read.
@@ -117,7 +122,8 @@ def missing_paths(paths: Iterable[str]) -> set[str]:
     missing: set[str] = set()
     for folder, names in by_folder.items():
         try:
-            present = set(os.listdir(folder or "."))
+            with os.scandir(folder or ".") as entries:
+                present = {entry.name for entry in entries if counts(entry)}
         except (FileNotFoundError, NotADirectoryError):
             present = set()
         except OSError as error:

@@ -113,9 +113,9 @@ class SDReIDStage2(SDReIDStage1):
     def _generation_loss(self, encoded: EncoderOutput, batch: dict) -> dict[str, Tensor]:
         """The loss of generating each image's target: itself, or its identity in another view."""
         views = batch["viewids"].to(self.device, non_blocking=True)
-        chosen = self.other_images(batch) if self.cross_view else torch.arange(len(views))
-        chosen = chosen.to(self.device)
+        chosen = torch.arange(len(views), device=self.device)
         if self.cross_view:
+            chosen = self.other_images(batch)
             put_scalar("other_view_share", (views[chosen] != views).float().mean())
         loss = self.generator(
             id_tokens=self._mixed_tokens(encoded.id_tokens, batch),
