@@ -11,7 +11,7 @@ from fastreid.config import CfgNode
 from fastreid.modeling.assets import asset_checks
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.pretrained import fit_pretrained_vit
-from fastreid.modeling.diffusion.unet_weights import check_unet_weights
+from fastreid.modeling.meta_arch.sdreid.unet_weights import check_unet_weights
 from fastreid.utils.checkpoint import check_model_weights, check_stage, load_checkpoint
 
 

@@ -1,7 +1,22 @@
 """Configuration: :func:`get_cfg` gives the defaults, YAML files and ``KEY VALUE`` pairs change them."""
 
-from fastreid.config.config import CfgNode
+from fastreid.config.check import check_config
 from fastreid.config.defaults import get_cfg
-from fastreid.config.validation import check_config
+from fastreid.config.keys import FRACTION, NOT_NEGATIVE, POSITIVE, Changes, Key, Range, Registered, choice
+from fastreid.config.load import load_config
+from fastreid.config.node import CfgNode
 
-__all__ = ["CfgNode", "check_config", "get_cfg"]
+__all__ = [
+    "FRACTION",
+    "NOT_NEGATIVE",
+    "POSITIVE",
+    "CfgNode",
+    "Changes",
+    "Key",
+    "Range",
+    "Registered",
+    "check_config",
+    "choice",
+    "get_cfg",
+    "load_config",
+]

@@ -1,260 +1,208 @@
-"""The one list of configuration keys. Names follow fast-reid; `SDMODEL` groups are SD-ReID's own."""
+"""The configuration keys of the framework. Names follow fast-reid.
+
+Keys of a registered part, such as a loss or an optimiser, stand in the part's own file as its ``KEYS``; keys of a
+method in the method's folder, in `add_config`. One line of a key says everything about it, see `Key`.
+"""
 
 import os
+from importlib import import_module
+from typing import Any
 
-from fastreid.config.config import CfgNode as CN
-
-_C = CN()
-
-# ---------------------------------------------------------------------------------------------------- model
-_C.MODEL = CN()
-_C.MODEL.META_ARCHITECTURE = "SDReIDStage1"  # or SDReIDStage2
-_C.MODEL.DEVICE = "auto"  # auto (CUDA when there is one), cpu, cuda, cuda:N
-_C.MODEL.SEED = 1111  # fixes initialisation, sampling, augmentation and generation noise
-_C.MODEL.WEIGHTS = ""  # checkpoint to start from or to evaluate; Stage 2 starts from a Stage-1 checkpoint
-_C.MODEL.ALLOW_PARTIAL_WEIGHTS = False  # go on when a checkpoint lacks parameters that the run depends on
-_C.MODEL.FREEZE_LAYERS = []  # module name prefixes kept frozen for the first SOLVER.FREEZE_ITERS iterations
-_C.MODEL.PIXEL_MEAN = [127.5, 127.5, 127.5]  # RGB, 0-255
-_C.MODEL.PIXEL_STD = [127.5, 127.5, 127.5]
-
-_C.MODEL.BACKBONE = CN()
-_C.MODEL.BACKBONE.NAME = "build_vit_backbone"
-_C.MODEL.BACKBONE.DEPTH = "base"  # tiny, small, base, large; custom reads NUM_LAYERS, NUM_HEADS and FEAT_DIM
-_C.MODEL.BACKBONE.FEAT_DIM = 768  # width D; must be the depth's own (192, 384, 768, 1024) unless custom
-_C.MODEL.BACKBONE.NUM_LAYERS = 12  # custom only
-_C.MODEL.BACKBONE.NUM_HEADS = 12  # custom only
-_C.MODEL.BACKBONE.PATCH_SIZE = 16
-_C.MODEL.BACKBONE.STRIDE_SIZE = [
-    16,
-    16,
-]  # (vertical, horizontal); smaller than PATCH_SIZE = overlapping patches
-_C.MODEL.BACKBONE.CONV_STEM = (
-    False  # three convolutions before the patch projection: for training from scratch
+from fastreid.config.keys import (
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Changes,
+    Key,
+    Range,
+    Registered,
+    choice,
 )
-_C.MODEL.BACKBONE.PRETRAIN = True  # load PRETRAIN_PATH before Stage-1 training
-_C.MODEL.BACKBONE.PRETRAIN_PATH = "pretrained/jx_vit_base_p16_224-80ecf9dd.pth"  # timm-format ViT
-_C.MODEL.BACKBONE.DROP_PATH_RATIO = 0.1
-_C.MODEL.BACKBONE.DROP_RATIO = 0.0
-_C.MODEL.BACKBONE.ATT_DROP_RATE = 0.0
+from fastreid.config.node import CfgNode
 
-_C.MODEL.HEADS = CN()
-_C.MODEL.HEADS.NAME = "EmbeddingHead"
-_C.MODEL.HEADS.NUM_CLASSES = 0  # identities; 0 = as many as the training set has
-_C.MODEL.HEADS.EMBEDDING_DIM = 0  # > 0 adds a linear reduction before the neck
-_C.MODEL.HEADS.POOL_LAYER = "Identity"  # the ViT's features are pooled already
-_C.MODEL.HEADS.NORM = "BN"  # the neck's normalisation: BN, or syncBN over all ranks
-_C.MODEL.HEADS.WITH_BNNECK = True
-_C.MODEL.HEADS.NECK_FEAT = "before"  # which feature metric losses see: before or after the neck
-_C.MODEL.HEADS.CLS_LAYER = "Linear"  # Linear, ArcSoftmax, CosSoftmax, CircleSoftmax
-_C.MODEL.HEADS.SCALE = 1.0  # logit scale of the classification layer
-_C.MODEL.HEADS.MARGIN = 0.0  # its margin (ArcSoftmax, CosSoftmax, CircleSoftmax)
+NOTHING, FEATURES, BOTH = Changes.NOTHING, Changes.FEATURES, Changes.BOTH
 
-_C.MODEL.LOSSES = CN()
-_C.MODEL.LOSSES.NAME = ["CrossEntropyLoss", "TripletLoss"]  # also CircleLoss, Cosface
-_C.MODEL.LOSSES.CE = CN()
-_C.MODEL.LOSSES.CE.EPSILON = 0.0  # label smoothing; -1 = adaptive
-_C.MODEL.LOSSES.CE.ALPHA = 0.2  # strength of the adaptive smoothing
-_C.MODEL.LOSSES.CE.SCALE = 1.0
-_C.MODEL.LOSSES.CE.VIEW_ID = True  # train the view head on the view token
-_C.MODEL.LOSSES.CE.VIEW_LAMBDA = 0.1  # weight of its loss
-_C.MODEL.LOSSES.TRI = CN()
-_C.MODEL.LOSSES.TRI.MARGIN = 0.0  # 0 = soft margin
-_C.MODEL.LOSSES.TRI.NORM_FEAT = False  # 2 - 2 cosine instead of the Euclidean distance
-_C.MODEL.LOSSES.TRI.HARD_MINING = True  # False = softmax-weighted positives and negatives
-_C.MODEL.LOSSES.TRI.SCALE = 1.0
-_C.MODEL.LOSSES.CIRCLE = CN()
-_C.MODEL.LOSSES.CIRCLE.MARGIN = 0.25
-_C.MODEL.LOSSES.CIRCLE.GAMMA = 128.0
-_C.MODEL.LOSSES.CIRCLE.SCALE = 1.0
-_C.MODEL.LOSSES.COSFACE = CN()
-_C.MODEL.LOSSES.COSFACE.MARGIN = 0.25
-_C.MODEL.LOSSES.COSFACE.GAMMA = 128.0
-_C.MODEL.LOSSES.COSFACE.SCALE = 1.0
-
-_C.MODEL.SDMODEL = CN()
-_C.MODEL.SDMODEL.VIEW_NUM = 2  # views of the benchmark: 2, or 3 on AG-ReID.v2
-_C.MODEL.SDMODEL.MOMENTUM = 0.8  # weight of the batch in the memory bank's update
-_C.MODEL.SDMODEL.U_COND_PERCENT = 0.2  # share of training samples that get the learned null context
-_C.MODEL.SDMODEL.TRAIN_STEP = 1000  # timesteps of the noise schedule
-_C.MODEL.SDMODEL.TARGET = "same_image"  # the paper's; cross_view = another view of the same identity
-_C.MODEL.SDMODEL.PREDICTION_TYPE = "epsilon"  # what the UNet predicts: epsilon (noise), sample, v_prediction
-_C.MODEL.SDMODEL.VIEW_MAP = (
-    "instance"  # the VRD's view map in training: instance, prototype, mixed (half each)
-)
-_C.MODEL.SDMODEL.TOKEN_DROPOUT = 0.0  # probability that training blanks an identity token
-_C.MODEL.SDMODEL.TOKEN_MIXING = 0.0  # and that it takes it from another image of the identity in the batch
-_C.MODEL.SDMODEL.STANDARDIZE_LATENT = (
-    False  # per-dimension statistics from the training set; False = the paper's
-)
-_C.MODEL.SDMODEL.STANDARDIZE_TOKENS = False  # the same for the identity tokens
-
-_C.MODEL.SDMODEL.CACHE_FEATURES = False  # encode the training set once, on disk; flip alone as augmentation
-_C.MODEL.SDMODEL.GRADIENT_CHECKPOINTING = False  # of the UNet: less memory, a third more time
-_C.MODEL.SDMODEL.COMPILE = False  # torch.compile the UNet: the first calls take minutes
-
-_C.MODEL.SDMODEL.FIRST_STAGE_CONFIG = CN()
-_C.MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH = (
-    ""  # VAE folder; checked when named, no part of retrieval
-)
-
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG = CN()
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = "ddpm"  # ddpm, ddim, euler, pndm, dpmsolver++, unipc
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH = ""  # diffusers scheduler folder; "" = SD v1.5's schedule
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG.CUBIC_SAMPLING = True  # t = (1 - u^3) * TRAIN_STEP
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_POWER = (
-    1.0  # without CUBIC_SAMPLING: t = (1 - u^this) * TRAIN_STEP
-)
-
-_C.MODEL.SDMODEL.UNET_CONFIG = CN()
-_C.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH = ""  # diffusers UNet folder; "" builds a small one from WIDTHS
-_C.MODEL.SDMODEL.UNET_CONFIG.WIDTHS = [64, 128, 128]  # channels per resolution of the small UNet
-_C.MODEL.SDMODEL.UNET_CONFIG.LAYERS_PER_BLOCK = 1  # of the small UNet
-_C.MODEL.SDMODEL.UNET_CONFIG.HEAD_DIM = 32  # attention head width of the small UNet
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_ALL = False  # train every UNet parameter (needed from random weights)
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX = [
-    0,
-    1,
-    2,
-    3,
-]  # decoder (up) blocks with trainable attention
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_Q = False
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_K = False
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_V = False
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_OUT = False
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_Q = False
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_K = True
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_V = True
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_OUT = False
-
-_C.MODEL.SDMODEL.VRD_CONFIG = CN()
-_C.MODEL.SDMODEL.VRD_CONFIG.KERNEL_SIZES = []  # of its convolutions, finest first; [] = their strides 2, 4, 8
-_C.MODEL.SDMODEL.VRD_CONFIG.PYRAMIDS = ["encoder", "decoder"]  # halves of the UNet that are refined
-
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG = CN()
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH = 1  # transformer layers
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS = 12
-
-# ---------------------------------------------------------------------------------------------------- input
-_C.INPUT = CN()
-_C.INPUT.SIZE_TRAIN = [256, 128]  # height, width
-_C.INPUT.SIZE_TEST = [256, 128]
-_C.INPUT.FLIP = CN()
-_C.INPUT.FLIP.ENABLED = True
-_C.INPUT.FLIP.PROB = 0.5
-_C.INPUT.PADDING = CN()
-_C.INPUT.PADDING.ENABLED = True  # pad by SIZE on every side, then crop back at random
-_C.INPUT.PADDING.MODE = "constant"  # constant, edge, reflect, symmetric
-_C.INPUT.PADDING.SIZE = 10
-_C.INPUT.PADDING.PROB = 1.0
-_C.INPUT.REA = CN()
-_C.INPUT.REA.ENABLED = True  # random erasing
-_C.INPUT.REA.PROB = 0.5
-_C.INPUT.REA.VALUE = [127.5, 127.5, 127.5]  # RGB, 0-255
-_C.INPUT.CJ = CN()
-_C.INPUT.CJ.ENABLED = False  # colour jitter
-_C.INPUT.CJ.PROB = 0.5
-_C.INPUT.CJ.BRIGHTNESS = 0.15
-_C.INPUT.CJ.CONTRAST = 0.15
-_C.INPUT.CJ.SATURATION = 0.1
-_C.INPUT.CJ.HUE = 0.1
-
-# ----------------------------------------------------------------------------------------------------- data
-_C.DATASETS = CN()
-_C.DATASETS.ROOT = os.environ.get(
-    "FASTREID_DATASETS", "datasets"
-)  # folder that holds the benchmarks' folders
-_C.DATASETS.CSV = ""  # the file that CSVDataset reads: your own data, see docs/own_data.md
-_C.DATASETS.NAMES = ["CARGO"]  # training sets, joined
-_C.DATASETS.TESTS = ["CARGO"]  # protocols to evaluate
-_C.DATASETS.COMBINEALL = False  # train on query and gallery too
-_C.DATASETS.HELD_OUT_IDS = 0  # training identities kept aside, to evaluate on while training; 0: TESTS is
-
-_C.DATALOADER = CN()
-_C.DATALOADER.SAMPLER_TRAIN = "NaiveIdentitySampler"  # TrainingSampler, BalancedIdentitySampler, AGSampler
-_C.DATALOADER.NUM_INSTANCE = 4  # images of one identity in a batch
-_C.DATALOADER.NUM_WORKERS = 8
-_C.DATALOADER.ON_BAD_IMAGE = "error"  # skip: another image replaces an unreadable one; in training only
-
-# --------------------------------------------------------------------------------------------------- solver
-_C.SOLVER = CN()
-_C.SOLVER.IMS_PER_BATCH = 128  # images in a batch, over all ranks
-_C.SOLVER.MAX_EPOCH = 120
-_C.SOLVER.ITERS_PER_EPOCH = 0  # 0 = training images // IMS_PER_BATCH
-_C.SOLVER.OPT = "SGD"  # SGD, Adam, AdamW
-_C.SOLVER.BASE_LR = 0.008
-_C.SOLVER.HEADS_LR_FACTOR = 1.0
-_C.SOLVER.BIAS_LR_FACTOR = 1.0
-_C.SOLVER.MOMENTUM = 0.9
-_C.SOLVER.NESTEROV = False
-_C.SOLVER.WEIGHT_DECAY = 1e-4
-_C.SOLVER.WEIGHT_DECAY_BIAS = 1e-4
-_C.SOLVER.WEIGHT_DECAY_NORM = 1e-4
-_C.SOLVER.SCHED = "CosineAnnealingLR"  # MultiStepLR, LinearWarmupMultiStepDecayLRScheduler
-_C.SOLVER.ETA_MIN_LR = 1.6e-6  # where cosine annealing ends
-_C.SOLVER.DELAY_EPOCHS = 0  # epochs before the cosine begins to fall, at the earliest after the warm-up
-_C.SOLVER.STEPS = [50]  # epochs at which the multi-step schedules multiply by GAMMA
-_C.SOLVER.GAMMA = 0.1
-_C.SOLVER.WARMUP_ITERS = 2000  # iterations
-_C.SOLVER.WARMUP_FACTOR = 0.01
-_C.SOLVER.WARMUP_METHOD = "linear"  # linear, constant
-_C.SOLVER.FREEZE_ITERS = 0  # how long MODEL.FREEZE_LAYERS stay frozen
-_C.SOLVER.CHECKPOINT_PERIOD = 20  # epochs between two kept checkpoints, model_NNNN.pth
-_C.SOLVER.CHECKPOINT_ITERS = 0  # iterations between two writings of model_latest.pth; 0 = none
-_C.SOLVER.LOG_PERIOD = 50  # iterations between two lines on the console
-_C.SOLVER.CLIP_GRADIENTS = CN()
-_C.SOLVER.CLIP_GRADIENTS.ENABLED = True
-_C.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"  # norm (of all gradients together), value
-_C.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 5.0
-_C.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
-_C.SOLVER.AMP = CN()
-_C.SOLVER.AMP.ENABLED = True  # mixed precision on CUDA; the CPU computes in float32
-_C.SOLVER.AMP.DTYPE = "bf16"  # bf16, fp16 (with loss scaling)
-_C.SOLVER.AMP.MAX_SKIPPED = 20  # fp16: steps skipped in a row for non-finite gradients before the run stops
-
-# ----------------------------------------------------------------------------------------------------- test
-_C.TEST = CN()
-_C.TEST.EVAL_PERIOD = 20  # epochs; 0 = only at the end
-_C.TEST.IMS_PER_BATCH = 128
-_C.TEST.METRIC = "cosine"  # cosine, euclidean, jaccard
-_C.TEST.SAVE_RANKS = False  # write per-query AP, first hit and top-k gallery indices beside results.json
-_C.TEST.AMP = CN()
-_C.TEST.AMP.ENABLED = False  # mixed precision in evaluation, on CUDA only
-_C.TEST.AMP.DTYPE = "bf16"  # bf16, fp16
-_C.TEST.FLIP = CN()
-_C.TEST.FLIP.ENABLED = False  # average the features of the image and its mirror image
-_C.TEST.AQE = CN()
-_C.TEST.AQE.ENABLED = False  # average query expansion
-_C.TEST.AQE.ALPHA = 3.0
-_C.TEST.AQE.QE_TIME = 1
-_C.TEST.AQE.QE_K = 5
-_C.TEST.RERANK = CN()
-_C.TEST.RERANK.ENABLED = False  # k-reciprocal re-ranking
-_C.TEST.RERANK.K1 = 20
-_C.TEST.RERANK.K2 = 6
-_C.TEST.RERANK.LAMBDA = 0.3
-_C.TEST.ROC = CN()
-_C.TEST.ROC.ENABLED = False  # TPR at FPR 1e-4, 1e-3, 1e-2
-_C.TEST.PRECISE_BN = CN()
-_C.TEST.PRECISE_BN.ENABLED = False  # recompute BatchNorm statistics before evaluation
-_C.TEST.PRECISE_BN.NUM_ITER = 300
-_C.TEST.SDMODEL = CN()
-_C.TEST.SDMODEL.PREDICTION = "sample"  # the paper's sampler; mean = one-call prediction of the clean latent
-_C.TEST.SDMODEL.NUM_INFERENCE_STEPS = 5
-_C.TEST.SDMODEL.FULL_GUIDANCE_SCALE = 2.0
-_C.TEST.SDMODEL.FUSION = "concat"  # weighted: parts of length 1, the generated ones times VIEW_WEIGHT
-_C.TEST.SDMODEL.VIEW_WEIGHT = 1.0  # of FUSION weighted
-_C.TEST.SDMODEL.GENERATED_NECK = (
-    False  # generated features pass the identity head's neck, as the person's does
-)
-_C.TEST.SDMODEL.NOISE = (
-    "common"  # common: one noise sequence per view for all images; per_image: by file name
-)
-
-# --------------------------------------------------------------------------------------------------- output
-_C.OUTPUT_DIR = "logs/run"
-_C.CUDNN_BENCHMARK = False  # faster convolutions on CUDA, chosen anew by every run; False: deterministic ones
+METHODS, DATA = Registered("fastreid.modeling"), Registered("fastreid.data")
+SEED = Range(lambda value: 0 <= value < 2**63, f"from 0 to {2**63 - 1}")
+COLOUR = Range(lambda value: 0 <= value <= 255, "from 0 to 255")
+HALF = Range(lambda value: 0 <= value <= 0.5, "from 0 to 0.5")
+DEPTHS = choice("tiny", "small", "base", "large", "custom")
 
 
-def get_cfg() -> CN:
-    """A fresh, mutable copy of the defaults."""
-    return _C.clone()
+def _only_lengthens(cfg: CfgNode) -> bool:
+    """Tell whether more epochs leave the learning rates of the first ones as they are."""
+    schedule = cfg.declared["SOLVER.SCHED"].allowed.registry("SOLVER.SCHED").get(cfg.SOLVER.SCHED)
+    return not schedule.spans_run
+
+
+MODEL: dict[str, Any] = {
+    "META_ARCHITECTURE": Key("SDReIDStage1", "the method: what is trained and how features are made", METHODS, BOTH),
+    "DEVICE": Key("auto", "auto (CUDA when there is one), cpu, cuda, cuda:N", changes=NOTHING),
+    "SEED": Key(1111, "fixes initialisation, sampling, augmentation and generation noise", SEED, BOTH),
+    "WEIGHTS": Key("", "checkpoint to start from or to evaluate", changes=NOTHING),
+    "ALLOW_PARTIAL_WEIGHTS": Key(
+        False, "go on when a checkpoint lacks parameters that the run depends on", changes=NOTHING
+    ),
+    "FREEZE_LAYERS": Key([], "module name prefixes frozen for the first SOLVER.FREEZE_ITERS iterations", element=str),
+    "PIXEL_MEAN": Key([127.5, 127.5, 127.5], "RGB, 0-255", None, BOTH, length=3),
+    "PIXEL_STD": Key([127.5, 127.5, 127.5], "RGB, 0-255", POSITIVE, BOTH, length=3),
+    "BACKBONE": {
+        "NAME": Key("build_vit_backbone", "the encoder of images", METHODS, BOTH),
+        "DEPTH": Key("base", "custom reads NUM_LAYERS, NUM_HEADS and FEAT_DIM", DEPTHS, BOTH),
+        "FEAT_DIM": Key(768, "width D of a ViT; the depth's own (192, 384, 768, 1024) unless custom", POSITIVE, BOTH),
+        "NUM_LAYERS": Key(12, "custom only", POSITIVE, BOTH),
+        "NUM_HEADS": Key(12, "custom only", POSITIVE, BOTH),
+        "PATCH_SIZE": Key(16, "side of a patch in pixels", POSITIVE, BOTH),
+        "STRIDE_SIZE": Key(
+            [16, 16], "(vertical, horizontal); below PATCH_SIZE patches overlap", POSITIVE, BOTH, length=2
+        ),
+        "CONV_STEM": Key(False, "three convolutions before the patches: to train from scratch", None, BOTH),
+        "PRETRAIN": Key(True, "load PRETRAIN_PATH before a training that starts from no checkpoint", changes=NOTHING),
+        "PRETRAIN_PATH": Key("pretrained/jx_vit_base_p16_224-80ecf9dd.pth", "timm-format weights", changes=NOTHING),
+        "DROP_PATH_RATIO": Key(0.1, "of the last block; rises with depth", FRACTION, BOTH),
+        "DROP_RATIO": Key(0.0, "of tokens and projections", FRACTION, BOTH),
+        "ATT_DROP_RATE": Key(0.0, "of attention weights", FRACTION, BOTH),
+    },
+    "HEADS": {
+        "NAME": Key("EmbeddingHead", "from a feature to logits and the retrieval feature", METHODS, BOTH),
+        "NUM_CLASSES": Key(0, "identities; 0 = as many as the training set has", NOT_NEGATIVE),
+        "EMBEDDING_DIM": Key(0, "> 0 adds a linear reduction before the neck", NOT_NEGATIVE, BOTH),
+        "POOL_LAYER": Key("Identity", "a ViT's features are pooled already", choice("Identity"), BOTH),
+        "NORM": Key("BN", "the neck's normalisation; syncBN: over all ranks", choice("BN", "syncBN"), BOTH),
+        "WITH_BNNECK": Key(True, "normalise between metric losses and classifier", None, BOTH),
+        "NECK_FEAT": Key("before", "the feature that metric losses see, of the neck", choice("before", "after"), BOTH),
+        "CLS_LAYER": Key("Linear", "the classification layer", METHODS, BOTH),
+        "SCALE": Key(1.0, "logit scale of the classification layer", None, BOTH),
+        "MARGIN": Key(0.0, "its margin, where it has one", None, BOTH),
+    },
+    "LOSSES": {"NAME": Key(["CrossEntropyLoss", "TripletLoss"], "losses on the identity head", METHODS)},
+}
+
+INPUT: dict[str, Any] = {
+    "SIZE_TRAIN": Key([256, 128], "height, width", POSITIVE, length=2),
+    "SIZE_TEST": Key([256, 128], "height, width", POSITIVE, BOTH, length=2),
+    "FLIP": {"ENABLED": Key(True, "mirror images"), "PROB": Key(0.5, "share of them", FRACTION)},
+    "PADDING": {
+        "ENABLED": Key(True, "pad by SIZE on every side, then crop back at random"),
+        "MODE": Key("constant", "what the border is", choice("constant", "edge", "reflect", "symmetric")),
+        "SIZE": Key(10, "pixels", NOT_NEGATIVE),
+        "PROB": Key(1.0, "share of images", FRACTION),
+    },
+    "REA": {
+        "ENABLED": Key(True, "random erasing"),
+        "PROB": Key(0.5, "share of images", FRACTION),
+        "VALUE": Key([127.5, 127.5, 127.5], "RGB, 0-255", COLOUR, length=3),
+    },
+    "CJ": {
+        "ENABLED": Key(False, "colour jitter"),
+        "PROB": Key(0.5, "share of images", FRACTION),
+        "BRIGHTNESS": Key(0.15, "strength", NOT_NEGATIVE),
+        "CONTRAST": Key(0.15, "strength", NOT_NEGATIVE),
+        "SATURATION": Key(0.1, "strength", NOT_NEGATIVE),
+        "HUE": Key(0.1, "strength", HALF),
+    },
+}
+
+DATASETS: dict[str, Any] = {
+    "ROOT": Key("", "folder that holds the benchmarks' folders; default: FASTREID_DATASETS", changes=NOTHING),
+    "CSV": Key("", "the file that CSVDataset reads: your own data, see docs/own_data.md", changes=NOTHING),
+    "NAMES": Key(["CARGO"], "training sets, joined", Registered("fastreid.data", "DATASETS")),
+    "TESTS": Key(["CARGO"], "protocols to evaluate", Registered("fastreid.data", "DATASETS"), NOTHING),
+    "COMBINEALL": Key(False, "train on query and gallery too"),
+    "HELD_OUT_IDS": Key(0, "training identities kept aside, to evaluate on instead of TESTS", NOT_NEGATIVE),
+}
+
+DATALOADER: dict[str, Any] = {
+    "SAMPLER_TRAIN": Key("NaiveIdentitySampler", "which images a batch has", DATA),
+    "NUM_INSTANCE": Key(4, "images of one identity in a batch", POSITIVE),
+    "NUM_WORKERS": Key(8, "processes that read images", NOT_NEGATIVE, NOTHING),
+    # A run that an unreadable image has stopped may go on without it.
+    "ON_BAD_IMAGE": Key("error", "skip: another image stands in, in training only", choice("error", "skip"), NOTHING),
+}
+
+AMP_DTYPE = choice("bf16", "fp16")
+
+SOLVER: dict[str, Any] = {
+    "IMS_PER_BATCH": Key(128, "images in a batch, over all ranks", POSITIVE),
+    "MAX_EPOCH": Key(120, "length of the run", POSITIVE, resumable=_only_lengthens),
+    "ITERS_PER_EPOCH": Key(0, "0 = training images // IMS_PER_BATCH", NOT_NEGATIVE),
+    "OPT": Key("SGD", "the optimiser", Registered("fastreid.solver")),
+    "BASE_LR": Key(0.008, "learning rate", POSITIVE),
+    "HEADS_LR_FACTOR": Key(1.0, "of the heads' learning rate", NOT_NEGATIVE),
+    "BIAS_LR_FACTOR": Key(1.0, "of the biases' learning rate", NOT_NEGATIVE),
+    "WEIGHT_DECAY": Key(1e-4, "of weights", NOT_NEGATIVE),
+    "WEIGHT_DECAY_BIAS": Key(1e-4, "of biases", NOT_NEGATIVE),
+    "WEIGHT_DECAY_NORM": Key(1e-4, "in normalisation layers", NOT_NEGATIVE),
+    "SCHED": Key("CosineAnnealingLR", "the learning rate's schedule", Registered("fastreid.solver")),
+    "WARMUP_ITERS": Key(2000, "iterations", NOT_NEGATIVE),
+    "WARMUP_FACTOR": Key(0.01, "where the warm-up starts", FRACTION),
+    "WARMUP_METHOD": Key("linear", "how it rises", choice("linear", "constant")),
+    "FREEZE_ITERS": Key(0, "how long MODEL.FREEZE_LAYERS stay frozen", NOT_NEGATIVE),
+    "CHECKPOINT_PERIOD": Key(20, "epochs between two kept checkpoints, model_NNNN.pth", NOT_NEGATIVE, NOTHING),
+    "CHECKPOINT_ITERS": Key(0, "iterations between two model_latest.pth; 0 = none", NOT_NEGATIVE, NOTHING),
+    "LOG_PERIOD": Key(50, "iterations between two lines on the console", POSITIVE, NOTHING),
+    "CLIP_GRADIENTS": {
+        "ENABLED": Key(True, "clip gradients"),
+        "CLIP_TYPE": Key("norm", "norm (of all gradients together), value", choice("norm", "value")),
+        "CLIP_VALUE": Key(5.0, "the limit", POSITIVE),
+        "NORM_TYPE": Key(2.0, "order of the norm"),
+    },
+    "AMP": {
+        "ENABLED": Key(True, "mixed precision on CUDA; the CPU computes in float32", changes=NOTHING),
+        "DTYPE": Key("bf16", "fp16: with loss scaling", AMP_DTYPE, NOTHING),
+        "MAX_SKIPPED": Key(20, "fp16: steps skipped in a row before the run stops", POSITIVE, NOTHING),
+    },
+}
+
+TEST: dict[str, Any] = {
+    "EVAL_PERIOD": Key(20, "epochs; 0 = only at the end", NOT_NEGATIVE, NOTHING),
+    "IMS_PER_BATCH": Key(128, "images encoded at a time", POSITIVE, NOTHING),
+    "METRIC": Key("cosine", "distance of features", Registered("fastreid.evaluation"), NOTHING),
+    "AMP": {
+        "ENABLED": Key(False, "mixed precision in evaluation, on CUDA only", None, FEATURES),
+        "DTYPE": Key("bf16", "of it", AMP_DTYPE, FEATURES),
+    },
+    "FLIP": {"ENABLED": Key(False, "average the features of the image and its mirror image", None, FEATURES)},
+    "AQE": {
+        "ENABLED": Key(False, "average query expansion", changes=NOTHING),
+        "ALPHA": Key(3.0, "power of the similarities", changes=NOTHING),
+        "QE_TIME": Key(1, "repeats", POSITIVE, NOTHING),
+        "QE_K": Key(5, "neighbours", POSITIVE, NOTHING),
+    },
+    "RERANK": {
+        "ENABLED": Key(False, "k-reciprocal re-ranking", changes=NOTHING),
+        "K1": Key(20, "size of the neighbourhoods", POSITIVE, NOTHING),
+        "K2": Key(6, "neighbours averaged over", POSITIVE, NOTHING),
+        "LAMBDA": Key(0.3, "weight of the original distance", FRACTION, NOTHING),
+    },
+    "ROC": {"ENABLED": Key(False, "TPR at FPR 1e-4, 1e-3, 1e-2", changes=NOTHING)},
+    "PRECISE_BN": {
+        "ENABLED": Key(False, "recompute BatchNorm statistics before evaluation", changes=NOTHING),
+        "NUM_ITER": Key(300, "batches", POSITIVE, NOTHING),
+    },
+}
+
+KEYS: dict[str, Any] = {
+    "IMPORTS": Key([], "modules or .py files of yours that register what is named below", None, NOTHING, element=str),
+    "MODEL": MODEL,
+    "INPUT": INPUT,
+    "DATASETS": DATASETS,
+    "DATALOADER": DATALOADER,
+    "SOLVER": SOLVER,
+    "TEST": TEST,
+    "OUTPUT_DIR": Key("logs/run", "of logs and checkpoints", changes=NOTHING),
+    "CUDNN_BENCHMARK": Key(False, "faster convolutions on CUDA, chosen anew by every run", changes=NOTHING),
+}
+
+
+def get_cfg() -> CfgNode:
+    """Return a fresh, mutable configuration with the defaults, for the default method."""
+    cfg = CfgNode()
+    cfg.declare(KEYS)
+    for key in list(cfg.declared.values()):
+        if isinstance(key.allowed, Registered):
+            import_module(key.allowed.home)  # where registered parts have keys of their own
+    cfg.declare_registered()
+    cfg.DATASETS.ROOT = os.environ.get("FASTREID_DATASETS", "datasets")
+    cfg.use_method(cfg.MODEL.META_ARCHITECTURE)
+    return cfg

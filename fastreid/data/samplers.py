@@ -55,8 +55,8 @@ class BatchSampler(Sampler[list[Draw]]):
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise UserError(
-                f"SOLVER.IMS_PER_BATCH {batch_size} does not divide over {world_size} processes:"
-                f" make it a multiple of {world_size}"
+                f"SOLVER.IMS_PER_BATCH {batch_size} does not divide over {world_size} processes",
+f"make it a multiple of {world_size}"
             )
         self.samples = samples
         self.batch_size = batch_size
@@ -114,7 +114,8 @@ class IdentitySampler(BatchSampler):
         if num_instance < 1 or batch_size % unit:
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH {batch_size} is not a multiple of DATALOADER.NUM_INSTANCE"
-                f" {num_instance} x {world_size} processes: change one of them, e.g. SOLVER.IMS_PER_BATCH"
+                f" {num_instance} x {world_size} processes",
+f"change one of them, e.g. SOLVER.IMS_PER_BATCH"
                 f" {max(1, batch_size // max(1, unit)) * max(1, unit)}"
             )
         self.pids = np.array([sample.pid for sample in self.samples], dtype=np.int64)
@@ -124,8 +125,8 @@ class IdentitySampler(BatchSampler):
         if len(self.sizes) < self.ids_per_batch:
             raise UserError(
                 f"a batch needs {self.ids_per_batch} identities (SOLVER.IMS_PER_BATCH {batch_size} /"
-                f" DATALOADER.NUM_INSTANCE {num_instance}), but the training set has {len(self.sizes)}:"
-                f" set SOLVER.IMS_PER_BATCH to {len(self.sizes) * num_instance} or less"
+                f" DATALOADER.NUM_INSTANCE {num_instance}), but the training set has {len(self.sizes)}",
+f"set SOLVER.IMS_PER_BATCH to {len(self.sizes) * num_instance} or less"
             )
 
         few = self.sizes[self.sizes < num_instance]

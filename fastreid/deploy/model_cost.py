@@ -136,7 +136,7 @@ def _skeleton(cfg: CfgNode) -> nn.Module:
     """The model without numbers, in eval mode; its sampler calls the network and does nothing else."""
     model = build_meta_model(cfg).eval()
     if _generates(cfg):
-        from fastreid.modeling.diffusion.sampler import Sampler
+        from fastreid.modeling.meta_arch.sdreid.sampler import Sampler
 
         class Calls(Sampler):
             def __call__(self, noise: Tensor, predict: Callable[[Tensor, Tensor, bool], Tensor]) -> Tensor:

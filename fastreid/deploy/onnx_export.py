@@ -25,7 +25,7 @@ from fastreid.deploy.export_check import (
     run_onnx,
     run_pt2,
 )
-from fastreid.modeling.meta_arch.stage1 import SDReIDStage1
+from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json
@@ -89,17 +89,19 @@ def export_model(model: SDReIDStage1, folder: str | Path, with_pt2: bool = False
 def require_packages() -> None:
     """Raise a `UserError` if torch is too old, or onnx, onnxscript or onnxruntime is not installed."""
     if torch.__version__ < (2, 5):
-        raise UserError(f"export needs torch 2.5 or newer, this is {torch.__version__}: pip install -U torch")
+        raise UserError(f"export needs torch 2.5 or newer, this is {torch.__version__}",
+f"pip install -U torch")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"export needs {', '.join(missing)}: pip install {' '.join(missing)}")
+        raise UserError(f"export needs {', '.join(missing)}",
+f"pip install {' '.join(missing)}")
 
 
 def model_parts(model: SDReIDStage1) -> list[Part]:
     """The encoder and, of a Stage-2 model, the denoising step and the fusion."""
     if model.stage == 1:
         return [Part("encoder", Encoder(model), ("feature",), partial(draw_images, model))]
-    from fastreid.deploy.onnx_stage2 import stage2_parts  # imports diffusers
+    from fastreid.modeling.meta_arch.sdreid.onnx_parts import stage2_parts  # imports diffusers
 
     encoder = Part("encoder", Encoder(model), ("feature", "id_tokens"), partial(draw_images, model))
     return [encoder, *stage2_parts(model, encoder)]
@@ -154,7 +156,7 @@ def _describe(session: Any) -> dict[str, Any]:
 
 
 def _save_sampling_plan(model: SDReIDStage1, folder: Path) -> None:
-    from fastreid.deploy.onnx_stage2 import sampling_plan
+    from fastreid.modeling.meta_arch.sdreid.onnx_parts import sampling_plan
 
     plan = sampling_plan(model.generator, len(model.memory_bank.prototypes))._asdict()
     np.savez(folder / "sampling.npz", **{name: value for name, value in plan.items() if value is not None})
@@ -169,7 +171,7 @@ def _check_folder(model: SDReIDStage1, folder: Path) -> list[Agreement]:
     def run(inputs: Tensors) -> list[Tensor]:
         noise = None
         if model.stage == 2:
-            from fastreid.deploy.onnx_stage2 import image_noise
+            from fastreid.modeling.meta_arch.sdreid.onnx_parts import image_noise
 
             noise = image_noise(model, _names(inputs["images"]))
         return [torch.from_numpy(exported.extract(inputs["images"].numpy(), noise))]
@@ -200,7 +202,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """
     path = path.absolute()
     if path.exists() and not (path / DESCRIPTION).is_file() and (path.is_file() or any(path.iterdir())):
-        raise UserError(f"{path} exists and is no earlier export: name another folder")
+        raise UserError(f"{path} exists and is no earlier export",
+f"name another folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:

@@ -151,7 +151,8 @@ class ReIDModel:
             return None
         views = [views] if isinstance(views, str | int) else list(views)
         if views and self.stage == 1:
-            raise UserError(f"views {views}: a Stage-1 model generates none; leave them out")
+            raise UserError(f"views {views}: a Stage-1 model generates none",
+f"leave them out")
         indices = [self._view_index(view) for view in views]
         if len(set(indices)) < len(indices):
             raise UserError(f"views {views} name a view twice")
@@ -215,7 +216,8 @@ def _config_of(path: Path, config: str | os.PathLike | CfgNode | None, meta: dic
         cfg.merge_values(yaml.safe_load(meta["config"]), source=f"stored in {path}")
     else:
         raise UserError(
-            f"no configuration for {path}: there is no {beside}, and the checkpoint holds none; name the"
+            f"no configuration for {path}: there is no {beside}, and the checkpoint holds none",
+f"name the"
             f" YAML file that it was trained with"
         )
     return cfg

@@ -159,7 +159,8 @@ def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise UserError(
-                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run: wait or choose another"
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run",
+f"wait or choose another"
             ) from error
         except OSError as error:
             warn_once(
@@ -207,5 +208,6 @@ def check_output_dir(output_dir: str) -> None:
         UserError: if it cannot.
     """
     if not output_dir:
-        raise UserError("OUTPUT_DIR is empty; name the folder for logs and checkpoints")
+        raise UserError("OUTPUT_DIR is empty",
+"name the folder for logs and checkpoints")
     check_output_folder(output_dir, "OUTPUT_DIR")

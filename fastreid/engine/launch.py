@@ -85,10 +85,12 @@ def uses_cuda(device: str) -> bool:
 def _check_devices(processes: int, device: str) -> None:
     if device.startswith("cuda:"):
         raise UserError(
-            f"MODEL.DEVICE {device!r} is one GPU, but the run has several processes; use cuda or auto"
+            f"MODEL.DEVICE {device!r} is one GPU, but the run has several processes",
+f"use cuda or auto"
         )
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("MODEL.DEVICE 'cuda': no CUDA device on this machine; use auto or cpu")
+        raise UserError("MODEL.DEVICE 'cuda': no CUDA device on this machine",
+"use auto or cpu")
     if uses_cuda(device) and processes > torch.cuda.device_count():
         raise UserError(
             f"--num-gpus {processes}, but this machine has {torch.cuda.device_count()} CUDA devices"
@@ -140,7 +142,8 @@ def _listen(address: tuple[str, int]) -> dist.TCPStore:
     except RuntimeError as error:  # in newer versions of torch a DistError, which is one
         raise UserError(
             f"--dist-url tcp://{address[0]}:{address[1]}: this machine cannot listen there"
-            f" ({' '.join(str(error).split())[:120]}); give an address of machine 0 and a free port"
+            f" ({' '.join(str(error).split())[:120]})",
+f"give an address of machine 0 and a free port"
         ) from error
 
 

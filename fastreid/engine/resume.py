@@ -54,7 +54,8 @@ def check_resumed_config(cfg: CfgNode, saved: str, source: str) -> None:
     if refused:
         listed = "; ".join(f"{key} {changed[key][1]!r}, was {changed[key][0]!r}" for key in refused)
         raise UserError(
-            f"--resume: the config differs from that of {source} in what is trained ({listed}): restore the"
+            f"--resume: the config differs from that of {source} in what is trained ({listed})",
+f"restore the"
             f" values, or start a new run in another OUTPUT_DIR"
         )
 

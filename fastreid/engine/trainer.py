@@ -27,7 +27,7 @@ from fastreid.engine.defaults import (
     set_earlier_run_aside,
     storage_errors_named,
 )
-from fastreid.engine.feature_cache import cached_features, remove_cached_features
+from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_features, remove_cached_features
 from fastreid.engine.resume import check_resumed_config
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.engine.trained_model import with_num_classes
@@ -184,13 +184,15 @@ class DefaultTrainer(SimpleTrainer):
         ]
         if absent:
             raise UserError(
-                f"{source} lacks {', '.join(absent)}: not a checkpoint to resume; name it in MODEL.WEIGHTS"
+                f"{source} lacks {', '.join(absent)}: not a checkpoint to resume",
+f"name it in MODEL.WEIGHTS"
             )
         check_resumed_config(self.cfg, checkpoint["meta"]["config"], source)
         if checkpoint["iters_per_epoch"] != self.iters_per_epoch:
             raise UserError(
                 f"{source} has {checkpoint['iters_per_epoch']} iterations an epoch, now there are"
-                f" {self.iters_per_epoch}: the training data has changed; restore it or start a new run"
+                f" {self.iters_per_epoch}: the training data has changed",
+f"restore it or start a new run"
             )
         load_model_weights(self.model, checkpoint["model"], "resume", source=source)
         self.optimizer.load_state_dict(checkpoint["optimizer"])

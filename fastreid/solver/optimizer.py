@@ -50,7 +50,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         )
     groups = parameter_groups(cfg, model)
     if not groups:
-        raise UserError("the model has no trainable parameters: check what the config freezes")
+        raise UserError("the model has no trainable parameters",
+"check what the config freezes")
     return OPTIMIZERS[name](groups, cfg)
 
 

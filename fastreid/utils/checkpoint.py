@@ -1,16 +1,13 @@
-"""Checkpoint files: written so that none is ever lost, read so that nothing is silently missing."""
+"""Checkpoint files: written so that none is ever lost, read without running code."""
 
 import logging
 import os
 import pickle
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from tabulate import tabulate
-from torch import nn
 
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
@@ -19,8 +16,6 @@ logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "last_checkpoint"
 ZIP_MAGIC = b"PK\x03\x04"
-
-Purpose = Literal["train", "eval", "resume"]
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -36,10 +31,12 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         kind = "is a folder, not a file" if path.is_dir() else "not found"
-        raise UserError(f"checkpoint {path} {kind}; give an existing .pth file (MODEL.WEIGHTS)")
+        raise UserError(f"checkpoint {path} {kind}",
+f"give an existing .pth file (MODEL.WEIGHTS)")
     if path.stat().st_size == 0:
         raise UserError(
-            f"checkpoint {path} is empty (0 bytes); use another checkpoint of the run or copy it again"
+            f"checkpoint {path} is empty (0 bytes)",
+f"use another checkpoint of the run or copy it again"
         )
     content = _read(path)
     if not isinstance(content, dict):
@@ -68,12 +65,14 @@ def _read(path: Path) -> Any:
                 f" could run code: refused. Save its state_dict alone, from a source that you trust"
             ) from error
         raise UserError(
-            f"checkpoint {path} is not a PyTorch file; give a .pth file written by torch.save"
+            f"checkpoint {path} is not a PyTorch file",
+f"give a .pth file written by torch.save"
         ) from error
     except Exception as error:
         problem = "is truncated or damaged" if magic == ZIP_MAGIC else "is not a readable PyTorch file"
         raise UserError(
-            f"checkpoint {path} {problem}; use another checkpoint of the run or copy it again"
+            f"checkpoint {path} {problem}",
+f"use another checkpoint of the run or copy it again"
         ) from error
 
 
@@ -103,7 +102,8 @@ class Checkpointer:
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"cannot write checkpoint {path}: {reason}. Earlier checkpoints are intact: free space or fix"
+                f"cannot write checkpoint {path}: {reason}. Earlier checkpoints are intact",
+f"free space or fix"
                 f" the permissions of OUTPUT_DIR, then go on with --resume"
             ) from error
         logger.info("Checkpoint written: %s", path)
@@ -140,139 +140,9 @@ class Checkpointer:
             except UserError as error:
                 logger.warning("%s. Trying the one before it", error)
         if candidates:
-            raise UserError(f"no checkpoint in {self.folder} can be read; start again without --resume")
+            raise UserError(f"no checkpoint in {self.folder} can be read",
+f"start again without --resume")
         return None
-
-
-@dataclass
-class LoadReport:
-    """Names of parameters and buffers, by what became of them."""
-
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)
-
-    def table(self) -> str:
-        rows = [
-            (kind, len(names), _some(names))
-            for kind, names in vars(self).items()
-            if names or kind in ("loaded", "missing")
-        ]
-        return tabulate(rows, headers=("parameters", "number", "names"), tablefmt="simple")
-
-
-def load_model_weights(
-    model: nn.Module,
-    state_dict: dict[str, torch.Tensor],
-    purpose: Purpose,
-    allow_partial: bool = False,
-    source: str = "checkpoint",
-) -> LoadReport:
-    """Copy `state_dict` into `model` and report what fitted.
-
-    What may lack or have another shape depends on the purpose: ``train`` may lack what
-    `model.trainable_from` and `model.not_for_eval` (classifiers) name, ``eval`` the latter, ``resume``
-    nothing. Classifiers of another number of identities are left out with a message.
-
-    Args:
-        allow_partial: go on in spite of missing or mismatched parameters (not for ``resume``).
-        source: the file, for messages.
-
-    Raises:
-        UserError: if a parameter that the purpose depends on is missing or has another shape; the model
-            is unchanged then.
-    """
-    given = without_module_prefix(state_dict)
-    own = model.state_dict()
-    report = check_model_weights(model, given, purpose, allow_partial, source)
-    model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
-    logger.info("Weights from %s\n%s", source, report.table())
-    for name in report.mismatched:
-        if name.startswith(tuple(model.not_for_eval)):
-            sizes = tuple(given[name].shape), tuple(own[name].shape)
-            logger.info("%s: not loaded, trained for another number of identities %s, here %s", name, *sizes)
-    return report
-
-
-def check_model_weights(
-    model: nn.Module,
-    state_dict: dict[str, torch.Tensor],
-    purpose: Purpose,
-    allow_partial: bool = False,
-    source: str = "checkpoint",
-) -> LoadReport:
-    """What :func:`load_model_weights` would report; raises as it does, and loads nothing.
-
-    Only names and shapes are read: the model may be on the ``meta`` device.
-    """
-    given = without_module_prefix(state_dict)
-    own = model.state_dict()
-    report = _compare(own, given)
-    if not report.loaded:
-        raise UserError(
-            f"{source} has no parameter in common with this model: give a checkpoint of this architecture"
-        )
-    classifiers = () if purpose == "resume" else tuple(model.not_for_eval)
-    optional = classifiers + (tuple(model.trainable_from) if purpose == "train" else ())
-    missing = [
-        n for n in report.missing if not n.startswith(optional) and not n.endswith("num_batches_tracked")
-    ]
-    mismatched = [name for name in report.mismatched if not name.startswith(classifiers)]
-    if missing or mismatched:
-        shapes = [f"{n} {tuple(given[n].shape)} instead of {tuple(own[n].shape)}" for n in mismatched]
-        _refuse_or_warn(purpose, allow_partial, source, missing, shapes, len(own))
-    return report
-
-
-def _compare(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> LoadReport:
-    report = LoadReport(unexpected=[name for name in given if name not in own])
-    for name, value in own.items():
-        if name not in given:
-            report.missing.append(name)
-        elif given[name].shape != value.shape:
-            report.mismatched.append(name)
-        else:
-            report.loaded.append(name)
-    return report
-
-
-def _refuse_or_warn(
-    purpose: Purpose, allow_partial: bool, source: str, missing: list[str], shapes: list[str], total: int
-) -> None:
-    parts = []
-    if missing:
-        parts.append(f"lacks {len(missing)} of {total} parameters ({_some(missing)})")
-    if shapes:
-        parts.append(f"has {len(shapes)} parameters of another shape ({_some(shapes)})")
-    problem = f"{source} {' and '.join(parts)}"
-    if purpose == "resume":
-        raise UserError(
-            f"{problem}: this is not the run to resume; restore its config and data, or start afresh"
-        )
-    if not allow_partial:
-        raise UserError(
-            f"{problem}: give a checkpoint of this architecture, input size and number of views, or set"
-            f" MODEL.ALLOW_PARTIAL_WEIGHTS True to go on with what fits"
-        )
-    logger.warning("%s: going on with random values for them (MODEL.ALLOW_PARTIAL_WEIGHTS)", problem)
-
-
-def check_stage(meta: dict[str, Any], model: nn.Module, purpose: Purpose, source: str) -> None:
-    """Explain a checkpoint of the wrong stage. Files without ``meta.stage`` pass.
-
-    Raises:
-        UserError: if a file of one stage is evaluated or resumed as the other, or Stage 1 is to start
-            from a Stage-2 file.
-    """
-    found, wanted = meta.get("stage"), model.stage
-    if found in (None, wanted) or (purpose == "train" and (found, wanted) == (1, 2)):
-        return
-    doing = {"train": "trains", "eval": "evaluates", "resume": "resumes"}[purpose]
-    raise UserError(
-        f"{source} is a Stage-{found} checkpoint, but the config {doing} Stage {wanted}: use the"
-        f" Stage-{found} config, or name a Stage-{wanted} checkpoint in MODEL.WEIGHTS"
-    )
 
 
 def without_module_prefix(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -280,7 +150,3 @@ def without_module_prefix(state_dict: dict[str, torch.Tensor]) -> dict[str, torc
     if all(name.startswith("module.") for name in state_dict):
         return {name.removeprefix("module."): value for name, value in state_dict.items()}
     return state_dict
-
-
-def _some(names: list[str], shown: int = 3) -> str:
-    return ", ".join(names[:shown]) + (f", … ({len(names) - shown} more)" if len(names) > shown else "")

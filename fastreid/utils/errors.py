@@ -1,16 +1,38 @@
 """The one exception that stands for a mistake of the user rather than of the program."""
 
+from typing import NamedTuple
+
+
+class Complaint(NamedTuple):
+    """What is wrong, and what to do about it; as text both in one line. Also the message of a warning."""
+
+    problem: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.fix}" if self.fix else self.problem
+
 
 class UserError(Exception):
     """Bad input: a config, path, dataset or checkpoint that cannot be used.
 
-    The message is one line that names the thing, says what was expected and what to do.
-    The command-line tools print it without a traceback and exit with code 2.
+    The command-line tools print it as one line without a traceback and exit with code 2.
+
+    Args:
+        problem: names the thing, and says what was found and what was expected.
+        fix: what to do, in the imperative; empty where the problem says it all.
     """
+
+    def __init__(self, problem: str, fix: str = "") -> None:
+        super().__init__(problem, fix)
+        self.problem, self.fix = problem, fix
+
+    def __str__(self) -> str:
+        return str(Complaint(self.problem, self.fix))
 
 
 def nearest_name(name: str, known: list[str]) -> str:
-    """``" Did you mean 'x'?"`` for the closest of `known`, or an empty string when none is close.
+    """Return ``" Did you mean 'x'?"`` for the closest of `known`, or nothing when none is close.
 
     Upper and lower case count as the same.
     """

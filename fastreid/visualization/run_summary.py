@@ -72,7 +72,8 @@ def read_run_config(config_file: str, weights: str = "", options: Sequence[str] 
     checkpoint = Path(weights or Path(config_file).parent / "model_best.pth")
     if not checkpoint.is_file():
         raise UserError(
-            f"checkpoint {checkpoint} not found: name the config.yaml in the OUTPUT_DIR of a training, or the"
+            f"checkpoint {checkpoint} not found",
+f"name the config.yaml in the OUTPUT_DIR of a training, or the"
             " checkpoint itself (--weights, --compare-weights)"
         )
     cfg.MODEL.WEIGHTS = str(checkpoint)

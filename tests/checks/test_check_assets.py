@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from fastreid.checks.assets import check_asset_contents, check_assets
 from fastreid.modeling import build_meta_model, build_model
-from fastreid.modeling.diffusion.unet import build_unet
-from fastreid.modeling.diffusion.unet_weights import tensor_shapes
+from fastreid.modeling.meta_arch.sdreid.unet import build_unet
+from fastreid.modeling.meta_arch.sdreid.unet_weights import tensor_shapes
 from fastreid.utils.errors import UserError
 
 IDENTITIES = 6

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_checkpoints import write_checkpoint
 
-from fastreid.data.synthetic import BenchmarkSpec, write_benchmark
+from fastreid.rendered import BenchmarkSpec, write_benchmark
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,11 @@ from fastreid.deploy import export_check
 from fastreid.deploy.export_check import Part, check_part
 from fastreid.deploy.onnx_export import export_model
 from fastreid.deploy.onnx_model import OnnxReIDModel
-from fastreid.deploy.onnx_stage2 import DenoisingStep, FeatureFusion, image_noise, sampling_plan
+from fastreid.modeling.meta_arch.sdreid.onnx_parts import DenoisingStep, FeatureFusion, image_noise, sampling_plan
 from fastreid.engine import load_trained_model
 from fastreid.modeling import build_model
-from fastreid.modeling.diffusion.schedulers import SCHEDULERS
-from fastreid.modeling.meta_arch.stage1 import SDReIDStage1
+from fastreid.modeling.meta_arch.sdreid.schedulers import SCHEDULERS
+from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
 from fastreid.utils.env import preserved_rng_state
 from fastreid.utils.errors import UserError
 

@@ -68,7 +68,7 @@ def generator(tiny_cfg, randomize):
     """`generator("KEY", value, …)`: a generator whose parameters are all random, in eval mode."""
 
     def build(*options):
-        from fastreid.modeling.diffusion.generator import (
+        from fastreid.modeling.meta_arch.sdreid.generator import (
             FeatureGenerator,  # Stage 1 must not import diffusers
         )
 

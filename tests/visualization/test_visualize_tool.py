@@ -14,7 +14,7 @@ import torch
 
 from fastreid.config import get_cfg
 from fastreid.data import build_test_datasets
-from fastreid.data.synthetic import BenchmarkSpec, write_benchmark
+from fastreid.rendered import BenchmarkSpec, write_benchmark
 from fastreid.engine import load_trained_model
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model

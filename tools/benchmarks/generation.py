@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling import build_model
-from fastreid.modeling.diffusion.sampler import Sampler
-from fastreid.modeling.diffusion.schedulers import SCHEDULERS
+from fastreid.modeling.meta_arch.sdreid.sampler import Sampler
+from fastreid.modeling.meta_arch.sdreid.schedulers import SCHEDULERS
 from fastreid.solver import build_optimizer
 from fastreid.utils.amp import amp_dtype
 from fastreid.utils.complexity import flop_counter, measure, seconds_of

@@ -63,7 +63,8 @@ class CSVDataset(ReIDDataset):
             if row.view in absent:
                 raise UserError(
                     f"{source}, line {row.line}: view {row.view!r} has no training images, so nothing can be"
-                    " learnt about it; add some, or leave the view out"
+                    " learnt about it",
+"add some, or leave the view out"
                 )
         return [self._sample(row) for row in rows]
 
@@ -74,7 +75,8 @@ class CSVDataset(ReIDDataset):
             rows = f"rows of protocol {self._only}" if self._only else "rows"
             raise UserError(
                 f"{self.table.source}: {len(query)} query and {len(gallery)} gallery {rows}; evaluation needs"
-                f" both: add some, or leave {self.name} out of DATASETS.TESTS"
+                f" both",
+f"add some, or leave {self.name} out of DATASETS.TESTS"
             )
         return query, gallery
 

@@ -54,7 +54,7 @@ def held_out_protocols(
                 protocols.append(HeldOutProtocol(name, dataset.view_names, query, gallery))
     if people and not protocols:
         raise UserError(
-            f"DATASETS.HELD_OUT_IDS: none of the {len(people)} held-out identities is seen in two views:"
-            " hold out more of them, or set it to 0 to evaluate on DATASETS.TESTS while training"
+            f"DATASETS.HELD_OUT_IDS: none of the {len(people)} held-out identities is seen in two views",
+"hold out more of them, or set it to 0 to evaluate on DATASETS.TESTS while training"
         )
     return protocols

@@ -96,7 +96,8 @@ def require_vit_weights(path: str | Path, width: int) -> Path:
     if not path.is_file():
         wanted = DOWNLOADS.get(width, f"a timm-format ViT of width {width}")
         raise UserError(
-            f"ViT weights not found: {path}; download {wanted} and put it there, or name its place with"
+            f"ViT weights not found: {path}",
+f"download {wanted} and put it there, or name its place with"
             " MODEL.BACKBONE.PRETRAIN_PATH (MODEL.BACKBONE.PRETRAIN False starts from random weights)"
         )
     return path
@@ -111,7 +112,8 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise UserError(
             f"ViT weights {path} cannot be read as {path.suffix or 'a checkpoint'} ({type(error).__name__});"
-            " expected a file of tensors as timm publishes them: download it again"
+            " expected a file of tensors as timm publishes them",
+"download it again"
         ) from error
     for wrapper in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -141,7 +143,8 @@ def _resample(state: dict[str, torch.Tensor], backbone: VisionTransformer, path:
         elif side * side != patches and patches != grid[0] * grid[1]:
             raise UserError(
                 f"ViT weights {path}: pos_embed has {patches} patches, which is neither a square grid nor the"
-                f" {grid[0]}x{grid[1]} of this encoder; use another file"
+                f" {grid[0]}x{grid[1]} of this encoder",
+f"use another file"
             )
     key = "patch_embed.proj.weight"
     kernel, own_kernel = state.get(key), backbone.patch_embed.proj.weight
@@ -156,7 +159,8 @@ def _check_fit(
 ) -> None:
     def misfit(problem: str) -> UserError:
         return UserError(
-            f"ViT weights {path} do not fit the encoder: {problem}; check MODEL.BACKBONE.DEPTH, FEAT_DIM and"
+            f"ViT weights {path} do not fit the encoder: {problem}",
+f"check MODEL.BACKBONE.DEPTH, FEAT_DIM and"
             " CONV_STEM, or name another file with MODEL.BACKBONE.PRETRAIN_PATH"
         )
 

@@ -132,8 +132,8 @@ def build_vit_backbone(cfg: CfgNode) -> VisionTransformer:
     stride = _pair(options.STRIDE_SIZE, "MODEL.BACKBONE.STRIDE_SIZE")
     if max(stride) > options.PATCH_SIZE:
         raise UserError(
-            f"MODEL.BACKBONE.STRIDE_SIZE {list(stride)} leaves gaps between patches:"
-            f" use at most MODEL.BACKBONE.PATCH_SIZE ({options.PATCH_SIZE})"
+            f"MODEL.BACKBONE.STRIDE_SIZE {list(stride)} leaves gaps between patches",
+f"use at most MODEL.BACKBONE.PATCH_SIZE ({options.PATCH_SIZE})"
         )
     try:
         encoder = VisionTransformer(
@@ -149,12 +149,14 @@ def build_vit_backbone(cfg: CfgNode) -> VisionTransformer:
             attention_dropout=options.ATT_DROP_RATE,
         )
     except ValueError as error:
-        raise UserError(f"MODEL.BACKBONE: {error}; change PATCH_SIZE, STRIDE_SIZE or CONV_STEM") from error
+        raise UserError(f"MODEL.BACKBONE: {error}",
+f"change PATCH_SIZE, STRIDE_SIZE or CONV_STEM") from error
     test_size = _pair(cfg.INPUT.SIZE_TEST, "INPUT.SIZE_TEST")
     if encoder.patch_embed.grid_of(test_size) != encoder.patch_embed.grid_size:
         raise UserError(
             f"INPUT.SIZE_TEST {list(test_size)} gives another patch grid than INPUT.SIZE_TRAIN"
-            f" {list(image_size)}: set both to one size"
+            f" {list(image_size)}",
+f"set both to one size"
         )
     return encoder
 
@@ -180,7 +182,8 @@ def _dimensions(options: CfgNode) -> tuple[int, int, int]:
     if width != options.FEAT_DIM:
         raise UserError(
             f"MODEL.BACKBONE.FEAT_DIM {options.FEAT_DIM} contradicts MODEL.BACKBONE.DEPTH"
-            f" {options.DEPTH!r}, whose width is {width}: set FEAT_DIM to {width}"
+            f" {options.DEPTH!r}, whose width is {width}",
+f"set FEAT_DIM to {width}"
         )
     return width, depth, num_heads
 

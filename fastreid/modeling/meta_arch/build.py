@@ -11,13 +11,13 @@ META_ARCH_REGISTRY = Registry("meta-architecture", "MODEL.META_ARCHITECTURE")
 
 
 def _build_stage1(cfg: CfgNode) -> nn.Module:
-    from fastreid.modeling.meta_arch.stage1 import SDReIDStage1
+    from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
 
     return SDReIDStage1(cfg)
 
 
 def _build_stage2(cfg: CfgNode) -> nn.Module:
-    from fastreid.modeling.meta_arch.stage2 import SDReIDStage2
+    from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
 
     return SDReIDStage2(cfg)
 

@@ -7,10 +7,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from fastreid.config import CfgNode
-from fastreid.modeling.diffusion.generator import FeatureGenerator
-from fastreid.modeling.diffusion.noise import noise_generators
-from fastreid.modeling.diffusion.schedulers import build_scheduler
-from fastreid.modeling.diffusion.view_refined_decoder import refined_unet
+from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
+from fastreid.modeling.meta_arch.sdreid.noise import noise_generators
+from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
+from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import refined_unet
 
 
 @torch.inference_mode()

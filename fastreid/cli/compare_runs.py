@@ -1,0 +1,114 @@
+"""Put the results of several evaluations into one table, and into a JSON file.
+
+python tools/compare_runs.py --run stage1=logs/demo/stage1 --run stage2=logs/demo/stage2 --output summary.json
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
+from tabulate import tabulate
+
+from fastreid.evaluation.report import read_results
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import check_output_file, named_output, write_json
+
+METRICS = ("Rank-1", "mAP", "mINP")
+
+
+def named(text: str) -> tuple[str, str]:
+    """``"NAME=VALUE"`` -> (NAME, VALUE)."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def named_number(text: str) -> tuple[str, float]:
+    """``"NAME=1.5"`` -> (NAME, 1.5)."""
+    name, value = named(text)
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} in {text!r} is not a number") from None
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--run",
+        type=named,
+        action="append",
+        required=True,
+        metavar="NAME=DIR",
+        help="OUTPUT_DIR of an evaluation",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=named_number,
+        action="append",
+        default=[],
+        metavar="NAME=S",
+        help="a duration to record",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="JSON to write: the metrics of each run, the seconds"
+    )
+    return parser
+
+
+def by_name(pairs: list[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """The values of `option` by their names. Raises a UserError if a name comes twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise UserError(f"{option} {twice}= is given twice",
+f"give each a name of its own")
+    return values
+
+
+def read_runs(named_folders: list[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
+    """``{run: {protocol: {metric: value}}}``. Raises a UserError for runs of different protocols."""
+    folders = by_name(named_folders, "--run")
+    runs = {name: read_results(folder, METRICS)["results"] for name, folder in folders.items()}
+    protocols = next(iter(runs.values()))
+    for name, results in runs.items():
+        if results.keys() != protocols.keys():
+            raise UserError(f"run {name} has protocols {list(results)}, expected {list(protocols)}")
+    return runs
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly(argv):
+        args = build_parser().parse_args(argv)
+        if args.output:
+            check_output_file(args.output, "--output")
+        runs = read_runs(args.run)
+        seconds = by_name(args.seconds, "--seconds")
+        protocols = list(next(iter(runs.values())))
+        rows = [
+            [protocol, name, *(results[protocol][metric] for metric in METRICS)]
+            for protocol in protocols
+            for name, results in runs.items()
+        ]
+        print(tabulate(rows, headers=["protocol", "run", *METRICS], tablefmt="github", floatfmt=".1f"))
+        if args.output:
+            summary = {
+                name: {protocol: {m: results[protocol][m] for m in METRICS} for protocol in protocols}
+                for name, results in runs.items()
+            }
+            with named_output(args.output):
+                write_json(args.output, summary | {"seconds": seconds})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Convert a checkpoint of the reference release to our names; docs/reference_release.md is the guide.
+
+    python tools/convert_checkpoint.py --weights FILE.pth --config-file FILE.yml --output DIR/model_best.pth
+
+The config may be the reference's own yaml or one of configs/. Beside the output stands config.yaml, the
+config to use it with, as beside the checkpoint of a training.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
+from fastreid.config import CfgNode, check_config, get_cfg
+from fastreid.config.config import flat_keys
+from fastreid.modeling import build_model
+from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
+from fastreid.utils.env import code_version
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import atomic_write, check_output_file, named_output
+from fastreid.utils.logger import setup_logger
+from fastreid.modeling.meta_arch.sdreid.release_checkpoint import Conversion, convert, settings_of
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, metavar="FILE", help="the reference's checkpoint")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="the config it was trained with")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the checkpoint to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
+    return parser
+
+
+def read_config(args: argparse.Namespace, settings: dict) -> CfgNode:
+    """The config of the converted checkpoint: file, command line, then what the weights tell."""
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    before = flat_keys(cfg)
+    for key, value in settings.items():
+        cfg.merge_from_list([key, repr(value) if not isinstance(value, str) else value])
+        if before[key] != value:
+            print(f"{key}: {value}, as the weights have it (the config: {before[key]})")
+    output = Path(args.output)
+    cfg.merge_from_list(["OUTPUT_DIR", str(output.parent), "MODEL.WEIGHTS", str(output)])
+    check_config(cfg, training=False)
+    return cfg
+
+
+def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
+    """Write the checkpoint and the config beside it."""
+    stage = 2 if cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2" else 1
+    meta = {"stage": stage, "num_classes": cfg.MODEL.HEADS.NUM_CLASSES, "config": cfg.dump()}
+    config = output.parent / "config.yaml"
+    with named_output(config), atomic_write(config, "w") as file:
+        file.write(cfg.dump())
+    state = {"model": conversion.state, "meta": meta | {"version": code_version()}}
+    Checkpointer(output.parent).save(output.name, state, mark_last=False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly(argv):
+        args = build_parser().parse_intermixed_args(argv)
+        setup_logger()
+        output = Path(args.output)
+        for path in (output, output.parent / "config.yaml"):
+            if path.exists() and not args.overwrite:
+                raise UserError(f"{path} exists",
+f"choose another --output, or --overwrite it")
+            check_output_file(path, "--output")
+        reference = without_module_prefix(load_checkpoint(args.weights)["model"])
+        cfg = read_config(args, settings_of(reference))
+        on_cpu = cfg.clone()
+        on_cpu.MODEL.DEVICE = "cpu"
+        conversion = convert(reference, build_model(on_cpu).state_dict())
+        write(cfg, conversion, output)
+        print(conversion.table())
+        print(f"{output} and {output.parent / 'config.yaml'}")
+
+
+if __name__ == "__main__":
+    main()

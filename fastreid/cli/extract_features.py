@@ -1,0 +1,96 @@
+"""Write the features of a folder of pictures, of a list or of a dataset; a stopped run goes on where it was.
+
+python tools/extract_features.py --checkpoint model_best.pth --folder pictures --output features
+python tools/extract_features.py --checkpoint model_best.pth --dataset CARGO --split gallery --output features
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports, positive_number
+
+exit_during_imports(__name__)
+
+from fastreid import ReIDModel
+from fastreid.config import CfgNode
+from fastreid.data.bad_images import check_image_files
+from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, extract_to_files
+from fastreid.deploy.image_lists import SPLITS, Columns, list_dataset, list_file, list_folder
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import check_output_folder
+from fastreid.utils.logger import setup_logger
+
+
+def view_list(text: str) -> list[str | int] | None:
+    """``"all"`` -> None, ``"none"`` -> [], ``"aerial,1"`` -> ["aerial", 1]."""
+    if text in ("all", "none"):
+        return None if text == "all" else []
+    return [int(name) if name.isdecimal() else name for name in text.split(",")]
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="what training wrote")
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="default: config.yaml beside the checkpoint, or what it holds"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--folder", metavar="DIR", help="all pictures below this folder")
+    source.add_argument("--list", metavar="FILE", help="a text file with the path of a picture in each line")
+    source.add_argument("--dataset", metavar="NAME", help="a dataset in DATASETS.ROOT, such as CARGO_AG")
+    parser.add_argument("--split", choices=SPLITS, help="of the dataset; default: all of them")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="npy", help="npz: labels in each shard too (default %(default)s)"
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=positive_number,
+        default=SHARD_SIZE,
+        metavar="N",
+        help="pictures a file (default %(default)s)",
+    )
+    parser.add_argument(
+        "--views", type=view_list, metavar="NAMES", help="Stage 2: all (default), none, or names with commas"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="a row of NaN for a picture that cannot be read, no stop"
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
+    return parser
+
+
+def list_source(args: argparse.Namespace, cfg: CfgNode) -> Columns:
+    if args.split and not args.dataset:
+        raise UserError("--split is of a dataset",
+"name it with --dataset")
+    if args.dataset:
+        columns = list_dataset(args.dataset, cfg, args.split)
+    else:
+        columns = list_folder(args.folder) if args.folder else list_file(args.list)
+    if not args.skip_bad:
+        source = args.dataset or args.folder or args.list
+        check_image_files(columns["path"], f"{source} (--skip-bad leaves them out)", may_skip=False)
+    return columns
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly(argv, "finished shards are kept, the same command goes on"):
+        args = build_parser().parse_intermixed_args(argv)
+        check_output_folder(args.output, "--output")
+        setup_logger()
+        model = ReIDModel.from_checkpoint(args.checkpoint, args.config_file, args.device, args.opts)
+        columns = list_source(args, model.cfg)
+        features = extract_to_files(
+            model, columns, args.output, args.views, args.format, args.shard_size, args.skip_bad
+        )
+        print(f"{len(features)} features of {features.facts['width']} numbers: {args.output}")
+
+
+if __name__ == "__main__":
+    main()

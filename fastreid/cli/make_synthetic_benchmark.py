@@ -1,0 +1,75 @@
+"""Write the embedded benchmark: rendered people in the exact layout of a real aerial-ground benchmark.
+
+    python tools/make_synthetic_benchmark.py --benchmark CARGO --root datasets --workers 2
+
+An interrupted run is completed by the same command. A folder that this tool did not write is never touched.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
+
+from fastreid.rendered import LAYOUTS, BenchmarkSpec, write_benchmark
+from fastreid.utils.errors import UserError, nearest_name
+from fastreid.utils.logger import setup_logger
+
+COUNTS = {
+    "train_ids": "identities to train on",
+    "test_ids": "identities to test on, others than those",
+    "images_per_camera": "images of one identity in each camera that sees it: one camera of every view in "
+    "AG_ReID_v1 and v2, two aerial and two ground cameras in the others; a quarter of a test identity's, "
+    "at least one, are queries",
+    "seed": "the same seed gives the same bytes",
+}
+
+
+def height_and_width(text: str) -> tuple[int, int]:
+    """``"256x128"`` -> (256, 128)."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 256x128")
+    return int(height), int(width)
+
+
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = BenchmarkSpec()
+    parser.add_argument("--benchmark", required=True, metavar="NAME", help=f"{', '.join(LAYOUTS)} or all")
+    parser.add_argument("--root", required=True, metavar="DIR", help="the benchmark's folder is made in here")
+    for option, what in COUNTS.items():
+        value = getattr(default, option)
+        flag = f"--{option.replace('_', '-')}"
+        parser.add_argument(flag, type=int, default=value, metavar="N", help=f"{what} (default %(default)s)")
+    parser.add_argument(
+        "--size", type=height_and_width, default=default.size, metavar="HxW", help="pixels (default 256x128)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a processor)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly(argv, "the same command completes it"):
+        args = build_parser().parse_args(argv)
+        names = list(LAYOUTS) if args.benchmark == "all" else [args.benchmark]
+        known = [*LAYOUTS, "all"]
+        if args.benchmark not in known:
+            raise UserError(
+                f"unknown benchmark {args.benchmark!r}: choose from {', '.join(known)}."
+                + nearest_name(args.benchmark, known)
+            )
+        spec = BenchmarkSpec(args.train_ids, args.test_ids, args.images_per_camera, args.size, args.seed)
+        setup_logger()
+        for name in names:
+            write_benchmark(name, args.root, spec, args.workers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,292 @@
+"""A yacs CfgNode that knows what each key means, with ``_BASE_`` files and errors that name the key."""
+
+import ast
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode as YacsNode
+
+from fastreid.config.imports import absolute_imports, import_user_modules, is_imported
+from fastreid.config.keys import Key
+from fastreid.config.releases import from_release
+from fastreid.utils.errors import UserError, nearest_name
+from fastreid.utils.registry import Registry
+
+BASE_KEY = "_BASE_"
+METHOD = "MODEL.META_ARCHITECTURE"
+
+
+class CfgNode(YacsNode):
+    """Nested configuration with attribute access; `get_cfg` makes the root.
+
+    The root knows a :class:`Key` for each of its values, those of registered parts included. The keys of
+    the method that MODEL.META_ARCHITECTURE names are there as long as it is named; those of another method
+    are unknown.
+    """
+
+    def declare(self, keys: dict[str, Any], prefix: str = "") -> None:
+        """Add keys with their defaults: nested dicts that end in `Key`. What is there already stays.
+
+        Raises:
+            ValueError: if a key is there already, with another meaning.
+        """
+        for name, key in keys.items():
+            if isinstance(key, dict):
+                self._group(f"{prefix}{name}")
+                self.declare(key, f"{prefix}{name}.")
+            else:
+                self._declare_one(f"{prefix}{name}", key)
+
+    @property
+    def declared(self) -> dict[str, Key]:
+        """What is known of every key, by its full name."""
+        return self.__dict__.setdefault("_declared", {})
+
+    def merge_from_file(self, path: str | Path) -> None:
+        """Merge a YAML file. ``_BASE_`` (a path relative to the file, or a list) is merged before it.
+
+        ``IMPORTS`` may name Python files relative to the file.
+
+        Raises:
+            UserError: for a missing or malformed file, a cycle of bases, an unknown key, a wrong type.
+        """
+        self.merge_values(_load_with_bases(find_config(path), ()), source=str(path))
+
+    def merge_from_list(self, options: list[str]) -> None:
+        """Merge ``["KEY", "VALUE", …]`` pairs, as they stand on a command line.
+
+        Raises:
+            UserError: for an odd number of items, an unknown key, a wrong type.
+        """
+        if len(options) % 2:
+            raise UserError(f"overrides come as KEY VALUE pairs, but {options[-1]!r} has no value")
+        pairs = list(zip(options[0::2], options[1::2], strict=True))
+        # What brings names and keys comes first, wherever it stands.
+        for key, value in sorted(pairs, key=lambda pair: ("IMPORTS", METHOD, pair[0]).index(pair[0])):
+            nested: Any = value
+            for part in reversed(key.split(".")):
+                nested = {part: nested}
+            self.merge_values(nested, source="command line")
+
+    def merge_values(self, values: dict, source: str) -> None:
+        """Merge a nested dict; `source` names its origin in errors. ValueError if the config is frozen.
+
+        Names of a method's release are translated, see `releases`.
+        """
+        if self.is_frozen():
+            raise ValueError("the configuration is frozen: clone and defrost it to change values")
+        if self.declared and "IMPORTS" in values:
+            values = values | {"IMPORTS": self._import(values["IMPORTS"], source)}
+        values = from_release(values, self, source)
+        if self.declared:
+            self._use_method(values, source)
+        _merge(values, self, [], source, self.declared)
+
+    def _group(self, name: str) -> "CfgNode":
+        """The node of a group, made where it is missing."""
+        node = self
+        for part in filter(None, name.split(".")):
+            if part not in node:
+                node[part] = CfgNode()
+            node = node[part]
+        return node
+
+    def _declare_one(self, name: str, key: Key) -> None:
+        known = self.declared.setdefault(name, key)
+        if known is not key and known != key:
+            raise ValueError(f"configuration key {name} is declared twice, with different meanings")
+        group, _, leaf = name.rpartition(".")
+        node = self._group(group)
+        if leaf not in node:
+            node[leaf] = list(key.default) if isinstance(key.default, list) else key.default
+
+    def merge_stored(self, values: dict, source: str, imports: Sequence[str] = ()) -> None:
+        """Merge a configuration that came along with a checkpoint, and that nobody has named.
+
+        Its own ``IMPORTS`` are not followed, because importing a module runs it.
+
+        Args:
+            imports: the modules that the user allows in their place.
+
+        Raises:
+            UserError: if it has IMPORTS and the user has allowed none, and as `merge_values`.
+        """
+        values = dict(values)
+        wanted = [name for name in values.pop("IMPORTS", None) or [] if not is_imported(str(name))]
+        if imports:
+            self.merge_values({"IMPORTS": list(imports)}, "--imports")
+        elif wanted:
+            named = " ".join(map(str, wanted))
+            raise UserError(
+                f"{source} needs {named} imported, and a module that only a checkpoint names is not",
+                f"allow it with --imports {named} where you trust it",
+            )
+        self.merge_values(values, source)
+
+    def _import(self, modules: Any, source: str) -> list[str]:
+        modules = absolute_imports(_coerce(modules, [""], "IMPORTS", source), Path())
+        import_user_modules(modules, source)
+        self.declare_registered()
+        return modules
+
+    def declare_registered(self) -> None:
+        """Add the keys that registered parts have of their own."""
+        for registry in list(Registry.every.values()):
+            for keys in registry.keys():
+                self.declare(keys)
+
+    def _use_method(self, values: dict, source: str) -> None:
+        """Exchange the keys of the method that was named before for those of the one that `values` name."""
+        model = values.get("MODEL")
+        name = model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
+        if isinstance(name, str):
+            self.use_method(name)
+
+    def use_method(self, name: str) -> None:
+        """Set MODEL.META_ARCHITECTURE, and have the keys of that method instead of the present one's.
+
+        Keys that both have keep their values.
+
+        Raises:
+            UserError: for an unknown method.
+        """
+        method = method_registry(self).get(name)
+        own: set[str] = self.__dict__.get("_of_method", set())
+        kept = {key: value for key, value in flat_keys(self).items() if key in own}
+        before = set(self.declared) - own
+        self._forget(own)
+        method.add_config(self)
+        self.__dict__["_of_method"] = set(self.declared) - before
+        for key, value in kept.items():
+            if key in self.declared:
+                group, _, leaf = key.rpartition(".")
+                self._group(group)[leaf] = value
+        self.MODEL.META_ARCHITECTURE = name
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            group, _, leaf = name.rpartition(".")
+            self.declared.pop(name)
+            del self._group(group)[leaf]
+            while group and not self._group(group):
+                group, _, leaf = group.rpartition(".")
+                del self._group(group)[leaf]
+
+
+def method_registry(cfg: CfgNode) -> Registry:
+    """Return the registry that owns the names of methods."""
+    return cfg.declared[METHOD].allowed.registry(METHOD)
+
+
+def find_config(path: str | Path) -> Path:
+    """Return `path`, or the shipped file that a path such as ``configs/v2/base_stage1.yml`` names.
+
+    So the shipped configurations are found from every folder, and from an installed package.
+    """
+    path = Path(path)
+    if path.exists() or path.is_absolute() or path.parts[:1] != ("configs",):
+        return path
+    package = Path(__file__).resolve().parents[1]
+    shipped = [folder.joinpath(*path.parts) for folder in (package, package.parent)]
+    return next((place for place in shipped if place.is_file()), path)
+
+
+def flat_keys(node: YacsNode, prefix: str = "") -> dict[str, Any]:
+    """Return ``{"A.B": value}`` of every leaf."""
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, YacsNode):
+            leaves |= flat_keys(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def _load_with_bases(path: Path, including: tuple[Path, ...]) -> dict:
+    path = path.resolve()
+    if path in including:
+        chain = " -> ".join(str(p) for p in (*including, path))
+        raise UserError(f"config {path}: its {BASE_KEY} files form a cycle: {chain}")
+    if not path.is_file():
+        hint = f" (named by {BASE_KEY} of {including[-1]})" if including else ""
+        raise UserError(f"config file not found: {path}{hint}", "the shipped ones are in configs/")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that does not exist
+        raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError(f"config {path}: expected KEY: VALUE lines, found a {type(values).__name__}")
+
+    merged: dict = {}
+    bases = values.pop(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(f"config {path}: {BASE_KEY} is {bases!r}; expected a config's path or a list of them")
+    for base in bases:
+        _update_nested(merged, _load_with_bases(path.parent / base, (*including, path)))
+    if isinstance(values.get("IMPORTS"), list):
+        values["IMPORTS"] = absolute_imports(values["IMPORTS"], path.parent)
+    _update_nested(merged, values)
+    return merged
+
+
+def _update_nested(target: dict, other: dict) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _update_nested(target[key], value)
+        else:
+            target[key] = value
+
+
+def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: Iterable[str]) -> None:
+    for key, value in values.items():
+        name = ".".join([*path, str(key)])
+        if key not in node:
+            raise _unknown_key(name, value, source, sorted(known))
+        old = node[key]
+        if isinstance(old, YacsNode):
+            if not isinstance(value, dict):
+                raise UserError(f"config key {name!r} ({source}) is a group of keys, not a value: {value!r}")
+            _merge(value, old, [*path, key], source, known)
+        else:
+            node[key] = _coerce(value, old, name, source)
+
+
+def _unknown_key(name: str, value: Any, source: str, known: list[str]) -> UserError:
+    if name in known:  # only a file can have a dot inside a key
+        return UserError(
+            f"config key {name!r} ({source}): a file has one level for each part of the name,"
+            f" {name.split('.')[0]}: and the rest indented below it"
+        )
+    while isinstance(value, dict) and value:  # a group: its first key in full has a nearest name
+        key, value = next(iter(value.items()))
+        name = f"{name}.{key}"
+    return UserError(f"unknown config key {name!r} ({source}).{nearest_name(name, known)}")
+
+
+def _coerce(value: Any, old: Any, name: str, source: str) -> Any:
+    """`value` in the type of `old`: text is read as a Python literal, int widens to float, list <-> tuple.
+
+    Lists are converted element by element, each to the type of the first default.
+    """
+    if isinstance(value, str) and not isinstance(old, str):
+        with suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)
+    if isinstance(old, list | tuple) and isinstance(value, list | tuple):
+        if old:  # the defaults show the type of the elements
+            value = [_coerce(item, old[0], f"{name}[{i}]", source) for i, item in enumerate(value)]
+        return type(old)(value)
+    if type(value) is type(old):
+        return value
+    if isinstance(old, float) and type(value) is int:
+        return float(value)
+    raise UserError(
+        f"config key {name!r} ({source}): expected {type(old).__name__} such as {old!r},"
+        f" got {type(value).__name__} {value!r}"
+    )

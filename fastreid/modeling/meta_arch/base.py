@@ -1,0 +1,244 @@
+"""The contract of a method: everything that the rest of the framework asks of one.
+
+A method is one class. It trains, resumes, evaluates, exports and is checked, profiled and shown by the same
+programs as every other, because these know nothing of methods but this file. A plain method overrides
+:meth:`MetaArch.encode` and :meth:`MetaArch.losses`; docs/new_method.md builds one.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode
+from fastreid.data import TrainSet
+from fastreid.modeling.assets import Asset, pretrained_backbone, starting_weights
+from fastreid.modeling.backbones import build_backbone
+from fastreid.modeling.heads import build_head
+from fastreid.modeling.losses import IdentityLosses
+from fastreid.modeling.meta_arch import findings
+from fastreid.modeling.meta_arch.export import encoder_part
+from fastreid.modeling.meta_arch.rules import ParameterRules
+from fastreid.structures import Batch, DataNames, ExportPart, Finding, Sample, Table, Tensors
+from fastreid.utils.errors import UserError
+
+MakeLoader = Callable[[int], Iterable[Batch]]  # from the number of the first iteration
+
+TEST_LABELS = ("camids", "viewids")
+
+
+class MetaArch(nn.Module):
+    """A backbone, an identity head, and what a method makes of them.
+
+    In training mode it maps a batch to a dict of losses, in eval mode to retrieval features (B, D) float32.
+
+    Args:
+        cfg: the configuration, after :meth:`fit_to_data`. Only whole methods see it: their parts take plain values.
+        names: what the training data calls identities, cameras and views; empty where nobody knows.
+
+    Raises:
+        UserError: for a configuration that does not describe a model.
+    """
+
+    # ------------------------------------------------------------------ what a class says of itself
+
+    starts_from: ClassVar[tuple[str, ...]] = ()
+    """Methods one of whose checkpoints a training needs to start from; empty: it may start afresh."""
+
+    test_labels: ClassVar[frozenset[str]] = frozenset()
+    """What it reads of a test image beside its pixels: "camids", "viewids" or both."""
+
+    packages: ClassVar[frozenset[str]] = frozenset()
+    """Requirements that are of use to it, and not to every method."""
+
+    former_stage: ClassVar[int | None] = None
+    """What ``stage`` its checkpoints had before they named their method."""
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Declare the keys that are the method's own, with ``cfg.declare({"MODEL": {…: Key(…)}})``.
+
+        They exist as long as MODEL.META_ARCHITECTURE names the method.
+        """
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode, training: bool) -> None:
+        """Check the rules between keys; each key by itself has been checked.
+
+        Raises:
+            UserError: naming the keys.
+        """
+
+    @classmethod
+    def fit_to_data(cls, cfg: CfgNode, num_classes: int, views: Sequence[str]) -> None:
+        """Fill in what the training data decides; `cfg` is changed.
+
+        Args:
+            num_classes: identities.
+            views: names of the views; empty where they are not known.
+
+        Raises:
+            UserError: if `cfg` says something else.
+        """
+        cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or num_classes
+
+    @classmethod
+    def assets(cls, cfg: CfgNode, training: bool) -> Iterator[Asset]:
+        """Yield the files that a fresh training or an evaluation reads, each with its checks."""
+        if not training or cls.starts_from or cfg.MODEL.WEIGHTS:
+            yield starting_weights(cls, cfg, training)
+        elif cfg.MODEL.BACKBONE.PRETRAIN:
+            yield pretrained_backbone(cfg)
+
+    @classmethod
+    def checks(cls, cfg: CfgNode, train_set: TrainSet, world_size: int) -> Iterator[Finding]:
+        """Yield what a user should know before a training of `train_set` by `world_size` processes."""
+        yield from findings.metric_losses(cfg, train_set)
+        yield from findings.batch_norm(cfg, world_size)
+        yield from findings.start(cfg)
+        yield from findings.views(train_set, "what a search across views needs")
+
+    @classmethod
+    def memory_advice(cls, cfg: CfgNode) -> list[str]:
+        """Return settings of the method's own that save memory in training and are not made."""
+        return []
+
+    @classmethod
+    def stand_in_assets(cls, cfg: CfgNode, with_weights: bool) -> AbstractContextManager[CfgNode]:
+        """Give a configuration that can be built without pretrained files, to count what the model costs.
+
+        Args:
+            with_weights: the model will be built with numbers; else on the ``meta`` device.
+        """
+        return nullcontext(cfg)
+
+    # ------------------------------------------------------------------------------- the model itself
+
+    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
+        super().__init__()
+        self.cfg = cfg
+        self.names = names
+        self.backbone = build_backbone(cfg)
+        self.heads = build_head(cfg, self.backbone.feat_dim, cfg.MODEL.HEADS.NUM_CLASSES)
+        self.identity_losses = IdentityLosses.from_config(cfg)
+        for name, values in (("pixel_mean", cfg.MODEL.PIXEL_MEAN), ("pixel_std", cfg.MODEL.PIXEL_STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def pixels(self, batch: Batch) -> Tensor:
+        """Return the batch's images (B, 3, H, W) on the model's device, float32, normalised."""
+        images = batch["images"].to(self.device, non_blocking=True).float()
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def labels(self, batch: Batch, name: str) -> Tensor:
+        """Return ``targets``, ``camids`` or ``viewids`` of the batch (B,) int64 on the model's device.
+
+        Raises:
+            UserError: if the pictures have none.
+        """
+        if name not in batch:
+            raise UserError(f"{type(self).__name__} reads the {name} of a picture, and these pictures have none")
+        return batch[name].to(self.device, non_blocking=True)
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Any:
+        """Map a batch to what losses and features are made of, a NamedTuple whose first field is (B, D)."""
+
+    @abstractmethod
+    def losses(self, encoded: Any, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses that a training step adds up, scalars by name, each beginning with ``loss_``."""
+
+    def features(self, encoded: Any, batch: Batch, parts: Sequence[str] | None = None) -> Tensor:
+        """Return retrieval features (B, D) float32: the chosen parts, in their order; None: all of them."""
+        return self.heads(encoded[0]).float()
+
+    def feature_parts(self) -> dict[str, int]:
+        """Return the names and widths of the parts of a retrieval feature, in their order."""
+        return {"person": self.heads.embedding_dim}
+
+    def forward(self, batch: Batch, parts: Sequence[str] | None = None) -> dict[str, Tensor] | Tensor:
+        """As the class says; `parts`: see :meth:`features`."""
+        encoded = self.encode(batch)
+        return self.losses(encoded, batch) if self.training else self.features(encoded, batch, parts)
+
+    # --------------------------------------------------------------------------------------- training
+
+    def load_pretrained(self) -> None:
+        """Load what a fresh training starts from beside MODEL.WEIGHTS, which are loaded over it."""
+        settings = self.cfg.MODEL.BACKBONE
+        if settings.PRETRAIN and not self.cfg.MODEL.WEIGHTS:
+            self.backbone.load_pretrained(settings.PRETRAIN_PATH)
+
+    def on_train_start(
+        self, train_set: TrainSet, build_loader: Callable[[list[Sample]], Iterable[Batch]]
+    ) -> None:
+        """Compute, once before a fresh training, what the model needs to know of the training images.
+
+        Args:
+            build_loader: gives batches of samples in order, without augmentation.
+        """
+
+    def training_batches(
+        self, cfg: CfgNode, train_set: TrainSet, make_loader: MakeLoader
+    ) -> AbstractContextManager[MakeLoader]:
+        """Give what makes the batches of a training, for the duration of the block; by default `make_loader`."""
+        return nullcontext(make_loader)
+
+    def parameter_rules(self) -> ParameterRules:
+        """Return what holds for parameters by their names."""
+        undecayed = {
+            f"{prefix}.{name}" if prefix else name
+            for prefix, module in self.named_modules()
+            if hasattr(module, "no_weight_decay")
+            for name in module.no_weight_decay()
+        }
+        return ParameterRules(undecayed=frozenset(undecayed), heads=("heads.",), training_only=("heads.weight",))
+
+    # ---------------------------------------------------------------------- export, report, profiling
+
+    def export_parts(self) -> list[ExportPart]:
+        """Return what becomes an ONNX file; the first maps images and `test_labels` to the encoder's outputs."""
+        return [encoder_part(self)]
+
+    def export_extras(self) -> dict[str, Tensors]:
+        """Return arrays that lie beside the ONNX files, by file name without the ``.npz``."""
+        return {}
+
+    def export_noise(self, names: Sequence[str]) -> Any | None:
+        """Return the noise that an exported model needs for the pictures of these names; None: none."""
+        return None
+
+    def report_tables(self, view_names: Sequence[str]) -> list[Table]:
+        """Return tables that a report shows beside those of every method."""
+        return []
+
+    def for_counting(self) -> "MetaArch":
+        """Return a model whose :meth:`forward` calls every network as often, and runs on tensors without numbers."""
+        return self
+
+    def opened_parts(self) -> tuple[str, ...]:
+        """Return the children that a profile shows by their own children."""
+        return ()
+
+    def count_notes(self, flops: dict[str, int], batch_size: int) -> list[str]:
+        """Return lines that a profile adds, once :meth:`for_counting` has counted `flops` by part."""
+        return []
+
+
+def lacks_of_method(entry: Any) -> str:
+    """Say what a class lacks to be a method; empty if nothing. The contract that the registry holds."""
+    if not (isinstance(entry, type) and issubclass(entry, MetaArch)):
+        return "a method is a class derived from MetaArch (fastreid/modeling/meta_arch/base.py)"
+    missing = [name for name in ("encode", "losses") if getattr(entry, name) is getattr(MetaArch, name)]
+    if missing:
+        return f"{entry.__name__} has no {' and no '.join(missing)} of its own"
+    unknown = sorted(set(entry.test_labels) - set(TEST_LABELS))
+    if unknown:
+        return f"its test_labels name {', '.join(map(repr, unknown))}; known: {', '.join(TEST_LABELS)}"
+    return ""

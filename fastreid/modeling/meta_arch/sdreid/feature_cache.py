@@ -1,0 +1,145 @@
+"""Stage 2 trained from encoded images: the encoder is frozen, so once for each image is enough."""
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from fastreid.config import CfgNode
+from fastreid.data import TrainSet, build_train_loader
+from fastreid.data.loaders import ReIDLoader
+from fastreid.data.train_set import ImageSet
+from fastreid.data.transforms import mirror_decision
+from fastreid.evaluation.extraction import split_batches
+from fastreid.modeling.backbones import EncoderOutput
+from fastreid.utils import comm
+from fastreid.utils.amp import amp_dtype
+from fastreid.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "encoded_training_set"
+
+
+@contextmanager
+def cached_features(
+    cfg: CfgNode, model: nn.Module, train_set: TrainSet
+) -> Iterator[Callable[[int], Iterable[dict]]]:
+    """Encode the training set into memory-mapped files under OUTPUT_DIR, for the duration of the block.
+
+    Every rank encodes a share of the images, so OUTPUT_DIR must be one folder for all of them.
+
+    Yields:
+        What replaces the trainer's `make_loader`: called with the first iteration it gives the batches of
+        :func:`fastreid.data.build_train_loader`, encoded.
+
+    Raises:
+        UserError: if the disk is too small, or an image cannot be read.
+    """
+    folder = Path(cfg.OUTPUT_DIR) / FOLDER
+    try:
+        encode_training_set(cfg, model, train_set, folder)
+        yield partial(EncodedLoader, cfg, train_set, folder)
+    finally:
+        if comm.is_main_process():  # a rank that still maps the files keeps their contents
+            remove_cached_features(cfg)
+
+
+def remove_cached_features(cfg: CfgNode) -> None:
+    """Remove the encoded images from OUTPUT_DIR; a killed run leaves them there."""
+    shutil.rmtree(Path(cfg.OUTPUT_DIR) / FOLDER, ignore_errors=True)
+
+
+@torch.inference_mode()
+def encode_training_set(cfg: CfgNode, model: nn.Module, train_set: TrainSet, folder: Path) -> None:
+    """Write the encoder's outputs for every image, first as it is and then mirrored, as float32.
+
+    They are computed in the precision of training (``SOLVER.AMP``).
+    """
+    _create_files(cfg, model, len(train_set.samples), folder)
+    files = _open(folder, "r+")
+    shares = split_batches(len(train_set.samples), cfg.TEST.IMS_PER_BATCH, comm.get_world_size())
+    row, stop = shares[comm.get_rank()]
+    amp = amp_dtype(cfg.SOLVER.AMP, model.device)
+    progress = tqdm(total=stop - row, unit="img", desc="encode once", disable=not sys.stderr.isatty())
+    with progress, torch.autocast("cuda", amp, enabled=amp is not None):
+        for batch in _plain_loader(cfg, train_set.samples[row:stop]):
+            images = batch["images"]
+            for mirrored, pixels in enumerate((images, images.flip(3))):
+                encoded = model.encode(pixels)
+                for name, file in files.items():
+                    file[row : row + len(images), mirrored] = getattr(encoded, name).float().cpu().numpy()
+            row += len(images)
+            progress.update(len(images))
+    for file in files.values():
+        file.flush()
+    comm.synchronize()
+
+
+class EncodedLoader:
+    """Endless batches as :func:`fastreid.data.build_train_loader` gives them, with encoded images.
+
+    In place of ``images`` a batch has ``features``, ``view_token`` (B, D) and ``id_tokens`` (B, L-1, D),
+    float32, of the images that the training set would have given: mirrored where it would have been.
+    """
+
+    def __init__(self, cfg: CfgNode, train_set: TrainSet, folder: Path, start_iter: int) -> None:
+        self._draws = build_train_loader(cfg, train_set, start_iter).batch_sampler
+        self._is_mirrored = mirror_decision(cfg)
+        self._files = _open(folder, "r")
+        samples = train_set.samples
+        self._labels = {
+            "targets": torch.tensor([sample.pid for sample in samples]),
+            "camids": torch.tensor([sample.camid for sample in samples]),
+            "viewids": torch.tensor([sample.viewid for sample in samples]),
+        }
+        self._paths = [sample.path for sample in samples]
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for draws in self._draws:
+            rows = [draw.index for draw in draws]
+            mirrored = [int(self._is_mirrored(draw.number)) for draw in draws]
+            encoded = {name: torch.from_numpy(file[rows, mirrored]) for name, file in self._files.items()}
+            labels = {name: values[rows] for name, values in self._labels.items()}
+            yield labels | {"img_paths": [self._paths[row] for row in rows]} | encoded
+
+
+def _plain_loader(cfg: CfgNode, samples: list) -> Iterable[dict]:
+    """The images of training (``INPUT.SIZE_TRAIN``) in order, without augmentation."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.FLIP.ENABLED = False
+    return ReIDLoader(cfg, ImageSet(cfg, samples, is_train=True), batch_size=cfg.TEST.IMS_PER_BATCH)
+
+
+def _create_files(cfg: CfgNode, model: nn.Module, images: int, folder: Path) -> None:
+    dim = cfg.MODEL.BACKBONE.FEAT_DIM
+    shapes = dict.fromkeys(EncoderOutput._fields, (images, 2, dim))
+    shapes["id_tokens"] = (images, 2, model.backbone.num_id_tokens, dim)
+    if comm.is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+    comm.synchronize()
+    needed, free = sum(4 * int(np.prod(shape)) for shape in shapes.values()), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"MODEL.SDMODEL.CACHE_FEATURES needs {needed / 2**30:.1f} GB for {images} encoded images, but"
+            f" {free / 2**30:.1f} GB are free in OUTPUT_DIR {cfg.OUTPUT_DIR}",
+f"free some, or switch it off"
+        )
+    logger.info("Encoding %d images and their mirror images once: %.1f GB", images, needed / 2**30)
+    if comm.is_main_process():
+        for name, shape in shapes.items():
+            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, shape)
+    comm.synchronize()
+
+
+def _open(folder: Path, mode: str) -> dict[str, np.memmap]:
+    return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in EncoderOutput._fields}

@@ -1,0 +1,133 @@
+"""From noise to latents: a scheduler's steps with all noise drawn before the first one."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from fastreid.config import CfgNode
+from fastreid.modeling.meta_arch.sdreid.noise import noise_generators
+from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
+from fastreid.utils.errors import UserError
+
+
+class Sampler:
+    """The steps of ``SCHEDULER_CONFIG.NAME``.
+
+    The scheduler's numbers stay on the CPU, where its bookkeeping needs them, and the noise of the
+    ancestral steps is an argument, so that no step waits for the device. DDPM is therefore run as DDIM
+    with eta = 1, which is the same process (Song et al., Denoising Diffusion Implicit Models, ICLR 2021,
+    section 4.1) and in diffusers takes its noise from outside.
+
+    Args:
+        cfg: `MODEL.SDMODEL.SCHEDULER_CONFIG`, `TRAIN_STEP` and `TEST.SDMODEL.NUM_INFERENCE_STEPS` are read.
+
+    Raises:
+        UserError: for more steps than the scheduler has timesteps, and for a scheduler folder whose DDPM has
+            another variance than the posterior's, or timesteps that are not evenly spaced.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        name = cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME
+        self.ancestral = name == "ddpm"
+        self.steps = cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS
+        self.scheduler = build_scheduler(cfg, name)
+        if self.ancestral:
+            variance = self.scheduler.config.variance_type
+            if variance != "fixed_small":
+                raise UserError(
+                    f"MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH: its variance_type is {variance};"
+                    " ddpm is implemented for fixed_small, which is Stable Diffusion v1.5's"
+                )
+            # DDPM's last step ends at the clean latent, whatever `set_alpha_to_one` says of DDIM.
+            self.scheduler = build_scheduler(cfg, "ddim", set_alpha_to_one=True)
+        self._check_timesteps(cfg.MODEL.SDMODEL.TRAIN_STEP)
+
+    def _check_timesteps(self, train_steps: int) -> None:
+        self.scheduler.set_timesteps(self.steps)
+        timesteps = self.scheduler.timesteps.tolist()
+        if max(timesteps) >= train_steps:
+            raise UserError(
+                f"TEST.SDMODEL.NUM_INFERENCE_STEPS {self.steps}: the scheduler would begin at timestep"
+                f" {max(timesteps):g} of MODEL.SDMODEL.TRAIN_STEP {train_steps}",
+f"take fewer steps"
+            )
+        # DDIM goes down by this stride, whatever timesteps are listed; DDPM by the list.
+        stride = train_steps // self.steps
+        even = len(timesteps) == self.steps and all(a - b == stride for a, b in pairwise(timesteps))
+        if self.ancestral and not even:
+            raise UserError(
+                f"MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH: its timestep_spacing is"
+                f" {self.scheduler.config.timestep_spacing}; ddpm is implemented for leading, which is Stable"
+                " Diffusion v1.5's"
+            )
+
+    @property
+    def draws(self) -> int:
+        """Noise tensors that a latent needs: the one to start from and, for DDPM, one for each step."""
+        return 1 + self.steps * self.ancestral
+
+    def __call__(self, noise: Tensor, predict: Callable[[Tensor, Tensor, bool], Tensor]) -> Tensor:
+        """The latents that the steps end at.
+
+        Args:
+            noise: (draws, N, 4, h, w) float32.
+            predict: ``predict(inputs, timestep, is_first)`` gives the UNet's prediction, (N, 4, h, w).
+
+        Returns:
+            (N, 4, h, w) float32.
+        """
+        self.scheduler.set_timesteps(self.steps)
+        timesteps = self.scheduler.timesteps
+        on_device = timesteps.to(noise.device).unbind()
+        latents = noise[0] * self.scheduler.init_noise_sigma
+        for index, timestep in enumerate(timesteps):
+            inputs = self.scheduler.scale_model_input(latents, timestep)
+            predicted = predict(inputs, on_device[index], index == 0).float()
+            options = self._noise_options(noise[1 + index]) if self.ancestral else {}
+            latents = self.scheduler.step(predicted, timestep, latents, **options).prev_sample
+        return latents
+
+    def _noise_options(self, noise: Tensor) -> dict:
+        clips = self.scheduler.config.clip_sample or self.scheduler.config.thresholding
+        # DDPM goes on from the clipped clean latent; recomputing its noise is what that comes to in DDIM.
+        return {"eta": 1.0, "variance_noise": noise, "use_clipped_model_output": clips}
+
+
+def draw_noise(
+    seed: int, views: int, names: Sequence[str], per_image: bool, draws: int, shape: tuple[int, int, int]
+) -> Tensor:
+    """Noise for all views of some images, images outermost.
+
+    Args:
+        seed: ``MODEL.SEED``.
+        views: V.
+        names: B image paths, read when `per_image`.
+        per_image: else the V sequences are drawn once and shared by all images.
+        draws: tensors that each latent needs.
+        shape: of a latent, (4, h, w).
+
+    Returns:
+        (draws, B * V, 4, h, w) float32 on the CPU; expanded from V sequences when they are shared.
+    """
+    generators = noise_generators(seed, views, names if per_image else names[:1], per_image)
+    sequences = [torch.stack([torch.randn(shape, generator=g) for _ in range(draws)]) for g in generators]
+    noise = torch.stack(sequences, dim=1)
+    return noise if per_image else noise.repeat(1, len(names), 1, 1, 1)
+
+
+def clean_latents(kind: str, predicted: Tensor, noisy: Tensor, kept: Tensor) -> Tensor:
+    """The clean latents that a prediction stands for.
+
+    Args:
+        kind: what is predicted: epsilon, sample or v_prediction (diffusers' names).
+        predicted: (N, 4, h, w).
+        noisy: (N, 4, h, w) the UNet's input.
+        kept: the timestep's cumulative product of 1 - beta, a scalar.
+    """
+    if kind == "sample":
+        return predicted
+    if kind == "v_prediction":
+        return kept.sqrt() * noisy - (1 - kept).sqrt() * predicted
+    return (noisy - (1 - kept).sqrt() * predicted) / kept.sqrt()

@@ -1,0 +1,106 @@
+"""The denoising UNet: diffusers' own, from a folder or small and from random weights; what of it trains."""
+
+import logging
+import math
+
+from diffusers import UNet2DConditionModel
+
+from fastreid.config import CfgNode
+from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS
+from fastreid.modeling.meta_arch.sdreid.unet_weights import load_unet_weights
+from fastreid.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PROJECTIONS = {"Q": "to_q", "K": "to_k", "V": "to_v", "OUT": "to_out"}
+
+
+def build_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
+    """The UNet of ``UNET_CONFIG`` from random weights, with gradients on for the parameters that train.
+
+    Of a pretrained folder only the ``config.json`` is read; :func:`load_pretrained_unet` reads its weights.
+
+    Args:
+        context_dim: width of the cross-attention context, the backbone's D.
+
+    Raises:
+        UserError: if the folder does not describe a UNet that fits, or a block index does not exist.
+    """
+    path = cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH
+    unet = _described_unet(path) if path else _small_unet(cfg, context_dim)
+    if unet.config.cross_attention_dim != context_dim or unet.config.in_channels != LATENT_CHANNELS:
+        raise UserError(
+            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {path}: this UNet has cross_attention_dim"
+            f" {unet.config.cross_attention_dim} and in_channels {unet.config.in_channels}, but"
+            f" MODEL.BACKBONE.FEAT_DIM {context_dim} needs {context_dim} and {LATENT_CHANNELS}"
+        )
+    _select_trainable(unet, cfg.MODEL.SDMODEL.UNET_CONFIG)
+    return unet
+
+
+def load_pretrained_unet(unet: UNet2DConditionModel, settings: CfgNode) -> None:
+    """Give `unet`, in place, the weights of the folder that ``UNET_CONFIG`` names; say so if it names none.
+
+    Raises:
+        UserError: if the weights are missing, cannot be read or do not fit.
+    """
+    folder = settings.PRETRAINED_PATH
+    if not folder:
+        logger.warning(
+            "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH is empty: a small UNet of widths %s starts from random"
+            " weights; name a folder to start from a trained one",
+            list(settings.WIDTHS),
+        )
+        return
+    logger.info("UNet weights from %s", load_unet_weights(unet, folder))
+
+
+def _described_unet(folder: str) -> UNet2DConditionModel:
+    try:
+        config = UNet2DConditionModel.load_config(folder, local_files_only=True)
+        return UNet2DConditionModel.from_config(config)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {folder}: not a usable diffusers UNet folder"
+            f" (config.json): {reason}"
+        ) from error
+
+
+def _small_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
+    settings = cfg.MODEL.SDMODEL.UNET_CONFIG
+    widths = tuple(settings.WIDTHS)
+    if not widths or any(width % settings.HEAD_DIM for width in widths):
+        raise UserError(
+            f"MODEL.SDMODEL.UNET_CONFIG.WIDTHS {list(widths)} must be multiples of"
+            f" HEAD_DIM {settings.HEAD_DIM}"
+        )
+    return UNet2DConditionModel(
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D",) * len(widths),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("CrossAttnUpBlock2D",) * len(widths),
+        block_out_channels=widths,
+        layers_per_block=settings.LAYERS_PER_BLOCK,
+        # diffusers' `attention_head_dim` is, for historical reasons, the number of heads.
+        attention_head_dim=tuple(width // settings.HEAD_DIM for width in widths),
+        # Several channels in each group: the norm of a single one removes what the timestep adds to it.
+        norm_num_groups=math.gcd(8, settings.HEAD_DIM),
+        cross_attention_dim=context_dim,
+    )
+
+
+def _select_trainable(unet: UNet2DConditionModel, settings: CfgNode) -> None:
+    unet.requires_grad_(settings.TRAIN_ALL)
+    for index in settings.TRAINABLE_BLOCK_IDX:
+        if not 0 <= index < len(unet.up_blocks):
+            raise UserError(
+                f"MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX {list(settings.TRAINABLE_BLOCK_IDX)}:"
+                f" the decoder has blocks 0 to {len(unet.up_blocks) - 1}"
+            )
+        for name, module in unet.up_blocks[index].named_modules():
+            kind = {"attn1": "SELF", "attn2": "CROSS"}.get(name.rsplit(".", 1)[-1])
+            for suffix, projection in PROJECTIONS.items():
+                if kind and settings[f"TRAIN_{kind}_ATTN_{suffix}"]:
+                    getattr(module, projection).requires_grad_(True)

@@ -1,0 +1,21 @@
+"""The types that pass between the rooms of the house."""
+
+from fastreid.structures.batch import Batch
+from fastreid.structures.names import DataNames
+from fastreid.structures.parts import ExportPart, Tensors
+from fastreid.structures.report import Finding, Table
+from fastreid.structures.retrieval import Metrics, Results, RetrievalTask
+from fastreid.structures.sample import Sample
+
+__all__ = [
+    "Batch",
+    "DataNames",
+    "ExportPart",
+    "Finding",
+    "Metrics",
+    "Results",
+    "RetrievalTask",
+    "Sample",
+    "Table",
+    "Tensors",
+]

@@ -1,0 +1,119 @@
+"""Stage 1 of the study: one trained encoder, and everything the generators need of it, encoded once."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastreid.config import CfgNode
+from fastreid.data import TrainSet, build_test_datasets, build_test_loader, build_train_dataset
+from fastreid.engine import DefaultTrainer, load_trained_model
+from fastreid.engine.defaults import load_config
+from fastreid.modeling.meta_arch.sdreid.feature_cache import encode_training_set
+from fastreid.evaluation.evaluator import distinct_samples
+from fastreid.modeling.backbones import EncoderOutput
+from fastreid.utils.file_io import write_json
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "synthetic"
+PROTOCOLS = {
+    "CARGO": ("CARGO_A2G", "CARGO_G2A"),
+    "AG_ReID_v2": ("AG_ReID_v2_AC", "AG_ReID_v2_AW", "AG_ReID_v2_CA", "AG_ReID_v2_WA"),
+}
+VIEWS = {"CARGO": 2, "AG_ReID_v2": 3}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The encoder of one layout, seed and number of training identities.
+
+    Attributes:
+        held_out: identities of the training split beside `identities`, to choose on.
+        data: the folder with a benchmark for every number of training identities.
+        options: configuration keys for all of its runs, both stages.
+    """
+
+    layout: str
+    seed: int
+    identities: int
+    held_out: int
+    data: Path
+    output: Path
+    options: tuple[Any, ...] = ()
+
+    @property
+    def root(self) -> Path:
+        """DATASETS.ROOT."""
+        return self.data / f"ids{self.identities}"
+
+    @property
+    def folder(self) -> Path:
+        return self.output / self.layout / f"ids{self.identities}_seed{self.seed}"
+
+    def config(self, name: str, *options: Any) -> CfgNode:
+        """``configs/synthetic/NAME.yml`` for this encoder's data and seed."""
+        own = {
+            "DATASETS.ROOT": str(self.root),
+            "DATASETS.NAMES": [self.layout],
+            "DATASETS.TESTS": list(PROTOCOLS[self.layout]),
+            "DATASETS.HELD_OUT_IDS": self.held_out,
+            "MODEL.SEED": self.seed,
+            "MODEL.SDMODEL.VIEW_NUM": VIEWS[self.layout],
+        }
+        pairs = [item for pair in own.items() for item in pair]
+        return load_config(str(CONFIGS / f"{name}.yml"), [*pairs, *self.options, *options])
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "stage1" / "model_best.pth"
+
+    def train(self) -> None:
+        """Train Stage 1, or go on with it, or do nothing when it is done; then encode all images."""
+        cfg = self.config("base_stage1", "OUTPUT_DIR", str(self.folder / "stage1"))
+        cfg.freeze()
+        done = self.folder / "encoded.json"
+        if done.exists():
+            return
+        trainer = DefaultTrainer(cfg)
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+        self._encode()
+        write_json(done, {"images": len(self.samples)})
+
+    @property
+    def training_set(self) -> Path:
+        """The folder with the encoded training images."""
+        return self.folder / "training_set"
+
+    @cached_property
+    def train_set(self) -> TrainSet:
+        return build_train_dataset(self.config("base_stage1"))
+
+    @cached_property
+    def splits(self) -> dict[str, list]:
+        """The protocols of the ``held out`` and of the ``test`` identities."""
+        return {"held out": self.train_set.held_out, "test": build_test_datasets(self.config("base_stage1"))}
+
+    @cached_property
+    def samples(self) -> list:
+        """The images of all protocols, once each."""
+        return distinct_samples(protocol for split in self.splits.values() for protocol in split)
+
+    @cached_property
+    def encoded(self) -> EncoderOutput:
+        """Of `samples`, in their order."""
+        return EncoderOutput(
+            *(torch.from_numpy(np.load(self.folder / f"{name}.npy")) for name in EncoderOutput._fields)
+        )
+
+    def _encode(self) -> None:
+        cfg = self.config("base_stage1", "MODEL.WEIGHTS", str(self.weights))
+        cfg.freeze()
+        model = load_trained_model(cfg)
+        encode_training_set(cfg, model, self.train_set, self.training_set)
+        with torch.inference_mode():
+            parts = [model.encode(batch["images"]) for batch in build_test_loader(cfg, self.samples)]
+        for name, values in zip(EncoderOutput._fields, zip(*parts, strict=True), strict=True):
+            np.save(self.folder / f"{name}.npy", torch.cat(values).float().cpu().numpy())

@@ -1,0 +1,134 @@
+"""Does Stage 2 help, and what of it? Trains and scores every setting on the embedded benchmark.
+
+It renders the data, trains an encoder for every layout and seed, then the generators, and writes
+results.json, table.md and gains.png to the output folder. What is finished is not done again, so that the
+same command goes on after an interruption, and runs for other layouts and seeds may share an output folder
+at the same time. Weights of joined parts are chosen on identities that were held out from training.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from fastreid.rendered import BenchmarkSpec, write_benchmark
+from fastreid.utils.file_io import check_output_folder, write_json
+from fastreid.utils.logger import setup_logger
+from projects.stage2_study.encoders import VIEWS, Encoder
+from projects.stage2_study.report import write_report
+from projects.stage2_study.settings import SETTINGS, Setting
+from projects.stage2_study.trials import (
+    generate,
+    join_and_score,
+    stage2_config,
+    train_control,
+    train_generator,
+)
+
+IDENTITIES = [1000, 300, 100]
+FIRST = "CARGO", 1  # layout and seed of what one encoder is enough for
+IMAGES_PER_CAMERA = {"CARGO": 2, "AG_ReID_v2": 3}
+logger = logging.getLogger("fastreid.study")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", default="datasets/study", help="of the data (default: %(default)s)")
+    parser.add_argument("--output", default="logs/study", help="folder (default: %(default)s)")
+    parser.add_argument("--layouts", nargs="+", choices=list(VIEWS), default=list(VIEWS), help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
+    names = [setting.name for setting in SETTINGS]
+    quoted = "; ".join(names)
+    parser.add_argument(
+        "--settings", nargs="+", choices=names, metavar="NAME", help=f"of {quoted} (default: all)"
+    )
+    parser.add_argument(
+        "--identities", type=int, nargs="+", default=IDENTITIES, help=f"to train on; default: {IDENTITIES}"
+    )
+    parser.add_argument("--held-out-ids", type=int, default=200, help="to choose on; default: %(default)s")
+    parser.add_argument("--test-ids", type=int, default=400, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--report-only", action="store_true", help="write the report of what is finished")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration keys for all runs")
+
+
+def main(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    setup_logger()
+    output = Path(args.output)
+    check_output_folder(output, "--output")
+    if not args.report_only:
+        for encoder, settings in plan(args, output):
+            render(encoder, args.test_ids, args.threads)
+            encoder.train()
+            for setting in settings:
+                run_setting(encoder, setting)
+            setup_logger()  # closes the last run's log file
+            shutil.rmtree(encoder.folder / "runs", ignore_errors=True)
+    write_report(output)
+
+
+def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list[Setting]]]:
+    """The encoders in turn, each with the settings to train on it: what says most comes first."""
+    chosen = [setting for setting in SETTINGS if not args.settings or setting.name in args.settings]
+    most, *fewer = args.identities
+
+    def encoders(identities: int) -> Iterator[Encoder]:
+        for seed in args.seeds:
+            for layout in args.layouts:
+                yield Encoder(
+                    layout, seed, identities, args.held_out_ids, Path(args.root), output, tuple(args.opts)
+                )
+
+    for encoder in encoders(most):
+        yield encoder, [setting for setting in chosen if setting.scope != "one"]
+    for encoder in encoders(most):
+        if (encoder.layout, encoder.seed) == FIRST:
+            yield encoder, chosen
+    for identities in fewer:
+        for encoder in encoders(identities):
+            if encoder.layout == FIRST[0]:
+                yield encoder, [setting for setting in chosen if setting.scope == "identities"]
+
+
+def render(encoder: Encoder, test_ids: int, threads: int) -> None:
+    """Write the benchmark that `encoder` is trained and tested on, as far as it is not there."""
+    train_ids = encoder.identities + encoder.held_out
+    spec = BenchmarkSpec(train_ids, test_ids, IMAGES_PER_CAMERA[encoder.layout], (64, 32))
+    write_benchmark(encoder.layout, str(encoder.root), spec, threads)
+
+
+def run_setting(encoder: Encoder, setting: Setting) -> None:
+    """Train `setting` and score all its retrievals, as far as that is not done."""
+    results = encoder.folder / "results"
+    paths = [results / f"{slug(setting.name)}__{slug(r.name)}.json" for r in setting.retrievals]
+    left = [pair for pair in zip(setting.retrievals, paths, strict=True) if not pair[1].exists()]
+    if not left:
+        return
+    folder = encoder.folder / "runs" / slug(setting.name)
+    setup_logger()
+    cfg = stage2_config(encoder, folder, setting.options)
+    if setting.control:
+        generated, model = train_control(encoder, cfg)
+    else:
+        model = train_generator(encoder, cfg)
+    for retrieval, path in left:
+        if not setting.control:
+            cfg = stage2_config(encoder, folder, setting.options, retrieval.options)
+            generated = generate(encoder, model, cfg)
+        save(path, encoder, setting.name, retrieval.name, join_and_score(encoder, model, generated))
+
+
+def save(path: Path, encoder: Encoder, setting: str, retrieval: str, scores: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    where = {"layout": encoder.layout, "seed": encoder.seed, "identities": encoder.identities}
+    write_json(path, where | {"setting": setting, "retrieval": retrieval, "mAP": scores})
+    logger.info("%s: %s, %s: %s", encoder.folder, setting, retrieval, json.dumps(scores["test"]))
+
+
+def slug(name: str) -> str:
+    """A file name for `name`."""
+    return "".join(character if character.isalnum() else "_" for character in name)

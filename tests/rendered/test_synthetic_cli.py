@@ -1,0 +1,75 @@
+"""`tools/make_synthetic_benchmark.py` as a person uses it."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastreid.rendered import LAYOUTS
+from fastreid.utils.errors import UserError
+
+TOOL = Path(__file__).parents[2] / "tools" / "make_synthetic_benchmark.py"
+SMALL = ["--train-ids", "3", "--test-ids", "4", "--images-per-camera", "2", "--size", "32x16", "--seed", "7"]
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("make_synthetic_benchmark", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_all_writes_the_five_benchmarks(main, written, digests, tmp_path):
+    assert main(["--benchmark", "all", "--root", str(tmp_path), "--workers", "1", *SMALL]) == 0
+    assert digests(tmp_path) == digests(written)
+    assert {path.name for path in tmp_path.iterdir()} == set(LAYOUTS)
+
+
+def test_it_is_quiet_in_a_pipe(tmp_path):
+    command = [sys.executable, str(TOOL), "--benchmark", "AG_ReID_v1", "--root", str(tmp_path), *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOOL.parents[1])
+    assert done.stderr == ""
+    start, end = done.stdout.splitlines()
+    assert "28 images to write" in start
+    assert "done" in end
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--benchmark", "CARGO2"], "CARGO"),
+        (["--benchmark", "CARGO", "--size", "256"], "256x128"),
+        (["--benchmark", "CARGO", "--size", "axb"], "256x128"),
+        (["--benchmark", "CARGO", "--size", "4x4"], "--size"),
+        (["--benchmark", "CARGO", "--train-ids", "0"], "--train-ids"),
+        (["--benchmark", "CARGO", "--test-ids", "many"], "--test-ids"),
+        (["--benchmark", "CARGO", "--workers", "-1"], "--workers"),
+        (["--benchmark", "CARGO", "--colour", "red"], "--colour"),
+        ([], "--benchmark"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(main, capsys, tmp_path, arguments, named):
+    with pytest.raises(SystemExit) as stop:
+        main(["--root", str(tmp_path / "data"), *arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert named in error
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_root_that_cannot_be_made_is_one_line(main, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(["--benchmark", "CARGO", "--root", str(tmp_path / "file" / "data"), *SMALL])
+    assert stop.value.code == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_debug_lets_the_traceback_through(main, tmp_path):
+    with pytest.raises(UserError):
+        main(["--root", str(tmp_path), "--benchmark", "CARGO2", "--debug"])
