@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def missing_or_empty(paths: Iterable[str]) -> list[str]:
-    """Return those of `paths` that are no files or hold no bytes, sorted. Opens none, and lists each folder once.
+    """Return those of `paths` that are no files or hold no bytes, sorted; opens none, lists folders once.
 
     Raises:
         UserError: for a folder that may not be read.
@@ -58,7 +58,7 @@ class Replacements:
         self._seed = seed
 
     def in_turn(self, index: int, number: int) -> Iterator[int]:
-        """Give other indices to try for draw `number` of image `index`: those of its identity, then all others.
+        """Give other indices for draw `number` of image `index`: those of its identity, then all others.
 
         The order is random, and a function of the seed and the draw's number alone.
         """

@@ -26,7 +26,7 @@ class ReportingSet(Dataset):
         self.replaced: Counter[str] = Counter()
 
     def __getitems__(self, indices: Sequence[Any]) -> list[dict[str, Any] | UserError]:
-        """Return a batch's items, as torch's loaders ask for them, or only the `UserError` that one raised."""
+        """Return a batch's items, as torch's loaders ask for them, or the `UserError` that one raised."""
         try:
             return [self[index] for index in indices]
         except UserError as error:

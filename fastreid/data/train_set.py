@@ -81,7 +81,7 @@ def build_train_dataset(cfg: CfgNode) -> TrainSet:
 
 
 def join_train_datasets(cfg: CfgNode, datasets: list[ReIDDataset]) -> TrainSet:
-    """Join datasets that are open already; raises as `build_train_dataset`, but does not look for the files."""
+    """Join datasets that are open; raises as `build_train_dataset`, but does not look for the files."""
     folder, times = Counter(dataset.folder for dataset in datasets).most_common(1)[0]
     if times > 1:
         raise UserError(

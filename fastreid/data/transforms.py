@@ -119,7 +119,7 @@ def _build_augmentations(cfg: CfgNode) -> list[Transform]:
 
 
 def augmentation_seed(seed: int, draw: int) -> int:
-    """Derive the 32-bit seed of the augmentation of the `draw`-th sample of a run with ``MODEL.SEED`` `seed`."""
+    """Derive the 32-bit seed of the augmentation of the `draw`-th sample of a run with that seed."""
     digest = hashlib.blake2b(f"{seed} {draw}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little")
 

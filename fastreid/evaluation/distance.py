@@ -29,7 +29,7 @@ class Metric:
     """A distance depends on all images: `matrix` gives it, `distances` does not."""
 
     def distances(self, q_feats: Tensor, g_feats: Tensor) -> Tensor:
-        """(Q, D) x (G, D) float32 -> (Q, G) float32, on their device; of any part of the queries and gallery."""
+        """(Q, D) x (G, D) float32 -> (Q, G) float32, on their device, of any part of queries and gallery."""
         raise NotImplementedError
 
     def product_form(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -103,7 +103,7 @@ class Jaccard(Metric):
 
 
 def metric_of_pairs(name: str) -> Metric:
-    """Return the metric of that name. Raises ValueError if there is none, or its distances need all images."""
+    """Return the metric of that name. Raises ValueError if there is none, or it needs all images."""
     known = [known for known in METRIC_REGISTRY if not METRIC_REGISTRY.get(known).whole]
     if name not in known:
         raise ValueError(f"metric must be one of {', '.join(known)}, got {name!r}")

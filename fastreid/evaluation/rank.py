@@ -1,8 +1,8 @@
 """CMC, mAP and mINP of a distance matrix, without sorting the gallery.
 
 Conventions (Zheng et al., ICCV 2015; mINP: Ye et al., TPAMI 2021): gallery items with the query's
-person *and* camera (or what a protocol counts as one, its match id) are removed; a query without a match left is skipped; equal distances are ordered by
-gallery index, as a stable sort orders them.
+person *and* camera (or what a protocol counts as one: the match id) are removed; a query without a match
+left is skipped; equal distances are ordered by gallery index, as a stable sort orders them.
 """
 
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""What the loaders give and the models take."""
+"""The batches that loaders give and models take."""
 
 from typing import TypedDict
 

@@ -17,7 +17,7 @@ def is_image_name(name: str) -> bool:
 
 
 def missing_path_error(benchmark: str, kind: str, path: str) -> UserError:
-    """Make the error for a `kind` ("folder", "protocol file") of a benchmark that is not where it should be."""
+    """Make the error for a `kind` ("folder", "protocol file") of a benchmark that is not there."""
     return UserError(
         f"{benchmark}: {kind} not found: {path}",
         "set DATASETS.ROOT, or the environment variable FASTREID_DATASETS, to the folder that holds the"
