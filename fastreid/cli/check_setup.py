@@ -49,8 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             from fastreid.engine.defaults import load_config
         except ModuleNotFoundError as error:
             raise UserError(
-                f"Python package {error.name} is missing",
-f"pip install -r requirements.txt"
+                f"Python package {error.name} is missing", "pip install -r requirements.txt"
             ) from error
         if "--debug" in argv:
             logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")

@@ -70,8 +70,7 @@ def by_name(pairs: list[tuple[str, Any]], option: str) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise UserError(f"{option} {twice}= is given twice",
-f"give each a name of its own")
+        raise UserError(f"{option} {twice}= is given twice", "give each a name of its own")
     return values
 
 

@@ -16,15 +16,16 @@ from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_impo
 
 exit_during_imports(__name__)
 
-from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.config.config import flat_keys
+
+from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.modeling import build_model
+from fastreid.modeling.meta_arch.sdreid.release_checkpoint import Conversion, convert, settings_of
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
 from fastreid.utils.logger import setup_logger
-from fastreid.modeling.meta_arch.sdreid.release_checkpoint import Conversion, convert, settings_of
 
 
 def build_parser() -> CommandLineParser:
@@ -72,8 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         output = Path(args.output)
         for path in (output, output.parent / "config.yaml"):
             if path.exists() and not args.overwrite:
-                raise UserError(f"{path} exists",
-f"choose another --output, or --overwrite it")
+                raise UserError(f"{path} exists", "choose another --output, or --overwrite it")
             check_output_file(path, "--output")
         reference = without_module_prefix(load_checkpoint(args.weights)["model"])
         cfg = read_config(args, settings_of(reference))

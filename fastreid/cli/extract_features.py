@@ -66,8 +66,7 @@ def build_parser() -> CommandLineParser:
 
 def list_source(args: argparse.Namespace, cfg: CfgNode) -> Columns:
     if args.split and not args.dataset:
-        raise UserError("--split is of a dataset",
-"name it with --dataset")
+        raise UserError("--split is of a dataset", "name it with --dataset")
     if args.dataset:
         columns = list_dataset(args.dataset, cfg, args.split)
     else:

@@ -73,8 +73,9 @@ def build_parser() -> CommandLineParser:
 def write_csv(path: str, content: bytes, overwrite: bool) -> None:
     """Write the file, unless that would lose another one."""
     if not overwrite and os.path.exists(path) and Path(path).read_bytes() != content:
-        raise UserError(f"{path} exists and holds something else",
-f"choose another --output, or --overwrite it")
+        raise UserError(
+            f"{path} exists and holds something else", "choose another --output, or --overwrite it"
+        )
     with named_output(path), atomic_write(path) as file:
         file.write(content)
 

@@ -17,7 +17,12 @@ from fastreid.deploy import export_check
 from fastreid.deploy.export_check import Part, check_part
 from fastreid.deploy.onnx_export import export_model
 from fastreid.deploy.onnx_model import OnnxReIDModel
-from fastreid.modeling.meta_arch.sdreid.onnx_parts import DenoisingStep, FeatureFusion, image_noise, sampling_plan
+from fastreid.modeling.meta_arch.sdreid.onnx_parts import (
+    DenoisingStep,
+    FeatureFusion,
+    image_noise,
+    sampling_plan,
+)
 from fastreid.engine import load_trained_model
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.sdreid.schedulers import SCHEDULERS
