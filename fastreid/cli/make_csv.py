@@ -12,22 +12,16 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import (
-    CommandLineParser,
-    exit_cleanly,
-    exit_during_imports,
-    number_from_zero,
-    positive_number,
-)
-
-exit_during_imports(__name__)
-
 from fastreid.data import describe
 from fastreid.data.datasets.csv_dataset import CSVDataset
 from fastreid.data.datasets.csv_file import check_table
 from fastreid.data.person_folders import Crops, csv_bytes, number_cameras, split_persons
+from fastreid.utils.cli import (
+    CommandLineParser,
+    exit_cleanly,
+    number_from_zero,
+    positive_number,
+)
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
 
@@ -73,8 +67,9 @@ def build_parser() -> CommandLineParser:
 def write_csv(path: str, content: bytes, overwrite: bool) -> None:
     """Write the file, unless that would lose another one."""
     if not overwrite and os.path.exists(path) and Path(path).read_bytes() != content:
-        raise UserError(f"{path} exists and holds something else",
-f"choose another --output, or --overwrite it")
+        raise UserError(
+            f"{path} exists and holds something else", "choose another --output, or --overwrite it"
+        )
     with named_output(path), atomic_write(path) as file:
         file.write(content)
 
@@ -96,7 +91,3 @@ def main(argv: list[str] | None = None) -> None:
         print(f"view ids: {', '.join(f'{n} = {view}' for n, view in enumerate(dataset.view_names))}")
         print(f"camera ids: {places}")
         print(f"{args.output}: {len(rows)} images")
-
-
-if __name__ == "__main__":
-    main()
