@@ -42,8 +42,7 @@ def check_image_files(paths: Sequence[str], source: str, may_skip: bool, skip: b
         logger.warning("%s. Another image takes their place (DATALOADER.ON_BAD_IMAGE skip)", problem)
         return
     offer = ", or set DATALOADER.ON_BAD_IMAGE skip to train without them" if may_skip and not skip else ""
-    raise UserError(f"{problem}",
-f"restore the files{offer}")
+    raise UserError(f"{problem}", f"restore the files{offer}")
 
 
 class Replacements:

@@ -26,13 +26,11 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
         with Image.open(path) as image:
             pixels = np.array(upright_rgb(image, size))
     except FileNotFoundError:
-        raise UserError(f"image file not found: {path}",
-f"restore the file") from None
+        raise UserError(f"image file not found: {path}", "restore the file") from None
     except Exception as error:
         empty = os.path.isfile(path) and os.path.getsize(path) == 0
         reason = "it is empty (0 bytes)" if empty else " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read image {path}: {reason}",
-f"restore the file") from error
+        raise UserError(f"cannot read image {path}: {reason}", "restore the file") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

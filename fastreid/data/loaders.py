@@ -100,8 +100,7 @@ def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
             for a protocol in which no query has a match.
     """
     if not cfg.DATASETS.TESTS:
-        raise UserError("DATASETS.TESTS is empty",
-"name a protocol to evaluate, such as CARGO_AG")
+        raise UserError("DATASETS.TESTS is empty", "name a protocol to evaluate, such as CARGO_AG")
     settings = cfg.DATASETS
     datasets = [open_dataset(name, settings.ROOT, settings.CSV) for name in settings.TESTS]
     for dataset in datasets:
@@ -157,8 +156,7 @@ def check_matches(dataset: ReIDDataset) -> None:
     raise UserError(
         f"{dataset.name}: no query has an image of its identity in another {what} of the gallery, among"
         f" {' and '.join(sizes)} in {dataset.folder}",
-f"complete the folder, or leave {dataset.name} out of"
-        f" DATASETS.TESTS"
+        f"complete the folder, or leave {dataset.name} out of DATASETS.TESTS",
     )
 
 

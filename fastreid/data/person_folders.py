@@ -52,14 +52,13 @@ class Crops:
                 near = nearest_name(label, [*LABELS])
                 raise UserError(f"--levels and --names: {label!r} is none of {', '.join(LABELS)}.{near}")
             if sources.count(label) > 1:
-                raise UserError(f"--levels and --names both tell the {label}",
-f"leave one out")
+                raise UserError(f"--levels and --names both tell the {label}", "leave one out")
         for label in ("pid", "view"):
             if label not in sources:
                 raise UserError(
                     f"nothing tells the {label} of an image",
-f"name it in --levels, such as pid/view for"
-                    f" FOLDER/PID/VIEW/*.jpg, or in --names, such as '_(?P<{label}>[a-z0-9]+)_'"
+                    f"name it in --levels, such as pid/view for"
+                    f" FOLDER/PID/VIEW/*.jpg, or in --names, such as '_(?P<{label}>[a-z0-9]+)_'",
                 )
 
     def scan(self, folder: str) -> list[Crop]:
@@ -69,8 +68,7 @@ f"name it in --levels, such as pid/view for"
             UserError: if there are none, or one does not tell its labels; it names the image.
         """
         if not os.path.isdir(folder):
-            raise UserError(f"folder not found: {folder}",
-f"name the one that holds the person crops")
+            raise UserError(f"folder not found: {folder}", "name the one that holds the person crops")
         crops = [self._read(path, folder) for path in scan_images(folder)]
         if not crops:
             raise UserError(f"no images in {folder}; it should hold person crops (.jpg, .jpeg, .png or .bmp)")
@@ -158,7 +156,7 @@ def split_persons(
         raise UserError(
             f"none of the {len(shuffled) - count} test persons is seen by two cameras, so no query could have"
             " a match",
-"check --levels and --names, or lower --train-share"
+            "check --levels and --names, or lower --train-share",
         )
 
     def split(crop: Crop) -> str:
@@ -177,7 +175,7 @@ def _check_views(rows: Sequence[Labelled], training_persons: int) -> None:
         raise UserError(
             f"view {min(unseen)!r} shows none of the {training_persons} training persons, so nothing can be"
             " learnt about it",
-"choose another --seed, raise --train-share, or leave the view out"
+            "choose another --seed, raise --train-share, or leave the view out",
         )
 
 
@@ -212,5 +210,4 @@ def csv_bytes(rows: Sequence[Labelled], folder: str) -> bytes:
     try:
         return text.getvalue().encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UserError(f"a file name is not UTF-8 text ({error.reason})",
-f"rename the file") from error
+        raise UserError(f"a file name is not UTF-8 text ({error.reason})", "rename the file") from error

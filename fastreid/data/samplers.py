@@ -56,7 +56,7 @@ class BatchSampler(Sampler[list[Draw]]):
         if batch_size < 1 or batch_size % world_size:
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH {batch_size} does not divide over {world_size} processes",
-f"make it a multiple of {world_size}"
+                f"make it a multiple of {world_size}",
             )
         self.samples = samples
         self.batch_size = batch_size
@@ -115,8 +115,8 @@ class IdentitySampler(BatchSampler):
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH {batch_size} is not a multiple of DATALOADER.NUM_INSTANCE"
                 f" {num_instance} x {world_size} processes",
-f"change one of them, e.g. SOLVER.IMS_PER_BATCH"
-                f" {max(1, batch_size // max(1, unit)) * max(1, unit)}"
+                f"change one of them, e.g. SOLVER.IMS_PER_BATCH"
+                f" {max(1, batch_size // max(1, unit)) * max(1, unit)}",
             )
         self.pids = np.array([sample.pid for sample in self.samples], dtype=np.int64)
         self.sizes = np.bincount(self.pids)
@@ -126,7 +126,7 @@ f"change one of them, e.g. SOLVER.IMS_PER_BATCH"
             raise UserError(
                 f"a batch needs {self.ids_per_batch} identities (SOLVER.IMS_PER_BATCH {batch_size} /"
                 f" DATALOADER.NUM_INSTANCE {num_instance}), but the training set has {len(self.sizes)}",
-f"set SOLVER.IMS_PER_BATCH to {len(self.sizes) * num_instance} or less"
+                f"set SOLVER.IMS_PER_BATCH to {len(self.sizes) * num_instance} or less",
             )
 
         few = self.sizes[self.sizes < num_instance]

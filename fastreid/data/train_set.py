@@ -64,8 +64,7 @@ class ImageSet(Dataset):
                 return self._read(candidate) | {"bad_images": bad}
             except UserError:
                 bad.append(self.samples[candidate].path)
-        raise UserError(f"none of the {len(bad)} images can be read, first {bad[0]}",
-f"restore the files")
+        raise UserError(f"none of the {len(bad)} images can be read, first {bad[0]}", "restore the files")
 
     def _read_or_stop(self, index: int) -> dict[str, Any]:
         try:
@@ -129,8 +128,7 @@ def build_train_dataset(cfg: CfgNode) -> TrainSet:
     """
     names = list(cfg.DATASETS.NAMES)
     if not names:
-        raise UserError("DATASETS.NAMES is empty",
-"name a training set, such as CARGO")
+        raise UserError("DATASETS.NAMES is empty", "name a training set, such as CARGO")
     datasets = [open_dataset(name, cfg.DATASETS.ROOT, cfg.DATASETS.CSV) for name in names]
     train_set = join_train_datasets(cfg, datasets)
     paths = [sample.path for sample in train_set.samples]
@@ -174,7 +172,7 @@ def _check_views(cfg: CfgNode, train_set: TrainSet) -> None:
         raise UserError(
             f"MODEL.SDMODEL.VIEW_NUM is {cfg.MODEL.SDMODEL.VIEW_NUM}, but DATASETS.NAMES"
             f" {list(cfg.DATASETS.NAMES)} has {train_set.num_views} views ({', '.join(names)})",
-f"set it to {train_set.num_views}"
+            f"set it to {train_set.num_views}",
         )
     counts = Counter(sample.viewid for sample in train_set.samples)
     for view, name in enumerate(names):

@@ -67,7 +67,7 @@ class FeatureSet:
             raise UserError(
                 f"the features in {folder} are not finished: {len(missing)} of {features.num_shards} shards"
                 f" are missing",
-f"run the same extraction again, it goes on where it was"
+                "run the same extraction again, it goes on where it was",
             )
         return features
 
@@ -109,13 +109,12 @@ f"run the same extraction again, it goes on where it was"
                     with features as columns:
                         features = columns["features"]
             except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-                raise UserError(f"{path} cannot be read",
-f"delete it and run the extraction again") from error
+                raise UserError(f"{path} cannot be read", "delete it and run the extraction again") from error
             if features.shape != (rows.stop - rows.start, self.facts["width"]):
                 raise UserError(
                     f"{path} has shape {features.shape}, expected {rows.stop - rows.start} x"
                     f" {self.facts['width']}",
-f"delete it and run the extraction again"
+                    "delete it and run the extraction again",
                 )
             yield rows, features
 
@@ -188,8 +187,7 @@ def extract_to_files(
     except OSError as error:
         raise UserError(
             f"cannot write features in {folder}: {error.strerror}; finished shards are kept",
-f"mend it and run"
-            f" the same command again"
+            "mend it and run the same command again",
         ) from error
     return features
 
@@ -250,8 +248,7 @@ def _begin(features: FeatureSet, table: bytes) -> None:
             partial.unlink()
     elif foreign := [*features.folder.glob(IMAGES), *features.folder.glob("features_*.np[yz]")]:
         raise UserError(
-            f"{foreign[0]} is there, but no {FACTS} that says what it is",
-f"choose another output folder"
+            f"{foreign[0]} is there, but no {FACTS} that says what it is", "choose another output folder"
         )
     write_json(path, features.facts)  # first, so that all that follows is known as ours
     with atomic_write(features.folder / IMAGES) as file:
@@ -285,8 +282,7 @@ def _check_same(features: FeatureSet, earlier: dict[str, Any]) -> None:
     if different:
         raise UserError(
             f"{features.folder} holds features of other {', '.join(different)}",
-f"go on with the command that"
-            f" began it, or choose another output folder"
+            "go on with the command that began it, or choose another output folder",
         )
 
 

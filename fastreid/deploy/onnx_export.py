@@ -89,12 +89,12 @@ def export_model(model: SDReIDStage1, folder: str | Path, with_pt2: bool = False
 def require_packages() -> None:
     """Raise a `UserError` if torch is too old, or onnx, onnxscript or onnxruntime is not installed."""
     if torch.__version__ < (2, 5):
-        raise UserError(f"export needs torch 2.5 or newer, this is {torch.__version__}",
-f"pip install -U torch")
+        raise UserError(
+            f"export needs torch 2.5 or newer, this is {torch.__version__}", "pip install -U torch"
+        )
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"export needs {', '.join(missing)}",
-f"pip install {' '.join(missing)}")
+        raise UserError(f"export needs {', '.join(missing)}", f"pip install {' '.join(missing)}")
 
 
 def model_parts(model: SDReIDStage1) -> list[Part]:
@@ -202,8 +202,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """
     path = path.absolute()
     if path.exists() and not (path / DESCRIPTION).is_file() and (path.is_file() or any(path.iterdir())):
-        raise UserError(f"{path} exists and is no earlier export",
-f"name another folder")
+        raise UserError(f"{path} exists and is no earlier export", "name another folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:

@@ -151,8 +151,7 @@ class ReIDModel:
             return None
         views = [views] if isinstance(views, str | int) else list(views)
         if views and self.stage == 1:
-            raise UserError(f"views {views}: a Stage-1 model generates none",
-f"leave them out")
+            raise UserError(f"views {views}: a Stage-1 model generates none", "leave them out")
         indices = [self._view_index(view) for view in views]
         if len(set(indices)) < len(indices):
             raise UserError(f"views {views} name a view twice")
@@ -217,7 +216,6 @@ def _config_of(path: Path, config: str | os.PathLike | CfgNode | None, meta: dic
     else:
         raise UserError(
             f"no configuration for {path}: there is no {beside}, and the checkpoint holds none",
-f"name the"
-            f" YAML file that it was trained with"
+            "name the YAML file that it was trained with",
         )
     return cfg

@@ -102,13 +102,11 @@ class SearchIndex:
             facts = _read_facts(folder)
             index = faiss.read_index(str(folder / INDEX))
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"no usable index in {folder}",
-f"build one with tools/search.py build") from error
+            raise UserError(f"no usable index in {folder}", "build one with tools/search.py build") from error
         opened = cls(index, read_columns(folder / IMAGES), facts)
         if index.ntotal != len(opened):
             raise UserError(
-                f"{folder}: {INDEX} has {index.ntotal} pictures, {IMAGES} {len(opened)}",
-f"build it again"
+                f"{folder}: {INDEX} has {index.ntotal} pictures, {IMAGES} {len(opened)}", "build it again"
             )
         return opened
 
@@ -169,13 +167,11 @@ f"build it again"
         path = str(checkpoint or known["path"])
         found = describe_checkpoint(path)
         if found is None:
-            raise UserError(f"checkpoint {path} of the index not found",
-f"name it with --checkpoint")
+            raise UserError(f"checkpoint {path} of the index not found", "name it with --checkpoint")
         if found["sha256"] != known["sha256"]:
             raise UserError(
                 f"{path} has other weights than the indexed features ({known['path']})",
-f"name the checkpoint"
-                f" that they were made with, or extract and index the features again"
+                "name the checkpoint that they were made with, or extract and index the features again",
             )
         cfg = get_cfg()
         cfg.merge_values(self.facts["config"], source="the index")
@@ -210,8 +206,7 @@ def check_index_folder(folder: str | os.PathLike) -> None:
         return
     for name in (FACTS, INDEX, IMAGES):
         if (path := Path(folder, name)).exists():
-            raise UserError(f"{path} is there, but no {FACTS} of an index with it",
-f"choose another folder")
+            raise UserError(f"{path} is there, but no {FACTS} of an index with it", "choose another folder")
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:
@@ -241,8 +236,7 @@ def import_faiss() -> ModuleType:
     try:
         import faiss
     except ImportError as error:
-        raise UserError("searching needs faiss, which is not installed",
-"pip install faiss-cpu") from error
+        raise UserError("searching needs faiss, which is not installed", "pip install faiss-cpu") from error
     return faiss
 
 

@@ -85,12 +85,10 @@ def uses_cuda(device: str) -> bool:
 def _check_devices(processes: int, device: str) -> None:
     if device.startswith("cuda:"):
         raise UserError(
-            f"MODEL.DEVICE {device!r} is one GPU, but the run has several processes",
-f"use cuda or auto"
+            f"MODEL.DEVICE {device!r} is one GPU, but the run has several processes", "use cuda or auto"
         )
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("MODEL.DEVICE 'cuda': no CUDA device on this machine",
-"use auto or cpu")
+        raise UserError("MODEL.DEVICE 'cuda': no CUDA device on this machine", "use auto or cpu")
     if uses_cuda(device) and processes > torch.cuda.device_count():
         raise UserError(
             f"--num-gpus {processes}, but this machine has {torch.cuda.device_count()} CUDA devices"
@@ -143,7 +141,7 @@ def _listen(address: tuple[str, int]) -> dist.TCPStore:
         raise UserError(
             f"--dist-url tcp://{address[0]}:{address[1]}: this machine cannot listen there"
             f" ({' '.join(str(error).split())[:120]})",
-f"give an address of machine 0 and a free port"
+            "give an address of machine 0 and a free port",
         ) from error
 
 

@@ -264,7 +264,7 @@ class SimpleTrainer(TrainerBase):
             f"training diverged at iteration {self.iteration + 1}{after}: {values}, gradient norm"
             f" {float(norm):.4g}, learning rate {self.optimizer.param_groups[0]['lr']:.4g}. The checkpoints"
             f" written so far are good",
-f"lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS"
+            "lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS",
         )
 
 

@@ -1,9 +1,8 @@
 """The trainer that a configuration describes."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.data import (
-    Sample,
+    TrainSet,
     build_test_datasets,
     build_test_loader,
     build_train_dataset,
@@ -21,23 +20,23 @@ from fastreid.data import (
     describe,
 )
 from fastreid.engine import hooks
-from fastreid.engine.defaults import (
+from fastreid.engine.resume import check_resumed_config
+from fastreid.engine.run_folder import (
     locked_output_dir,
     open_output_dir,
     set_earlier_run_aside,
     storage_errors_named,
 )
-from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_features, remove_cached_features
-from fastreid.engine.resume import check_resumed_config
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
-from fastreid.engine.trained_model import with_num_classes
 from fastreid.evaluation import evaluate_protocols
-from fastreid.modeling import build_model
+from fastreid.modeling import MetaArch, build_model, fit_config
 from fastreid.modeling.assets import required_weights
-from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
+from fastreid.modeling.weights import check_method, load_model_weights
+from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
+from fastreid.structures import Batch, DataNames, Results, RetrievalTask, Sample
 from fastreid.utils import comm
 from fastreid.utils.amp import AMP_DTYPES
-from fastreid.utils.checkpoint import Checkpointer, check_stage, load_checkpoint, load_model_weights
+from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
 from fastreid.utils.env import code_version, rng_state, set_rng_state
 from fastreid.utils.errors import UserError
 from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, Writer
@@ -54,36 +53,76 @@ class DefaultTrainer(SimpleTrainer):
     :meth:`train` trains. Nothing is written before `train`, so whatever is wrong with the input costs
     neither time nor an earlier run's files.
 
+    A subclass overrides one of the ``build_…`` methods, or :meth:`test`, to change one part.
+
     Args:
-        cfg: checked, see `setup_config`; HEADS.NUM_CLASSES 0 becomes the number of training identities.
+        cfg: checked, see `setup_config`; what the training data decides is filled in.
+
+    Attributes:
+        train_set: the training images.
+        test_sets: what evaluations during training score.
 
     Raises:
         UserError: for data or settings that cannot be used.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        self.train_set = build_train_dataset(cfg)
-        self.test_sets = self.train_set.held_out or build_test_datasets(cfg)
-        self.cfg = cfg = with_num_classes(cfg, self.train_set.num_classes)
-        loader = build_train_loader(cfg, self.train_set)
-        model = build_model(cfg)
+        self.cfg = cfg
+        self.train_set = self.build_train_set(cfg)
+        self.test_sets = self.train_set.held_out or self.build_test_sets(cfg)
+        names = self.train_set.names
+        self.cfg = cfg = fit_config(cfg, len(names.identities), names.views)
+        iters_per_epoch = cfg.SOLVER.ITERS_PER_EPOCH or len(self.build_train_loader())
+        model = self.build_model(cfg, names)
         super().__init__(
             model,
-            build_optimizer(cfg, model),
-            partial(build_train_loader, cfg, self.train_set),
+            self.build_optimizer(cfg, model),
+            self.build_train_loader,
             cfg.SOLVER.MAX_EPOCH,
-            cfg.SOLVER.ITERS_PER_EPOCH or len(loader),
+            iters_per_epoch,
             amp_dtype=AMP_DTYPES[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None,
             max_skipped=cfg.SOLVER.AMP.MAX_SKIPPED,
             clip=build_gradient_clipper(cfg),
             seed=cfg.MODEL.SEED,
         )
-        self.scheduler = build_lr_scheduler(cfg, self.optimizer, self.iters_per_epoch)
+        self.scheduler = self.build_lr_scheduler(cfg, self.optimizer, iters_per_epoch)
         self.checkpointer = Checkpointer(cfg.OUTPUT_DIR)
         self.register_hooks(self.build_hooks())
 
+    @classmethod
+    def build_train_set(cls, cfg: CfgNode) -> TrainSet:
+        """Read the training images of DATASETS.NAMES."""
+        return build_train_dataset(cfg)
+
+    @classmethod
+    def build_test_sets(cls, cfg: CfgNode) -> list[RetrievalTask]:
+        """Read the protocols of DATASETS.TESTS."""
+        return build_test_datasets(cfg)
+
+    def build_train_loader(self, start_iter: int = 0) -> Iterable[Batch]:
+        """Give endless batches of this rank's images from iteration `start_iter` on; its length is an epoch's."""
+        return build_train_loader(self.cfg, self.train_set, start_iter)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode, names: DataNames) -> MetaArch:
+        """Build the method's model from random weights."""
+        return build_model(cfg, names)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: MetaArch) -> torch.optim.Optimizer:
+        """Make the optimiser of SOLVER.OPT, by the rules that the model has for its parameters."""
+        rules = model.parameter_rules()
+        return build_optimizer(cfg, model, rules.undecayed, rules.heads)
+
+    @classmethod
+    def build_lr_scheduler(
+        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int
+    ) -> LRSchedule:
+        """Make the schedule of SOLVER.SCHED."""
+        return build_lr_scheduler(cfg, optimizer, iters_per_epoch)
+
     def build_hooks(self) -> list[HookBase]:
-        """The hooks in their order: what changes the training state, then what saves it, then the rest."""
+        """Make the hooks in their order: what changes the training state, then what saves it, then the rest."""
         cfg, solver, period = self.cfg, self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD
         chosen: list[HookBase] = [hooks.IterationTimer()]
         if cfg.MODEL.FREEZE_LAYERS and solver.FREEZE_ITERS:
@@ -98,10 +137,11 @@ class DefaultTrainer(SimpleTrainer):
             *chosen,
             hooks.PeriodicCheckpointer(solver.CHECKPOINT_PERIOD, period, solver.CHECKPOINT_ITERS),
             hooks.StopOnSignal(),
-            hooks.EvalHook(self._evaluate, period, cfg.OUTPUT_DIR),
+            hooks.EvalHook(self._test, period, cfg.OUTPUT_DIR),
         ]
 
     def build_writers(self) -> list[Writer]:
+        """Make what shows and stores scalars, when training starts."""
         folder = Path(self.cfg.OUTPUT_DIR)
         return [
             ConsoleWriter(self.max_iteration, self.iters_per_epoch),
@@ -109,8 +149,8 @@ class DefaultTrainer(SimpleTrainer):
             TensorBoardWriter(folder, self.iteration),
         ]
 
-    def build_statistics_loader(self, samples: list[Sample]) -> Iterable[dict]:
-        """Batches of training images, without augmentation, for what a model computes before it trains."""
+    def build_statistics_loader(self, samples: list[Sample]) -> Iterable[Batch]:
+        """Give batches of training images, without augmentation, for what a model computes before it trains."""
         return build_test_loader(self.cfg, samples, may_skip=True)
 
     def resume_or_load(self, resume: bool = False) -> None:
@@ -123,9 +163,9 @@ class DefaultTrainer(SimpleTrainer):
         if resume and self._resume():
             return
         self.model.load_pretrained()
-        if weights := required_weights(self.cfg, training=True):
+        if weights := required_weights(type(self.model), self.cfg, training=True):
             checkpoint = load_checkpoint(weights)
-            check_stage(checkpoint["meta"], self.model, "train", weights)
+            check_method(checkpoint["meta"], self.model, "train", weights)
             partial_ok = self.cfg.MODEL.ALLOW_PARTIAL_WEIGHTS
             load_model_weights(self.model, checkpoint["model"], "train", partial_ok, weights)
 
@@ -141,11 +181,10 @@ class DefaultTrainer(SimpleTrainer):
             open_output_dir(self.cfg)
             if comm.is_main_process():
                 self.checkpointer.remove_partial_files()
-                remove_cached_features(self.cfg)
                 if self.iteration == 0:
                     set_earlier_run_aside(self.cfg.OUTPUT_DIR)
             comm.synchronize()
-            with self._batches_source() as self.make_loader:
+            with self._training_batches() as self.make_loader:
                 super().train()
         return self.last_results
 
@@ -165,8 +204,10 @@ class DefaultTrainer(SimpleTrainer):
             "events": self.storage.state_dict(),
             "hooks": {type(hook).__name__: hook.state_dict() for hook in self.hooks},
             "meta": {
-                "stage": self.model.stage,
+                "method": type(self.model).__name__,
                 "num_classes": self.cfg.MODEL.HEADS.NUM_CLASSES,
+                "names": self.model.names.to_dict(),
+                "feature_parts": self.model.feature_parts(),
                 "config": self.cfg.dump(),
                 "version": code_version(),
             },
@@ -178,21 +219,20 @@ class DefaultTrainer(SimpleTrainer):
         Raises:
             UserError: if the file is no checkpoint of this run.
         """
-        check_stage(checkpoint["meta"], self.model, "resume", source)
+        check_method(checkpoint["meta"], self.model, "resume", source)
         absent = [
             key for key in ("optimizer", "scheduler", "iteration", "iters_per_epoch") if key not in checkpoint
         ]
         if absent:
             raise UserError(
-                f"{source} lacks {', '.join(absent)}: not a checkpoint to resume",
-f"name it in MODEL.WEIGHTS"
+                f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
             )
         check_resumed_config(self.cfg, checkpoint["meta"]["config"], source)
         if checkpoint["iters_per_epoch"] != self.iters_per_epoch:
             raise UserError(
                 f"{source} has {checkpoint['iters_per_epoch']} iterations an epoch, now there are"
                 f" {self.iters_per_epoch}: the training data has changed",
-f"restore it or start a new run"
+                "restore it or start a new run",
             )
         load_model_weights(self.model, checkpoint["model"], "resume", source=source)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -213,18 +253,17 @@ f"restore it or start a new run"
             self.checkpointer.save(name, state, mark_last)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
-        """Evaluate `model` on the protocols of DATASETS.TESTS: ``{protocol: {metric: percent}}``."""
-        return evaluate_protocols(cfg, model, build_test_datasets(cfg))
+    def test(cls, cfg: CfgNode, model: nn.Module, test_sets: Sequence[RetrievalTask]) -> Results:
+        """Evaluate `model` on protocols: ``{protocol: {metric: percent}}``, the same on all ranks."""
+        return evaluate_protocols(cfg, model, test_sets)
 
-    def _evaluate(self) -> dict[str, dict[str, float]]:
-        return evaluate_protocols(self.cfg, self.model, self.test_sets)
+    def _test(self) -> Results:
+        return self.test(self.cfg, self.model, self.test_sets)
 
-    def _batches_source(self) -> AbstractContextManager[Callable[[int], Iterable[dict]]]:
-        """What makes the training batches: of images, or with CACHE_FEATURES of what they are encoded to."""
-        if self.cfg.MODEL.SDMODEL.CACHE_FEATURES and self.epoch < self.max_epoch:
-            return cached_features(self.cfg, self.model, self.train_set)
-        return nullcontext(self.make_loader)
+    def _training_batches(self) -> AbstractContextManager[Callable[[int], Iterable[Batch]]]:
+        if self.epoch >= self.max_epoch:
+            return nullcontext(self.build_train_loader)
+        return self.model.training_batches(self.cfg, self.train_set, self.build_train_loader)
 
     def _resume(self) -> bool:
         found = self.checkpointer.load_last() if comm.is_main_process() else None
@@ -253,8 +292,8 @@ f"restore it or start a new run"
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         every = sum(p.numel() for p in self.model.parameters())
         logger.info(
-            "Stage %d: %d images of %d identities, batches of %d, %d epochs of %d iterations",
-            self.model.stage,
+            "%s: %d images of %d identities, batches of %d, %d epochs of %d iterations",
+            type(self.model).__name__,
             len(self.train_set.samples),
             self.train_set.num_classes,
             cfg.SOLVER.IMS_PER_BATCH,

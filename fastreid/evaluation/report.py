@@ -65,8 +65,7 @@ def read_results(output_dir: str, metrics: Sequence[str] = ()) -> dict[str, Any]
     for protocol, values in results.items():
         found = values if isinstance(values, dict) else {}
         if missing := [name for name in metrics if not isinstance(found.get(name), int | float)]:
-            raise UserError(f"{path}: {protocol} has no {', '.join(missing)}",
-f"run the evaluation again")
+            raise UserError(f"{path}: {protocol} has no {', '.join(missing)}", "run the evaluation again")
     return content
 
 

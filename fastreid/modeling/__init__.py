@@ -1,5 +1,12 @@
-"""Backbones, heads, losses, the diffusion parts and the meta-architectures made of them."""
+"""Backbones, heads, losses, and the methods made of them."""
 
-from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, build_meta_model, build_model
+from fastreid.modeling.meta_arch import (
+    META_ARCH_REGISTRY,
+    MetaArch,
+    build_meta_model,
+    build_model,
+    fit_config,
+    method_of,
+)
 
-__all__ = ["META_ARCH_REGISTRY", "build_meta_model", "build_model"]
+__all__ = ["META_ARCH_REGISTRY", "MetaArch", "build_meta_model", "build_model", "fit_config", "method_of"]

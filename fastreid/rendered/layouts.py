@@ -39,8 +39,7 @@ class BenchmarkSpec:
         for name, lowest in _LOWEST.items():
             value = getattr(self, name)
             if value < lowest:
-                raise UserError(f"--{name.replace('_', '-')} is {value}",
-f"give at least {lowest}")
+                raise UserError(f"--{name.replace('_', '-')} is {value}", f"give at least {lowest}")
         if not all(_SIZE_LIMITS[0] <= side <= _SIZE_LIMITS[1] for side in self.size):
             height, width = self.size
             raise UserError(
@@ -49,7 +48,7 @@ f"give at least {lowest}")
         if self.train_ids + self.test_ids > _MOST_IDS:
             raise UserError(
                 f"--train-ids plus --test-ids is {self.train_ids + self.test_ids}",
-f"give at most {_MOST_IDS}"
+                f"give at most {_MOST_IDS}",
             )
 
 
@@ -112,8 +111,7 @@ def make_plan(name: str, spec: BenchmarkSpec) -> Plan:
     if name not in LAYOUTS:
         known = sorted(LAYOUTS)
         raise UserError(
-            f"unknown benchmark {name!r}",
-f"choose from {', '.join(known)}.{nearest_name(name, known)}"
+            f"unknown benchmark {name!r}", f"choose from {', '.join(known)}.{nearest_name(name, known)}"
         )
     layout = LAYOUTS[name]
     identities = range(1, spec.train_ids + spec.test_ids + 1)

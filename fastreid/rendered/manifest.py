@@ -25,8 +25,7 @@ def read_manifest(folder: Path) -> dict | None:
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}): move or delete {folder}") from error
     if not isinstance(manifest, dict) or manifest.get("author") != AUTHOR or "parameters" not in manifest:
-        raise UserError(f"{path} is not a manifest of the benchmark writer",
-f"choose another --root")
+        raise UserError(f"{path} is not a manifest of the benchmark writer", "choose another --root")
     return manifest
 
 
@@ -44,15 +43,13 @@ def claim_folder(folder: Path, parameters: dict, images: int) -> Iterator[None]:
     when another process is writing into it.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file",
-f"choose another --root")
+        raise UserError(f"{folder} is a file", "choose another --root")
     manifest = read_manifest(folder) if folder.exists() else None
     if manifest:
         _check_parameters(folder, manifest["parameters"], parameters)
     elif folder.exists() and any(not _is_leftover(path) for path in folder.iterdir()):
         raise UserError(
-            f"{folder} is not empty and was not written by this tool (no {MANIFEST})",
-f"choose another --root"
+            f"{folder} is not empty and was not written by this tool (no {MANIFEST})", "choose another --root"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -71,8 +68,7 @@ def _check_parameters(folder: Path, old: dict, new: dict) -> None:
     if changed:
         what = ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in changed)
         raise UserError(
-            f"{folder} was written with other parameters ({what})",
-f"delete it or choose another --root"
+            f"{folder} was written with other parameters ({what})", "delete it or choose another --root"
         )
 
 
@@ -84,8 +80,7 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{folder} is being written by another process",
-f"wait for it to end") from error
+            raise UserError(f"{folder} is being written by another process", "wait for it to end") from error
         except OSError as error:
             warn_once(
                 __name__, f"{folder} cannot be locked ({error.strerror}): write it with one process at a time"

@@ -57,8 +57,7 @@ def write_benchmark(
     plan = make_plan(name, spec or BenchmarkSpec())
     workers = default_workers() if workers is None else workers
     if workers < 0:
-        raise UserError(f"--workers is {workers}",
-f"give 0 or more")
+        raise UserError(f"--workers is {workers}", "give 0 or more")
     folder = Path(root) / name
     try:
         parameters = {**parameters_of(plan), "renderer": RENDERER_VERSION}
@@ -136,7 +135,7 @@ def _listen(pipes: list[Connection]) -> Iterator[None]:
             except EOFError:
                 raise UserError(
                     "a rendering process was killed",
-"run again to continue (fewer --workers need less memory)"
+                    "run again to continue (fewer --workers need less memory)",
                 ) from None
             if isinstance(message, OSError):
                 raise message

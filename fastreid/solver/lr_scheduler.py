@@ -3,23 +3,76 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
-from fastreid.config import CfgNode
-from fastreid.utils.errors import UserError, nearest_name
+from fastreid.config import NOT_NEGATIVE, CfgNode, Key
+from fastreid.utils.registry import Registry
 
 Shape = Callable[[int, float], float]  # (iteration, base learning rate) -> learning rate without warm-up
 
 
+SCHEDULE_REGISTRY = Registry("schedule", "SOLVER.SCHED")
+
+
+class Schedule(Protocol):
+    """A registered schedule: (cfg, iterations of an epoch) -> the learning rate without warm-up.
+
+    It may have keys of its own, as ``KEYS``.
+    """
+
+    spans_run: bool
+    """Whether more epochs change the rates of the first ones."""
+    linear_warmup: bool
+    """Whether the warm-up is linear whatever WARMUP_METHOD says."""
+
+    def __call__(self, cfg: CfgNode, iters_per_epoch: int) -> Shape: ...
+
+
+def _schedule(
+    name: str, keys: dict[str, Key] | None = None, spans_run: bool = False, linear_warmup: bool = False
+):
+    def register(function: Callable[[CfgNode, int], Shape]) -> Callable[[CfgNode, int], Shape]:
+        function.spans_run, function.linear_warmup = spans_run, linear_warmup
+        if keys:
+            function.KEYS = {"SOLVER": keys}
+        return SCHEDULE_REGISTRY.register(name, function)
+
+    return register
+
+
+@_schedule(
+    "MultiStepLR",
+    {
+        "STEPS": Key([50], "epochs at which multi-step schedules multiply by GAMMA", NOT_NEGATIVE),
+        "GAMMA": Key(0.1, "of multi-step schedules", NOT_NEGATIVE),
+    },
+)
 def multi_step(cfg: CfgNode, iters_per_epoch: int) -> Shape:
-    """The base rate times GAMMA for each epoch of STEPS that has been reached."""
+    """Multiply the base rate by GAMMA at each epoch of STEPS that has been reached."""
     milestones = sorted(step * iters_per_epoch for step in cfg.SOLVER.STEPS)
     return lambda iteration, base: base * cfg.SOLVER.GAMMA ** bisect_right(milestones, iteration)
 
 
+@_schedule("LinearWarmupMultiStepDecayLRScheduler", linear_warmup=True)
+def linear_warmup_multi_step(cfg: CfgNode, iters_per_epoch: int) -> Shape:
+    """Do as `multi_step`; the warm-up is linear."""
+    return multi_step(cfg, iters_per_epoch)
+
+
+@_schedule(
+    "CosineAnnealingLR",
+    {
+        "ETA_MIN_LR": Key(1.6e-6, "where cosine annealing ends", NOT_NEGATIVE),
+        "DELAY_EPOCHS": Key(
+            0, "epochs before the cosine falls, at the earliest after the warm-up", NOT_NEGATIVE
+        ),
+    },
+    spans_run=True,
+)
 def cosine_annealing(cfg: CfgNode, iters_per_epoch: int) -> Shape:
-    """Half a cosine from the base rate to ETA_MIN_LR in the run's last iteration.
+    """Fall by half a cosine from the base rate to ETA_MIN_LR in the run's last iteration.
 
     As in fast-reid it begins after the warm-up, or after DELAY_EPOCHS if that is later.
     """
@@ -34,22 +87,15 @@ def cosine_annealing(cfg: CfgNode, iters_per_epoch: int) -> Shape:
     return shape
 
 
-SCHEDULES: dict[str, Callable[[CfgNode, int], Shape]] = {
-    "MultiStepLR": multi_step,
-    "CosineAnnealingLR": cosine_annealing,
-    "LinearWarmupMultiStepDecayLRScheduler": multi_step,  # the warm-up is linear whatever WARMUP_METHOD says
-}
-
-
 def warmup_factor(iteration: int, iters: int, start: float, method: str) -> float:
-    """What the learning rate is multiplied by: `start` rising to 1 over `iters` iterations, then 1."""
+    """Return what the learning rate is multiplied by: `start` rising to 1 over `iters` iterations, then 1."""
     if iteration >= iters:
         return 1.0
     return start if method == "constant" else start + (1.0 - start) * iteration / iters
 
 
 class LRSchedule:
-    """Sets the learning rate of every parameter group; call :meth:`step` once after each iteration.
+    """Set the learning rate of every parameter group; call :meth:`step` once after each iteration.
 
     The rate of iteration t (from 0) is `warmup(t) * shape(t, base rate of the group)`: a function of t
     alone, so resuming restores one number.
@@ -73,7 +119,7 @@ class LRSchedule:
         return self.warmup(iteration) * self.shape(iteration, base)
 
     def get_last_lr(self) -> list[float]:
-        """The rate of each group for the iteration that comes next."""
+        """Return the rate of each group for the iteration that comes next."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, int]:
@@ -89,20 +135,16 @@ class LRSchedule:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> LRSchedule:
-    """The schedule named by SOLVER.SCHED with SOLVER.WARMUP_*; the rates of `optimizer` are its base rates.
+    """Return the schedule named by SOLVER.SCHED with SOLVER.WARMUP_*; the rates of `optimizer` are its base rates.
 
     Raises:
         UserError: for an unknown SOLVER.SCHED.
     """
     solver = cfg.SOLVER
-    if solver.SCHED not in SCHEDULES:
-        known = list(SCHEDULES)
-        near = nearest_name(solver.SCHED, known)
-        raise UserError(f"SOLVER.SCHED {solver.SCHED!r} is unknown.{near} Known: {', '.join(known)}")
-    always_linear = solver.SCHED == "LinearWarmupMultiStepDecayLRScheduler"
-    method = "linear" if always_linear else solver.WARMUP_METHOD
+    schedule = SCHEDULE_REGISTRY.get(solver.SCHED)
+    method = "linear" if schedule.linear_warmup else solver.WARMUP_METHOD
     return LRSchedule(
         optimizer,
-        shape=SCHEDULES[solver.SCHED](cfg, iters_per_epoch),
+        shape=schedule(cfg, iters_per_epoch),
         warmup=lambda t: warmup_factor(t, solver.WARMUP_ITERS, solver.WARMUP_FACTOR, method),
     )

@@ -8,59 +8,77 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from fastreid.config import CfgNode
-from fastreid.utils.errors import UserError, nearest_name
+from fastreid.config import NOT_NEGATIVE, CfgNode, Key
+from fastreid.utils.errors import UserError
+from fastreid.utils.registry import Registry
 
 NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-HEADS = ("heads", "view_heads")
-UNDECAYED = ("cls_token", "view_prompt", "pos_embed", "null_context")  # learned inputs, not weights
+
+OPTIMIZER_REGISTRY = Registry("optimiser", "SOLVER.OPT")
+"""Functions (groups of parameters, cfg) -> optimiser. `state_copies(cfg)` of one says how many numbers it keeps
+for each parameter."""
 
 
+def _optimizer(name: str, state_copies: Callable[[CfgNode], int], keys: dict[str, Key] | None = None) -> Any:
+    def register(function: Callable[[list[dict], CfgNode], torch.optim.Optimizer]) -> Any:
+        function.state_copies = state_copies
+        if keys:
+            function.KEYS = {"SOLVER": keys}
+        return OPTIMIZER_REGISTRY.register(name, function)
+
+    return register
+
+
+@_optimizer(
+    "SGD",
+    lambda cfg: int(cfg.SOLVER.MOMENTUM > 0),
+    {"MOMENTUM": Key(0.9, "of SGD", NOT_NEGATIVE), "NESTEROV": Key(False, "momentum of SGD")},
+)
 def _sgd(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
     return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
 
 
+@_optimizer("Adam", lambda cfg: 2)
 def _adam(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=cfg.SOLVER.BASE_LR)
 
 
+@_optimizer("AdamW", lambda cfg: 2)
 def _adamw(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
 
 
-OPTIMIZERS: dict[str, Callable[[list[dict], CfgNode], torch.optim.Optimizer]] = {
-    "SGD": _sgd,
-    "Adam": _adam,
-    "AdamW": _adamw,
-}
+def build_optimizer(
+    cfg: CfgNode, model: nn.Module, undecayed: frozenset[str] = frozenset(), heads: tuple[str, ...] = ()
+) -> torch.optim.Optimizer:
+    """Return the optimiser named by SOLVER.OPT over the trainable parameters of `model`.
 
-
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser named by SOLVER.OPT over the trainable parameters of `model`.
+    Args:
+        undecayed, heads: as in `parameter_groups`.
 
     Raises:
         UserError: for an unknown name, or a model without trainable parameters.
     """
-    name = cfg.SOLVER.OPT
-    if name not in OPTIMIZERS:
-        known = list(OPTIMIZERS)
-        raise UserError(
-            f"SOLVER.OPT {name!r} is unknown.{nearest_name(name, known)} Known: {', '.join(known)}"
-        )
-    groups = parameter_groups(cfg, model)
+    make = OPTIMIZER_REGISTRY.get(cfg.SOLVER.OPT)
+    groups = parameter_groups(cfg, model, undecayed, heads)
     if not groups:
-        raise UserError("the model has no trainable parameters",
-"check what the config freezes")
-    return OPTIMIZERS[name](groups, cfg)
+        raise UserError("the model has no trainable parameters", "check what the config freezes")
+    return make(groups, cfg)
 
 
-def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters, one group for each pair of learning rate and weight decay that occurs.
+def parameter_groups(
+    cfg: CfgNode, model: nn.Module, undecayed: frozenset[str] = frozenset(), heads: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """Sort the trainable parameters, one group for each pair of learning rate and weight decay that occurs.
 
-    The learning rate is BASE_LR, times HEADS_LR_FACTOR in `heads` and `view_heads`, times BIAS_LR_FACTOR
-    for a bias. The weight decay is none for tokens and position embeddings, WEIGHT_DECAY_NORM in
-    normalisation layers, WEIGHT_DECAY_BIAS for other biases, and WEIGHT_DECAY else.
+    The learning rate is BASE_LR, times HEADS_LR_FACTOR in heads, times BIAS_LR_FACTOR for a bias. The weight
+    decay is none for undecayed ones, WEIGHT_DECAY_NORM in normalisation layers, WEIGHT_DECAY_BIAS for other
+    biases, and WEIGHT_DECAY else.
+
+    Args:
+        undecayed: full names of learned inputs, such as tokens and position embeddings.
+        heads: prefixes of what counts as a head.
     """
     solver = cfg.SOLVER
     norms = {
@@ -72,11 +90,11 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
             continue
         is_bias = name.rsplit(".", 1)[-1] == "bias"
         lr = solver.BASE_LR
-        if name.split(".", 1)[0] in HEADS:
+        if heads and name.startswith(heads):
             lr *= solver.HEADS_LR_FACTOR
         if is_bias:
             lr *= solver.BIAS_LR_FACTOR
-        if any(token in name for token in UNDECAYED):
+        if name in undecayed:
             decay = 0.0
         elif id(parameter) in norms:
             decay = solver.WEIGHT_DECAY_NORM

@@ -1,6 +1,6 @@
 """The types that pass between the rooms of the house."""
 
-from fastreid.structures.batch import Batch
+from fastreid.structures.batch import Batch, EncoderOutput
 from fastreid.structures.names import DataNames
 from fastreid.structures.parts import ExportPart, Tensors
 from fastreid.structures.report import Finding, Table
@@ -10,6 +10,7 @@ from fastreid.structures.sample import Sample
 __all__ = [
     "Batch",
     "DataNames",
+    "EncoderOutput",
     "ExportPart",
     "Finding",
     "Metrics",

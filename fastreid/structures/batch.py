@@ -1,6 +1,6 @@
-"""What the loaders give and the models take."""
+"""Batches, and what an encoder makes of them."""
 
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from torch import Tensor
 
@@ -17,3 +17,14 @@ class Batch(TypedDict, total=False):
     viewids: Tensor
     """int64 (B,): views."""
     img_paths: list[str]
+
+
+class EncoderOutput(NamedTuple):
+    """What a ViT encoder with a view prompt gives for B images; L blocks, width D."""
+
+    features: Tensor
+    """(B, D): the class token after the final norm, the person representation."""
+    view_token: Tensor
+    """(B, D): the view prompt's output before the final norm, the view condition."""
+    id_tokens: Tensor
+    """(B, L-1, D): the class token after each of the blocks 1 ... L-1, the identity conditions."""

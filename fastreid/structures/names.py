@@ -8,7 +8,7 @@ class DataNames(NamedTuple):
 
     identities: tuple[str, ...] = ()
     """By label: the person id, after the benchmark's name where several are joined."""
-    cameras: dict[int, str] = {}  # noqa: RUF012 (never changed)
+    cameras: dict[int, str] = {}
     """By camera id."""
     views: tuple[str, ...] = ()
     """By view id."""

@@ -31,12 +31,10 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         kind = "is a folder, not a file" if path.is_dir() else "not found"
-        raise UserError(f"checkpoint {path} {kind}",
-f"give an existing .pth file (MODEL.WEIGHTS)")
+        raise UserError(f"checkpoint {path} {kind}", "give an existing .pth file (MODEL.WEIGHTS)")
     if path.stat().st_size == 0:
         raise UserError(
-            f"checkpoint {path} is empty (0 bytes)",
-f"use another checkpoint of the run or copy it again"
+            f"checkpoint {path} is empty (0 bytes)", "use another checkpoint of the run or copy it again"
         )
     content = _read(path)
     if not isinstance(content, dict):
@@ -65,14 +63,12 @@ def _read(path: Path) -> Any:
                 f" could run code: refused. Save its state_dict alone, from a source that you trust"
             ) from error
         raise UserError(
-            f"checkpoint {path} is not a PyTorch file",
-f"give a .pth file written by torch.save"
+            f"checkpoint {path} is not a PyTorch file", "give a .pth file written by torch.save"
         ) from error
     except Exception as error:
         problem = "is truncated or damaged" if magic == ZIP_MAGIC else "is not a readable PyTorch file"
         raise UserError(
-            f"checkpoint {path} {problem}",
-f"use another checkpoint of the run or copy it again"
+            f"checkpoint {path} {problem}", "use another checkpoint of the run or copy it again"
         ) from error
 
 
@@ -103,8 +99,7 @@ class Checkpointer:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"cannot write checkpoint {path}: {reason}. Earlier checkpoints are intact",
-f"free space or fix"
-                f" the permissions of OUTPUT_DIR, then go on with --resume"
+                "free space or fix the permissions of OUTPUT_DIR, then go on with --resume",
             ) from error
         logger.info("Checkpoint written: %s", path)
         return path
@@ -140,8 +135,7 @@ f"free space or fix"
             except UserError as error:
                 logger.warning("%s. Trying the one before it", error)
         if candidates:
-            raise UserError(f"no checkpoint in {self.folder} can be read",
-f"start again without --resume")
+            raise UserError(f"no checkpoint in {self.folder} can be read", "start again without --resume")
         return None
 
 

@@ -72,11 +72,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"MODEL.DEVICE {name!r} is not a device",
-f"use auto, cpu, cuda or cuda:N") from error
+        raise UserError(f"MODEL.DEVICE {name!r} is not a device", "use auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"MODEL.DEVICE {name!r}: no CUDA device on this machine",
-f"use auto or cpu")
+        raise UserError(f"MODEL.DEVICE {name!r}: no CUDA device on this machine", "use auto or cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise UserError(f"MODEL.DEVICE {name!r}: this machine has {count} CUDA device(s), counted from 0")

@@ -74,8 +74,7 @@ def check_output_file(path: str | os.PathLike, option: str) -> None:
         UserError: if it is a folder, or its folder cannot be made or written.
     """
     if os.path.isdir(path):
-        raise UserError(f"{option} {str(path)!r} is a folder, not a file",
-f"choose another")
+        raise UserError(f"{option} {str(path)!r} is a folder, not a file", "choose another")
     check_output_folder(Path(path).parent, option)
 
 
@@ -93,13 +92,12 @@ def check_output_folder(folder: str | os.PathLike, option: str) -> None:
     path = Path(folder).absolute()
     existing = next(place for place in (path, *path.parents) if os.path.exists(place))
     if not existing.is_dir():
-        raise UserError(f"{option} {str(folder)!r}: {existing} is a file, not a folder",
-f"choose another")
+        raise UserError(f"{option} {str(folder)!r}: {existing} is a file, not a folder", "choose another")
     try:
         tempfile.TemporaryFile(dir=existing).close()  # root may write in /proc, by its permissions
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"{option} {str(folder)!r}: no permission to write in {existing} ({error.strerror})",
-f"choose another"
+                "choose another",
             ) from error

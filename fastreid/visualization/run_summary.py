@@ -73,8 +73,8 @@ def read_run_config(config_file: str, weights: str = "", options: Sequence[str] 
     if not checkpoint.is_file():
         raise UserError(
             f"checkpoint {checkpoint} not found",
-f"name the config.yaml in the OUTPUT_DIR of a training, or the"
-            " checkpoint itself (--weights, --compare-weights)"
+            "name the config.yaml in the OUTPUT_DIR of a training, or the"
+            " checkpoint itself (--weights, --compare-weights)",
         )
     cfg.MODEL.WEIGHTS = str(checkpoint)
     check_config(cfg, training=False)

@@ -195,7 +195,7 @@ class ReIDDataset:
             raise UserError(
                 f"{self.name}: {len(query)} usable query images (of {len(listed_query)}) and {len(gallery)}"
                 f" gallery images (of {len(listed_gallery)}) in {source}; evaluation needs both",
-f"complete the folder, or leave {self.name} out of DATASETS.TESTS"
+                f"complete the folder, or leave {self.name} out of DATASETS.TESTS",
             )
         return query, gallery
 

@@ -64,7 +64,7 @@ class CSVDataset(ReIDDataset):
                 raise UserError(
                     f"{source}, line {row.line}: view {row.view!r} has no training images, so nothing can be"
                     " learnt about it",
-"add some, or leave the view out"
+                    "add some, or leave the view out",
                 )
         return [self._sample(row) for row in rows]
 
@@ -76,7 +76,7 @@ class CSVDataset(ReIDDataset):
             raise UserError(
                 f"{self.table.source}: {len(query)} query and {len(gallery)} gallery {rows}; evaluation needs"
                 f" both",
-f"add some, or leave {self.name} out of DATASETS.TESTS"
+                f"add some, or leave {self.name} out of DATASETS.TESTS",
             )
         return query, gallery
 

@@ -56,8 +56,7 @@ def read_table(path: str) -> Table:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise UserError(f"DATASETS.CSV: cannot read {path}: {error.strerror}",
-f"name a CSV file") from error
+        raise UserError(f"DATASETS.CSV: cannot read {path}: {error.strerror}", "name a CSV file") from error
     return _read_unchanged(path, status.st_mtime_ns, status.st_size)
 
 
@@ -89,15 +88,13 @@ def _read_text(path: str) -> str:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        raise UserError(f"DATASETS.CSV: cannot read {path}: {error.strerror}",
-f"name a CSV file") from error
+        raise UserError(f"DATASETS.CSV: cannot read {path}: {error.strerror}", "name a CSV file") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path}, line {line}: not UTF-8 text ({error.reason})",
-f"save the file as CSV in UTF-8"
+            f"{path}, line {line}: not UTF-8 text ({error.reason})", "save the file as CSV in UTF-8"
         ) from error
 
 
@@ -120,8 +117,7 @@ def parse_rows(text: str, source: str, folder: str = "") -> list[Row]:
         if len(cells) != len(columns):
             raise UserError(
                 f"{place}: {len(cells)} cells, but the header has {len(columns)} columns",
-f"put quotation marks"
-                " around a cell that holds a comma"
+                "put quotation marks around a cell that holds a comma",
             )
         rows.append(_row(dict(zip(columns, cells, strict=True)), line, place, folder))
     if not rows:
@@ -140,8 +136,7 @@ def _records(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
             return
         except csv.Error as error:
             raise UserError(
-                f"{source}, line {line}: not valid CSV ({error})",
-f"check its quotation marks"
+                f"{source}, line {line}: not valid CSV ({error})", "check its quotation marks"
             ) from error
         if any(cell.strip() for cell in cells):
             yield line, cells
@@ -160,8 +155,7 @@ def _check_header(columns: list[str], place: str) -> list[str]:
             )
     for name in known:
         if columns.count(name) > 1:
-            raise UserError(f"{place}: column {name!r} is there {columns.count(name)} times",
-f"keep one")
+            raise UserError(f"{place}: column {name!r} is there {columns.count(name)} times", "keep one")
     unused = [name for name in columns if name not in known]
     if unused:
         near = nearest_name(unused[0], known)
@@ -191,8 +185,7 @@ def _row(cells: dict[str, str], line: int, place: str, folder: str) -> Row:
             " leave the cell empty"
         )
     if protocol and not PROTOCOL_NAME.fullmatch(protocol):
-        raise UserError(f"{place}: protocol is {protocol!r}",
-f"use letters, digits and any of _ . + -")
+        raise UserError(f"{place}: protocol is {protocol!r}", "use letters, digits and any of _ . + -")
     path = os.path.normpath(os.path.join(folder, cells["path"].replace("\\", "/")))
     return Row(line, path, pid, camid, cells["view"].strip(), split, protocol)
 
@@ -243,8 +236,7 @@ def _check_labels(rows: list[Row], source: str) -> None:
         view = views.setdefault(row.view.casefold(), row)
         if view.view != row.view:
             raise UserError(
-                f"{place}: view {row.view!r} is {view.view!r} on line {view.line}",
-f"write it in one way"
+                f"{place}: view {row.view!r} is {view.view!r} on line {view.line}", "write it in one way"
             )
         person = persons.setdefault(row.pid, row)
         if (person.split == "train") != (row.split == "train"):

@@ -20,8 +20,8 @@ def missing_path_error(benchmark: str, kind: str, path: str) -> UserError:
     """The error for a `kind` ("folder", "protocol file") of a benchmark that is not where it should be."""
     return UserError(
         f"{benchmark}: {kind} not found: {path}",
-f"set DATASETS.ROOT, or the environment variable"
-        f" FASTREID_DATASETS, to the folder that holds the benchmark's folder"
+        "set DATASETS.ROOT, or the environment variable"
+        " FASTREID_DATASETS, to the folder that holds the benchmark's folder",
     )
 
 
@@ -138,7 +138,6 @@ def _check_present(paths: list[str], source: str) -> None:
     missing = missing_paths(paths)
     if missing:
         raise UserError(
-            f"{source} names {len(paths)} images, of which {len(missing)} are missing,"
-            f" first {min(missing)}",
-f"complete the folder, or set DATASETS.ROOT to a complete one"
+            f"{source} names {len(paths)} images, of which {len(missing)} are missing, first {min(missing)}",
+            "complete the folder, or set DATASETS.ROOT to a complete one",
         )

@@ -55,6 +55,6 @@ def held_out_protocols(
     if people and not protocols:
         raise UserError(
             f"DATASETS.HELD_OUT_IDS: none of the {len(people)} held-out identities is seen in two views",
-"hold out more of them, or set it to 0 to evaluate on DATASETS.TESTS while training"
+            "hold out more of them, or set it to 0 to evaluate on DATASETS.TESTS while training",
         )
     return protocols

@@ -1,16 +1,23 @@
-"""Image encoders: images in, :class:`EncoderOutput` out."""
+"""Image encoders."""
 
-from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY, build_backbone
 from fastreid.modeling.backbones.patch_embed import PatchEmbed
-from fastreid.modeling.backbones.pretrained import PretrainedReport, load_pretrained_vit
-from fastreid.modeling.backbones.vit import EncoderOutput, VisionTransformer, build_vit_backbone
+from fastreid.modeling.backbones.pretrained import (
+    PretrainedReport,
+    check_pretrained_weights,
+    load_pretrained_vit,
+    require_pretrained_weights,
+)
+from fastreid.modeling.backbones.vit import VisionTransformer, build_vit_backbone
 
 __all__ = [
     "BACKBONE_REGISTRY",
-    "EncoderOutput",
     "PatchEmbed",
     "PretrainedReport",
     "VisionTransformer",
+    "build_backbone",
     "build_vit_backbone",
+    "check_pretrained_weights",
     "load_pretrained_vit",
+    "require_pretrained_weights",
 ]

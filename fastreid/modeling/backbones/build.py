@@ -1,5 +1,28 @@
-"""The backbone registry: a backbone is built from a config and maps images to an `EncoderOutput`."""
+"""The registry of backbones, and the one way to build one."""
 
+from torch import nn
+
+from fastreid.config import CfgNode
+from fastreid.utils.errors import UserError
 from fastreid.utils.registry import Registry
 
 BACKBONE_REGISTRY = Registry("backbone", "MODEL.BACKBONE.NAME")
+
+
+def build_backbone(cfg: CfgNode) -> nn.Module:
+    """Return the backbone of ``MODEL.BACKBONE.NAME``, randomly initialised.
+
+    It has `feat_dim`, the width of its features, which heads and losses go by. To start from
+    ``MODEL.BACKBONE.PRETRAIN_PATH`` it has ``load_pretrained(path)``.
+
+    Raises:
+        UserError: for an unknown name, sizes that contradict each other, or a backbone without `feat_dim`.
+    """
+    backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)(cfg)
+    if not isinstance(getattr(backbone, "feat_dim", None), int):
+        raise UserError(
+            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}: {type(backbone).__name__} does not say how wide its"
+            " features are",
+            "give it the attribute feat_dim, a whole number",
+        )
+    return backbone

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from torch import nn
 
-from fastreid.modeling.backbones.vit import VisionTransformer
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class PretrainedReport(NamedTuple):
         return "; ".join(parts)
 
 
-def load_pretrained_vit(backbone: VisionTransformer, path: str | Path) -> PretrainedReport:
+def load_pretrained_vit(backbone: nn.Module, path: str | Path) -> PretrainedReport:
     """Load a timm-format ViT into `backbone`, in place.
 
     The file is a ``.pth`` (a plain dict of tensors, or one under ``model`` or ``state_dict``) or a
@@ -70,13 +70,13 @@ def load_pretrained_vit(backbone: VisionTransformer, path: str | Path) -> Pretra
 
 
 def fit_pretrained_vit(
-    backbone: VisionTransformer, path: str | Path
+    backbone: nn.Module, path: str | Path
 ) -> tuple[dict[str, torch.Tensor], PretrainedReport]:
     """What :func:`load_pretrained_vit` would load, and its report; raises as it does, and loads nothing.
 
     Of `backbone` only names and shapes are read: it may be on the ``meta`` device.
     """
-    path = require_vit_weights(path, backbone.feat_dim)
+    path = require_pretrained_weights(path, backbone.feat_dim)
     state = _read_tensors(path)
     own = backbone.state_dict()
     left_out = sorted(state.keys() - own.keys())
@@ -86,7 +86,13 @@ def fit_pretrained_vit(
     return state, PretrainedReport(sorted(state), resampled, sorted(own.keys() - state.keys()), left_out)
 
 
-def require_vit_weights(path: str | Path, width: int) -> Path:
+def check_pretrained_weights(backbone: nn.Module, path: str | Path) -> str:
+    """Say how much of the file `backbone` would load; raises as :func:`load_pretrained_vit`."""
+    _, report = fit_pretrained_vit(backbone, path)
+    return report.summary().replace("loaded", "fit", 1)
+
+
+def require_pretrained_weights(path: str | Path, width: int) -> Path:
     """`path`, if there is a file.
 
     Raises:
@@ -97,8 +103,8 @@ def require_vit_weights(path: str | Path, width: int) -> Path:
         wanted = DOWNLOADS.get(width, f"a timm-format ViT of width {width}")
         raise UserError(
             f"ViT weights not found: {path}",
-f"download {wanted} and put it there, or name its place with"
-            " MODEL.BACKBONE.PRETRAIN_PATH (MODEL.BACKBONE.PRETRAIN False starts from random weights)"
+            f"download {wanted} and put it there, or name its place with"
+            " MODEL.BACKBONE.PRETRAIN_PATH (MODEL.BACKBONE.PRETRAIN False starts from random weights)",
         )
     return path
 
@@ -113,7 +119,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(
             f"ViT weights {path} cannot be read as {path.suffix or 'a checkpoint'} ({type(error).__name__});"
             " expected a file of tensors as timm publishes them",
-"download it again"
+            "download it again",
         ) from error
     for wrapper in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -126,7 +132,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _resample(state: dict[str, torch.Tensor], backbone: VisionTransformer, path: Path) -> list[str]:
+def _resample(state: dict[str, torch.Tensor], backbone: nn.Module, path: Path) -> list[str]:
     """Bring position embeddings and patch projection in `state` to the encoder's sizes; the changed keys.
 
     timm's models are square, so the embeddings of a square number of patches are taken for a square grid.
@@ -144,7 +150,7 @@ def _resample(state: dict[str, torch.Tensor], backbone: VisionTransformer, path:
             raise UserError(
                 f"ViT weights {path}: pos_embed has {patches} patches, which is neither a square grid nor the"
                 f" {grid[0]}x{grid[1]} of this encoder",
-f"use another file"
+                "use another file",
             )
     key = "patch_embed.proj.weight"
     kernel, own_kernel = state.get(key), backbone.patch_embed.proj.weight
@@ -160,8 +166,8 @@ def _check_fit(
     def misfit(problem: str) -> UserError:
         return UserError(
             f"ViT weights {path} do not fit the encoder: {problem}",
-f"check MODEL.BACKBONE.DEPTH, FEAT_DIM and"
-            " CONV_STEM, or name another file with MODEL.BACKBONE.PRETRAIN_PATH"
+            "check MODEL.BACKBONE.DEPTH, FEAT_DIM and"
+            " CONV_STEM, or name another file with MODEL.BACKBONE.PRETRAIN_PATH",
         )
 
     for key, value in own.items():

@@ -1,6 +1,7 @@
 """The SD-ReID encoder: a vision transformer with a view prompt before its last block."""
 
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
@@ -9,21 +10,12 @@ from torch import nn
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.patch_embed import PatchEmbed
-from fastreid.utils.errors import UserError, nearest_name
+from fastreid.modeling.backbones.pretrained import PretrainedReport, load_pretrained_vit
+from fastreid.structures import EncoderOutput
+from fastreid.utils.errors import UserError
 
 # width, blocks, attention heads
 PRESETS = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
-
-
-class EncoderOutput(NamedTuple):
-    """What the encoder gives for B images; L blocks, width D."""
-
-    features: torch.Tensor
-    """(B, D): the class token after the final norm, the person representation."""
-    view_token: torch.Tensor
-    """(B, D): the view prompt's output before the final norm, the view condition."""
-    id_tokens: torch.Tensor
-    """(B, L-1, D): the class token after each of the blocks 1 ... L-1, the identity conditions."""
 
 
 class VisionTransformer(nn.Module):
@@ -93,6 +85,14 @@ class VisionTransformer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that are learned inputs, not weights (timm's convention)."""
+        return {"cls_token", "view_prompt", "pos_embed"}
+
+    def load_pretrained(self, path: str | Path) -> PretrainedReport:
+        """Load timm-format ViT weights, see :func:`load_pretrained_vit`."""
+        return load_pretrained_vit(self, path)
+
     def forward(self, images: torch.Tensor) -> EncoderOutput:
         """Encode (B, 3, H, W) float images, normalised, of the size given at construction.
 
@@ -121,19 +121,19 @@ def _layer_norm(width: int, **kwargs: Any) -> nn.LayerNorm:
 
 @BACKBONE_REGISTRY.register()
 def build_vit_backbone(cfg: CfgNode) -> VisionTransformer:
-    """A randomly initialised encoder from ``MODEL.BACKBONE`` for images of ``INPUT.SIZE_TRAIN``.
+    """Return a randomly initialised encoder from ``MODEL.BACKBONE`` for images of ``INPUT.SIZE_TRAIN``.
 
     Raises:
-        UserError: for an unknown ``DEPTH``, or sizes that contradict each other.
+        UserError: for sizes that contradict each other.
     """
     options = cfg.MODEL.BACKBONE
     width, depth, num_heads = _dimensions(options)
-    image_size = _pair(cfg.INPUT.SIZE_TRAIN, "INPUT.SIZE_TRAIN")
-    stride = _pair(options.STRIDE_SIZE, "MODEL.BACKBONE.STRIDE_SIZE")
+    image_size = tuple(cfg.INPUT.SIZE_TRAIN)
+    stride = tuple(options.STRIDE_SIZE)
     if max(stride) > options.PATCH_SIZE:
         raise UserError(
             f"MODEL.BACKBONE.STRIDE_SIZE {list(stride)} leaves gaps between patches",
-f"use at most MODEL.BACKBONE.PATCH_SIZE ({options.PATCH_SIZE})"
+            f"use at most MODEL.BACKBONE.PATCH_SIZE ({options.PATCH_SIZE})",
         )
     try:
         encoder = VisionTransformer(
@@ -149,20 +149,19 @@ f"use at most MODEL.BACKBONE.PATCH_SIZE ({options.PATCH_SIZE})"
             attention_dropout=options.ATT_DROP_RATE,
         )
     except ValueError as error:
-        raise UserError(f"MODEL.BACKBONE: {error}",
-f"change PATCH_SIZE, STRIDE_SIZE or CONV_STEM") from error
-    test_size = _pair(cfg.INPUT.SIZE_TEST, "INPUT.SIZE_TEST")
+        raise UserError(f"MODEL.BACKBONE: {error}", "change PATCH_SIZE, STRIDE_SIZE or CONV_STEM") from error
+    test_size = tuple(cfg.INPUT.SIZE_TEST)
     if encoder.patch_embed.grid_of(test_size) != encoder.patch_embed.grid_size:
         raise UserError(
             f"INPUT.SIZE_TEST {list(test_size)} gives another patch grid than INPUT.SIZE_TRAIN"
             f" {list(image_size)}",
-f"set both to one size"
+            "set both to one size",
         )
     return encoder
 
 
 def _dimensions(options: CfgNode) -> tuple[int, int, int]:
-    """(width, blocks, heads) of ``MODEL.BACKBONE``, checked."""
+    """Return (width, blocks, heads) of ``MODEL.BACKBONE``, checked."""
     if options.DEPTH == "custom":
         width, depth, num_heads = options.FEAT_DIM, options.NUM_LAYERS, options.NUM_HEADS
         if depth < 2:
@@ -172,23 +171,11 @@ def _dimensions(options: CfgNode) -> tuple[int, int, int]:
                 f"MODEL.BACKBONE.FEAT_DIM {width} must be a multiple of MODEL.BACKBONE.NUM_HEADS {num_heads}"
             )
         return width, depth, num_heads
-    if options.DEPTH not in PRESETS:
-        known = [*PRESETS, "custom"]
-        raise UserError(
-            f"unknown MODEL.BACKBONE.DEPTH {options.DEPTH!r}.{nearest_name(options.DEPTH, known)}"
-            f" Known: {', '.join(known)}"
-        )
     width, depth, num_heads = PRESETS[options.DEPTH]
     if width != options.FEAT_DIM:
         raise UserError(
             f"MODEL.BACKBONE.FEAT_DIM {options.FEAT_DIM} contradicts MODEL.BACKBONE.DEPTH"
             f" {options.DEPTH!r}, whose width is {width}",
-f"set FEAT_DIM to {width}"
+            f"set FEAT_DIM to {width}",
         )
     return width, depth, num_heads
-
-
-def _pair(values: list[int], key: str) -> tuple[int, int]:
-    if len(values) != 2 or not all(type(value) is int and value > 0 for value in values):
-        raise UserError(f"{key}: expected two positive whole numbers, (vertical, horizontal); got {values}")
-    return values[0], values[1]

@@ -1,6 +1,6 @@
 """Heads: from an encoder's features to class logits in training, to the retrieval feature in evaluation."""
 
-from fastreid.modeling.heads.build import REID_HEADS_REGISTRY
+from fastreid.modeling.heads.build import REID_HEADS_REGISTRY, build_head
 from fastreid.modeling.heads.cls_layers import (
     CLS_LAYER_REGISTRY,
     ArcSoftmax,
@@ -19,4 +19,5 @@ __all__ = [
     "HeadOutput",
     "Linear",
     "REID_HEADS_REGISTRY",
+    "build_head",
 ]

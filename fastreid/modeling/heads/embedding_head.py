@@ -1,19 +1,19 @@
 """The ReID head: reduction, BNNeck, classifier."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.heads.build import REID_HEADS_REGISTRY
-from fastreid.modeling.heads.cls_layers import CLS_LAYER_REGISTRY
-from fastreid.utils.errors import UserError, nearest_name
+from fastreid.modeling.heads.cls_layers import CLS_LAYER_REGISTRY, Linear
+from fastreid.utils.env import resolve_device
 from fastreid.utils.logger import warn_once
 
 
 class HeadOutput(NamedTuple):
-    """What a head gives in training, all float32; B images, C classes, width E."""
+    """The outputs of a head in training, all float32; B images, C classes, width E."""
 
     logits: torch.Tensor
     """(B, C): for the loss, with scale and margin."""
@@ -31,34 +31,70 @@ class EmbeddingHead(nn.Module):
     for Deep Person Re-identification", CVPRW 2019, sec. 3.5). Names in the state dict: ``reduction.weight``
     where there is one, ``bottleneck.0.*``, ``weight`` (C, E). Everything is computed in float32.
 
-    Raises:
-        UserError: for a value of ``MODEL.HEADS`` that does not exist.
+    Args:
+        feat_dim: width of the features that it is given.
+        num_classes: C.
+        embedding_dim: E, where a reduction gives it; 0: `feat_dim`, without one.
+        with_bnneck: have a neck.
+        synced: let the neck's statistics be those of all ranks (CUDA only).
+        metric_after_neck: give the feature after the neck to metric losses.
+        cls_layer: makes logits of features and class weights, see `cls_layers`.
+
+    Attributes:
+        embedding_dim: E.
     """
 
-    def __init__(self, cfg: CfgNode, feat_dim: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        feat_dim: int,
+        num_classes: int,
+        embedding_dim: int = 0,
+        with_bnneck: bool = True,
+        synced: bool = False,
+        metric_after_neck: bool = False,
+        cls_layer: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        options = cfg.MODEL.HEADS
-        _check_choice("POOL_LAYER", options.POOL_LAYER, ["Identity"])
-        _check_choice("NECK_FEAT", options.NECK_FEAT, ["before", "after"])
         if num_classes < 1:
             raise ValueError(f"a head needs at least one class, got {num_classes}")
-        embedding_dim = options.EMBEDDING_DIM or feat_dim
-        self.metric_after_neck = options.NECK_FEAT == "after"
+        self.embedding_dim = embedding_dim or feat_dim
+        self.metric_after_neck = metric_after_neck
         self.reduction = nn.Identity()
-        if options.EMBEDDING_DIM > 0:
+        if embedding_dim > 0:
             self.reduction = nn.Linear(feat_dim, embedding_dim, bias=False)
             nn.init.kaiming_normal_(self.reduction.weight, mode="fan_out")
         self.bottleneck = nn.Sequential()
-        if options.WITH_BNNECK:
-            self.bottleneck.append(_neck_norm(cfg, embedding_dim))
-        self.weight = nn.Parameter(torch.empty(num_classes, embedding_dim))
+        if with_bnneck:
+            norm = (nn.SyncBatchNorm if synced else nn.BatchNorm1d)(self.embedding_dim)
+            norm.bias.requires_grad_(False)
+            self.bottleneck.append(norm)
+        self.weight = nn.Parameter(torch.empty(num_classes, self.embedding_dim))
         nn.init.normal_(self.weight, std=0.01)
-        self.cls_layer = CLS_LAYER_REGISTRY.get(options.CLS_LAYER)(options.SCALE, options.MARGIN)
+        self.cls_layer = Linear(1.0, 0.0) if cls_layer is None else cls_layer
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments that ``MODEL.HEADS`` gives.
+
+        Raises:
+            UserError: for an unknown classification layer.
+        """
+        options = cfg.MODEL.HEADS
+        synced = options.NORM == "syncBN" and resolve_device(cfg.MODEL.DEVICE).type == "cuda"
+        if options.NORM == "syncBN" and not synced:
+            warn_once(__name__, "MODEL.HEADS.NORM syncBN needs CUDA: using BN, with statistics per process")
+        return {
+            "embedding_dim": options.EMBEDDING_DIM,
+            "with_bnneck": options.WITH_BNNECK,
+            "synced": synced,
+            "metric_after_neck": options.NECK_FEAT == "after",
+            "cls_layer": CLS_LAYER_REGISTRY.get(options.CLS_LAYER)(options.SCALE, options.MARGIN),
+        }
 
     def forward(
         self, features: torch.Tensor, targets: torch.Tensor | None = None
     ) -> torch.Tensor | HeadOutput:
-        """(B, feat_dim) features and, in training mode, int64 targets (B,).
+        """Map (B, feat_dim) features and, in training mode, int64 targets (B,).
 
         Returns:
             In eval mode the feature after the neck, (B, E) float32; in training mode a `HeadOutput`.
@@ -76,24 +112,3 @@ class EmbeddingHead(nn.Module):
                 scores=self.cls_layer.scale * similarity.detach(),
                 features=after if self.metric_after_neck else before,
             )
-
-
-def _neck_norm(cfg: CfgNode, width: int) -> nn.Module:
-    name = cfg.MODEL.HEADS.NORM
-    _check_choice("NORM", name, ["BN", "syncBN"])
-    norm_class = nn.BatchNorm1d
-    if name == "syncBN":
-        if torch.cuda.is_available() and cfg.MODEL.DEVICE != "cpu":
-            norm_class = nn.SyncBatchNorm
-        else:
-            warn_once(__name__, "MODEL.HEADS.NORM syncBN needs CUDA: using BN, with statistics per process")
-    norm = norm_class(width)
-    norm.bias.requires_grad_(False)
-    return norm
-
-
-def _check_choice(key: str, value: str, known: list[str]) -> None:
-    if value not in known:
-        raise UserError(
-            f"unknown MODEL.HEADS.{key} {value!r}.{nearest_name(value, known)} Known: {', '.join(known)}"
-        )

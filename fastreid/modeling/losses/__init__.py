@@ -1,17 +1,22 @@
-"""Losses: plain functions of tensors, and the two that read ``MODEL.LOSSES``."""
+"""Losses: plain functions of tensors, and as registered things what ``MODEL.LOSSES.NAME`` names."""
 
-from fastreid.modeling.losses.build import check_loss_names, classification_loss, metric_losses
-from fastreid.modeling.losses.cross_entropy import cross_entropy
-from fastreid.modeling.losses.pairwise import circle, cosface, feature_spread
-from fastreid.modeling.losses.triplet import triplet
+from fastreid.modeling.losses.build import LOSS_REGISTRY, IdentityLosses, accuracy
+from fastreid.modeling.losses.circle import CircleLoss, Cosface, circle, cosface
+from fastreid.modeling.losses.cross_entropy import CrossEntropyLoss, cross_entropy
+from fastreid.modeling.losses.pairwise import feature_spread
+from fastreid.modeling.losses.triplet import TripletLoss, triplet
 
 __all__ = [
-    "check_loss_names",
+    "LOSS_REGISTRY",
+    "CircleLoss",
+    "Cosface",
+    "CrossEntropyLoss",
+    "IdentityLosses",
+    "TripletLoss",
+    "accuracy",
     "circle",
-    "classification_loss",
     "cosface",
     "cross_entropy",
     "feature_spread",
-    "metric_losses",
     "triplet",
 ]

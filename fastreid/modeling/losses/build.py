@@ -1,66 +1,91 @@
-"""The losses that ``MODEL.LOSSES`` asks for."""
+"""The losses on an identity head, by the names of ``MODEL.LOSSES.NAME``."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
+from torch import Tensor
 
 from fastreid.config import CfgNode
-from fastreid.modeling.losses.cross_entropy import cross_entropy
-from fastreid.modeling.losses.pairwise import circle, cosface
-from fastreid.modeling.losses.triplet import triplet
-from fastreid.utils.errors import UserError, nearest_name
+from fastreid.modeling.heads import HeadOutput
+from fastreid.modeling.losses.pairwise import feature_spread
+from fastreid.utils.errors import UserError
+from fastreid.utils.events import put_scalar
+from fastreid.utils.registry import Registry
 
-LOSS_NAMES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
 
+class Loss(Protocol):
+    """A registered loss: a class that is called with what the head gives.
 
-def check_loss_names(cfg: CfgNode) -> None:
-    """Check ``MODEL.LOSSES.NAME``.
-
-    Raises:
-        UserError: if it is empty or names a loss that does not exist.
+    It may have keys of its own, as ``KEYS``.
     """
-    known = f"Known: {', '.join(LOSS_NAMES)}"
-    if not cfg.MODEL.LOSSES.NAME:
-        raise UserError(f"MODEL.LOSSES.NAME is empty: nothing to train on. {known}")
-    for name in cfg.MODEL.LOSSES.NAME:
-        if name not in LOSS_NAMES:
-            nearest = nearest_name(str(name), list(LOSS_NAMES))
-            raise UserError(f"unknown loss {name!r} in MODEL.LOSSES.NAME.{nearest} {known}")
+
+    logged_as: ClassVar[str]
+    """Its name among the losses of a step, beginning with ``loss_``."""
+    compares_pairs: ClassVar[bool]
+    """Whether it compares the images of a batch with each other."""
+    needs_classifier: ClassVar[bool]
+    """Whether it reads the logits, and so trains the classifier."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+
+    def __call__(self, output: HeadOutput, targets: Tensor) -> Tensor:
+        """Return the loss of B images with int64 targets (B,), a scalar."""
 
 
-def classification_loss(cfg: CfgNode, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of (B, C) logits and int64 targets (B,) as ``MODEL.LOSSES.CE`` sets it; a scalar."""
-    options = cfg.MODEL.LOSSES.CE
-    return options.SCALE * cross_entropy(logits, targets, options.EPSILON, options.ALPHA)
+def _lacks(entry: Any) -> str:
+    parts = ("logged_as", "compares_pairs", "needs_classifier", "from_config", "__call__")
+    missing = [name for name in parts if not hasattr(entry, name)]
+    return f"a loss needs {', '.join(missing)} (fastreid/modeling/losses/build.py)" if missing else ""
 
 
-def metric_losses(cfg: CfgNode, features: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The metric losses among ``MODEL.LOSSES.NAME``, times their ``SCALE``.
+LOSS_REGISTRY = Registry("loss", "MODEL.LOSSES.NAME", _lacks)
+
+
+class IdentityLosses:
+    """The losses of ``MODEL.LOSSES.NAME``, on one head.
 
     Under distributed training each rank sees the pairs of its own part of the batch only; the samplers
     put whole identities on a rank.
-
-    Args:
-        features: (B, E).
-        targets: int64 (B,).
-
-    Returns:
-        Scalars under ``loss_triplet``, ``loss_circle``, ``loss_cosface``.
-
-    Raises:
-        UserError: for an unknown name.
     """
-    check_loss_names(cfg)
-    options = cfg.MODEL.LOSSES
-    losses = {}
-    if "TripletLoss" in options.NAME:
-        losses["loss_triplet"] = options.TRI.SCALE * triplet(
-            features, targets, options.TRI.MARGIN, options.TRI.NORM_FEAT, options.TRI.HARD_MINING
-        )
-    if "CircleLoss" in options.NAME:
-        losses["loss_circle"] = options.CIRCLE.SCALE * circle(
-            features, targets, options.CIRCLE.MARGIN, options.CIRCLE.GAMMA
-        )
-    if "Cosface" in options.NAME:
-        losses["loss_cosface"] = options.COSFACE.SCALE * cosface(
-            features, targets, options.COSFACE.MARGIN, options.COSFACE.GAMMA
-        )
-    return losses
+
+    def __init__(self, losses: Sequence[Loss]) -> None:
+        # Pairs first: the order decides the last bits of the sum.
+        self.losses = sorted(losses, key=lambda loss: not loss.compares_pairs)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> "IdentityLosses":
+        """Make the named losses.
+
+        Raises:
+            UserError: if none is named, or a name is unknown.
+        """
+        if not cfg.MODEL.LOSSES.NAME:
+            known = ", ".join(LOSS_REGISTRY)
+            raise UserError("MODEL.LOSSES.NAME is empty: nothing to train on", f"name one or more of {known}")
+        classes = [LOSS_REGISTRY.get(name) for name in cfg.MODEL.LOSSES.NAME]
+        return cls([loss(**loss.from_config(cfg)) for loss in classes])
+
+    @property
+    def need_classifier(self) -> bool:
+        """Whether a loss trains the classifier."""
+        return any(loss.needs_classifier for loss in self.losses)
+
+    def __call__(self, output: HeadOutput, targets: Tensor) -> dict[str, Tensor]:
+        """Return the scalars by name, and record the share of right classes and the features' spread.
+
+        Args:
+            output: of B images.
+            targets: int64 (B,).
+        """
+        put_scalar("cls_accuracy", accuracy(output.scores, targets))
+        put_scalar("feature_spread", feature_spread(output.features))
+        return {loss.logged_as: loss(output, targets) for loss in self.losses}
+
+
+@torch.no_grad()
+def accuracy(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of rows of (B, C) scores whose largest one is the target's, a scalar."""
+    return (scores.argmax(dim=1) == targets).float().mean()

@@ -1,8 +1,13 @@
 """Triplet loss with the mining inside the batch."""
 
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 
+from fastreid.config import NOT_NEGATIVE, CfgNode, Key
+from fastreid.modeling.heads import HeadOutput
+from fastreid.modeling.losses.build import LOSS_REGISTRY
 from fastreid.modeling.losses.pairwise import FAR, mean_over_usable, pair_masks
 
 
@@ -13,7 +18,7 @@ def triplet(
     norm_feat: bool = False,
     hard_mining: bool = True,
 ) -> torch.Tensor:
-    """Triplet loss with every sample as an anchor, a scalar in float32.
+    """Return the triplet loss with every sample as an anchor, a scalar in float32.
 
     Hard mining takes each anchor's farthest positive and nearest negative (Hermans et al., "In Defense of
     the Triplet Loss", 2017, eq. 5). Otherwise the two distances are averages, with softmax(d) as the
@@ -46,6 +51,42 @@ def triplet(
     gap = to_positive - to_negative
     losses = F.relu(gap + margin) if margin > 0 else F.softplus(gap)
     return mean_over_usable(losses, usable)
+
+
+@LOSS_REGISTRY.register()
+class TripletLoss:
+    """`triplet` of the features, times a scale."""
+
+    KEYS: ClassVar[dict] = {
+        "MODEL": {
+            "LOSSES": {
+                "TRI": {
+                    "MARGIN": Key(0.0, "0 = soft margin", NOT_NEGATIVE),
+                    "NORM_FEAT": Key(False, "2 - 2 cosine instead of the Euclidean distance"),
+                    "HARD_MINING": Key(True, "False = softmax-weighted positives and negatives"),
+                    "SCALE": Key(1.0, "weight of the loss"),
+                }
+            }
+        }
+    }
+    logged_as, compares_pairs, needs_classifier = "loss_triplet", True, False
+
+    def __init__(self, margin: float, norm_feat: bool, hard_mining: bool, scale: float) -> None:
+        self.margin, self.norm_feat, self.hard_mining, self.scale = margin, norm_feat, hard_mining, scale
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        options = cfg.MODEL.LOSSES.TRI
+        return {
+            "margin": options.MARGIN,
+            "norm_feat": options.NORM_FEAT,
+            "hard_mining": options.HARD_MINING,
+            "scale": options.SCALE,
+        }
+
+    def __call__(self, output: HeadOutput, targets: torch.Tensor) -> torch.Tensor:
+        loss = triplet(output.features, targets, self.margin, self.norm_feat, self.hard_mining)
+        return self.scale * loss
 
 
 def _distance_matrix(features: torch.Tensor, norm_feat: bool) -> torch.Tensor:

@@ -1,5 +1,24 @@
-"""Meta-architectures: whole models, from a batch to losses or features."""
+"""Methods: whole models, from a batch to losses or features. `base` is their contract; a file or folder each."""
 
-from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY, build_meta_model, build_model
+from fastreid.modeling.meta_arch.base import MetaArch
+from fastreid.modeling.meta_arch.build import (
+    META_ARCH_REGISTRY,
+    build_meta_model,
+    build_model,
+    fit_config,
+    method_of,
+)
+from fastreid.modeling.meta_arch.rules import ParameterRules
+from fastreid.modeling.meta_arch.sdreid import SDReIDStage1, SDReIDStage2
 
-__all__ = ["META_ARCH_REGISTRY", "build_meta_model", "build_model"]
+__all__ = [
+    "META_ARCH_REGISTRY",
+    "MetaArch",
+    "ParameterRules",
+    "SDReIDStage1",
+    "SDReIDStage2",
+    "build_meta_model",
+    "build_model",
+    "fit_config",
+    "method_of",
+]

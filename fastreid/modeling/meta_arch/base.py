@@ -5,7 +5,7 @@ programs as every other, because these know nothing of methods but this file. A 
 :meth:`MetaArch.encode` and :meth:`MetaArch.losses`; docs/new_method.md builds one.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -30,7 +30,7 @@ MakeLoader = Callable[[int], Iterable[Batch]]  # from the number of the first it
 TEST_LABELS = ("camids", "viewids")
 
 
-class MetaArch(nn.Module):
+class MetaArch(nn.Module, ABC):
     """A backbone, an identity head, and what a method makes of them.
 
     In training mode it maps a batch to a dict of losses, in eval mode to retrieval features (B, D) float32.
@@ -84,6 +84,10 @@ class MetaArch(nn.Module):
             UserError: if `cfg` says something else.
         """
         cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or num_classes
+
+    @classmethod
+    def fit_to_weights(cls, cfg: CfgNode, state: dict[str, Tensor]) -> None:
+        """Fill in what the weights of a trained model tell, where neither `cfg` nor the names do; `cfg` is changed."""
 
     @classmethod
     def assets(cls, cfg: CfgNode, training: bool) -> Iterator[Asset]:
@@ -143,7 +147,9 @@ class MetaArch(nn.Module):
             UserError: if the pictures have none.
         """
         if name not in batch:
-            raise UserError(f"{type(self).__name__} reads the {name} of a picture, and these pictures have none")
+            raise UserError(
+                f"{type(self).__name__} reads the {name} of a picture, and these pictures have none"
+            )
         return batch[name].to(self.device, non_blocking=True)
 
     @abstractmethod
@@ -198,7 +204,9 @@ class MetaArch(nn.Module):
             if hasattr(module, "no_weight_decay")
             for name in module.no_weight_decay()
         }
-        return ParameterRules(undecayed=frozenset(undecayed), heads=("heads.",), training_only=("heads.weight",))
+        return ParameterRules(
+            undecayed=frozenset(undecayed), heads=("heads.",), training_only=("heads.weight",)
+        )
 
     # ---------------------------------------------------------------------- export, report, profiling
 

@@ -1,53 +1,58 @@
-"""The registry of meta-architectures and the one way to build a model."""
+"""The registry of methods and the one way to build a model."""
 
 import torch
-from torch import nn
 
 from fastreid.config import CfgNode
+from fastreid.modeling.meta_arch.base import MetaArch, lacks_of_method
+from fastreid.structures import DataNames
 from fastreid.utils.env import resolve_device
 from fastreid.utils.registry import Registry
 
-META_ARCH_REGISTRY = Registry("meta-architecture", "MODEL.META_ARCHITECTURE")
+META_ARCH_REGISTRY = Registry("meta-architecture", "MODEL.META_ARCHITECTURE", lacks_of_method)
 
 
-def _build_stage1(cfg: CfgNode) -> nn.Module:
-    from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
+def method_of(cfg: CfgNode) -> type[MetaArch]:
+    """Return the class of the method that MODEL.META_ARCHITECTURE names.
 
-    return SDReIDStage1(cfg)
-
-
-def _build_stage2(cfg: CfgNode) -> nn.Module:
-    from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
-
-    return SDReIDStage2(cfg)
+    Raises:
+        UserError: for an unknown name.
+    """
+    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
 
 
-# Registered as builders: diffusers takes seconds to import, and only Stage 2 needs it.
-META_ARCH_REGISTRY.register("SDReIDStage1", _build_stage1)
-META_ARCH_REGISTRY.register("SDReIDStage2", _build_stage2)
+def fit_config(cfg: CfgNode, num_classes: int, views: tuple[str, ...] = ()) -> CfgNode:
+    """Return a frozen copy of `cfg` in which what the training data decides is filled in.
+
+    Raises:
+        UserError: if `cfg` says something else than the data.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    method_of(cfg).fit_to_data(cfg, num_classes, views)
+    cfg.freeze()
+    return cfg
 
 
-def build_model(cfg: CfgNode) -> nn.Module:
-    """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``, randomly initialised.
+def build_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:  # noqa: B008 (immutable)
+    """Build the model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``, randomly initialised.
 
     Of pretrained folders only the configurations are read; the model's ``load_pretrained`` reads weights.
+
+    Args:
+        cfg: as `fit_config` gives it.
+        names: what the training data calls things.
 
     Raises:
         UserError: for a configuration that does not describe a model, or missing pretrained folders.
     """
-    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(resolve_device(cfg.MODEL.DEVICE))
+    return method_of(cfg)(cfg, names).to(resolve_device(cfg.MODEL.DEVICE))
 
 
-def build_meta_model(cfg: CfgNode) -> nn.Module:
-    """The same model on the ``meta`` device: names, shapes and dtypes without numbers, in a second.
-
-    Nothing is compiled.
+def build_meta_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:  # noqa: B008 (immutable)
+    """Build the same model on the ``meta`` device: names, shapes and dtypes without numbers, in a second.
 
     Raises:
         UserError: as `build_model`.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.SDMODEL.COMPILE = False
     with torch.device("meta"):
-        return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+        return method_of(cfg)(cfg, names)

@@ -1,8 +1,8 @@
-"""What Stage 2 is made of, and the memory bank of Stage 1.
+"""SD-ReID: the two stages, and what they are made of. Only Stage 2's parts import diffusers, when they are used."""
 
-Only :mod:`memory_bank` is imported here: Stage 1 must not import diffusers.
-"""
-
+from fastreid.modeling.meta_arch.sdreid import release_config
 from fastreid.modeling.meta_arch.sdreid.memory_bank import MemoryBank
+from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
+from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
 
-__all__ = ["MemoryBank"]
+__all__ = ["MemoryBank", "SDReIDStage1", "SDReIDStage2", "release_config"]

@@ -35,6 +35,7 @@ class ConditionLearner(nn.Module):
             num_attention_heads=heads,
             attn_implementation="sdpa",
         )
+        self.dim = dim
         self.transformer = CLIPEncoder(config)
         self.standardize = standardize
         if standardize:
@@ -42,8 +43,12 @@ class ConditionLearner(nn.Module):
             self.register_buffer("token_std", torch.ones(num_tokens - 1, dim))
         self.null_context = nn.Parameter(0.02 * torch.randn(1, num_tokens, dim))
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that are learned inputs, not weights."""
+        return {"null_context"}
+
     def forward(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
-        """The context of each image under one view.
+        """Return the context of each image under one view.
 
         Args:
             id_tokens: (B, L-1, D).
@@ -56,7 +61,7 @@ class ConditionLearner(nn.Module):
         return self.transformer(inputs_embeds=tokens).last_hidden_state
 
     def standardized(self, id_tokens: Tensor) -> Tensor:
-        """Identity tokens (B, L-1, D) as the transformer sees them."""
+        """Return identity tokens (B, L-1, D) as the transformer sees them."""
         return (id_tokens - self.token_mean) / self.token_std if self.standardize else id_tokens
 
     def fit(self, mean: Tensor, std: Tensor) -> None:

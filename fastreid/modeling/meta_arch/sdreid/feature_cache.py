@@ -1,4 +1,4 @@
-"""Stage 2 trained from encoded images: the encoder is frozen, so once for each image is enough."""
+"""Batches of encoded images: the encoder of Stage 2 is frozen, so once for each image is enough."""
 
 import logging
 import shutil
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from fastreid.data.loaders import ReIDLoader
 from fastreid.data.train_set import ImageSet
 from fastreid.data.transforms import mirror_decision
 from fastreid.evaluation.extraction import split_batches
-from fastreid.modeling.backbones import EncoderOutput
+from fastreid.structures import Batch, EncoderOutput, Sample
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype
 from fastreid.utils.errors import UserError
@@ -30,16 +31,16 @@ FOLDER = "encoded_training_set"
 
 
 @contextmanager
-def cached_features(
+def cached_batches(
     cfg: CfgNode, model: nn.Module, train_set: TrainSet
-) -> Iterator[Callable[[int], Iterable[dict]]]:
+) -> Iterator[Callable[[int], Iterable[Batch]]]:
     """Encode the training set into memory-mapped files under OUTPUT_DIR, for the duration of the block.
 
     Every rank encodes a share of the images, so OUTPUT_DIR must be one folder for all of them.
 
     Yields:
-        What replaces the trainer's `make_loader`: called with the first iteration it gives the batches of
-        :func:`fastreid.data.build_train_loader`, encoded.
+        What makes encoded batches: called with the first iteration it gives those of
+        :func:`fastreid.data.build_train_loader`.
 
     Raises:
         UserError: if the disk is too small, or an image cannot be read.
@@ -49,13 +50,13 @@ def cached_features(
         encode_training_set(cfg, model, train_set, folder)
         yield partial(EncodedLoader, cfg, train_set, folder)
     finally:
-        if comm.is_main_process():  # a rank that still maps the files keeps their contents
-            remove_cached_features(cfg)
+        remove_cached_features(cfg)
 
 
 def remove_cached_features(cfg: CfgNode) -> None:
-    """Remove the encoded images from OUTPUT_DIR; a killed run leaves them there."""
-    shutil.rmtree(Path(cfg.OUTPUT_DIR) / FOLDER, ignore_errors=True)
+    """Remove the encoded images from OUTPUT_DIR, once for all ranks; a killed run leaves them there."""
+    if comm.is_main_process():  # a rank that still maps the files keeps their contents
+        shutil.rmtree(Path(cfg.OUTPUT_DIR) / FOLDER, ignore_errors=True)
 
 
 @torch.inference_mode()
@@ -74,7 +75,7 @@ def encode_training_set(cfg: CfgNode, model: nn.Module, train_set: TrainSet, fol
         for batch in _plain_loader(cfg, train_set.samples[row:stop]):
             images = batch["images"]
             for mirrored, pixels in enumerate((images, images.flip(3))):
-                encoded = model.encode(pixels)
+                encoded = model.encode({"images": pixels})
                 for name, file in files.items():
                     file[row : row + len(images), mirrored] = getattr(encoded, name).float().cpu().numpy()
             row += len(images)
@@ -103,7 +104,7 @@ class EncodedLoader:
         }
         self._paths = [sample.path for sample in samples]
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         for draws in self._draws:
             rows = [draw.index for draw in draws]
             mirrored = [int(self._is_mirrored(draw.number)) for draw in draws]
@@ -112,7 +113,7 @@ class EncodedLoader:
             yield labels | {"img_paths": [self._paths[row] for row in rows]} | encoded
 
 
-def _plain_loader(cfg: CfgNode, samples: list) -> Iterable[dict]:
+def _plain_loader(cfg: CfgNode, samples: list[Sample]) -> Iterable[Batch]:
     """The images of training (``INPUT.SIZE_TRAIN``) in order, without augmentation."""
     cfg = cfg.clone()
     cfg.defrost()
@@ -121,7 +122,7 @@ def _plain_loader(cfg: CfgNode, samples: list) -> Iterable[dict]:
 
 
 def _create_files(cfg: CfgNode, model: nn.Module, images: int, folder: Path) -> None:
-    dim = cfg.MODEL.BACKBONE.FEAT_DIM
+    dim = model.backbone.feat_dim
     shapes = dict.fromkeys(EncoderOutput._fields, (images, 2, dim))
     shapes["id_tokens"] = (images, 2, model.backbone.num_id_tokens, dim)
     if comm.is_main_process():
@@ -132,7 +133,7 @@ def _create_files(cfg: CfgNode, model: nn.Module, images: int, folder: Path) -> 
         raise UserError(
             f"MODEL.SDMODEL.CACHE_FEATURES needs {needed / 2**30:.1f} GB for {images} encoded images, but"
             f" {free / 2**30:.1f} GB are free in OUTPUT_DIR {cfg.OUTPUT_DIR}",
-f"free some, or switch it off"
+            "free some, or switch it off",
         )
     logger.info("Encoding %d images and their mirror images once: %.1f GB", images, needed / 2**30)
     if comm.is_main_process():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode
@@ -12,9 +13,14 @@ from fastreid.modeling.meta_arch.sdreid.condition_learner import ConditionLearne
 from fastreid.modeling.meta_arch.sdreid.constant_conditions import constant_conditions
 from fastreid.modeling.meta_arch.sdreid.latent import LatentCodec
 from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents, draw_noise
-from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
-from fastreid.modeling.meta_arch.sdreid.unet import build_unet
-from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import UNetResiduals, ViewRefinedDecoder, refined_unet
+from fastreid.modeling.meta_arch.sdreid.schedulers import schedule_settings
+from fastreid.modeling.meta_arch.sdreid.training import DiffusionTraining
+from fastreid.modeling.meta_arch.sdreid.unet import build_unet, load_pretrained_unet
+from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import (
+    UNetResiduals,
+    ViewRefinedDecoder,
+    refined_unet,
+)
 from fastreid.utils.env import resolve_device
 
 
@@ -22,48 +28,101 @@ class FeatureGenerator(nn.Module):
     """Condition learner, View-Refined Decoder and UNet (SD-ReID, Stage 2).
 
     Args:
-        cfg: the configuration; `MODEL.SDMODEL` and `TEST.SDMODEL` are read.
-        dim: feature width D.
-        num_id_tokens: L-1, the identity tokens that the encoder gives.
+        unet: its cross-attention context and its latents have the width of the features.
+        decoder: of its sizes.
+        learner: makes the context.
+        sampler: takes the steps.
+        training: how it trains.
+        prediction: "sample" takes the sampler's steps, "mean" predicts the clean latent in one call.
+        guidance_scale: of the steps; 1 leaves out the unconditional branch.
+        per_image_noise: draw noise by the images' names; else all images have one sequence a view.
+        seed: of the noise.
     """
 
-    def __init__(self, cfg: CfgNode, dim: int, num_id_tokens: int) -> None:
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        decoder: ViewRefinedDecoder,
+        learner: ConditionLearner,
+        sampler: Sampler,
+        training: DiffusionTraining,
+        prediction: str = "sample",
+        guidance_scale: float = 2.0,
+        per_image_noise: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        settings = cfg.MODEL.SDMODEL
-        self.codec = LatentCodec(dim)
-        self.unet = build_unet(cfg, dim)
-        self.view_refined_decoder = ViewRefinedDecoder(
-            dim, self.unet, settings.VRD_CONFIG.KERNEL_SIZES, settings.VRD_CONFIG.PYRAMIDS
-        )
-        learner = settings.CON_LEARNER_CONFIG
-        self.condition_learner = ConditionLearner(
-            dim, num_id_tokens + 1, learner.DEPTH, learner.HEADS, settings.STANDARDIZE_TOKENS
-        )
-
-        self.noise_scheduler = build_scheduler(cfg, "ddpm")
-        self.sampler = Sampler(cfg)
-        self.train_steps = settings.TRAIN_STEP
-        sampling = settings.SCHEDULER_CONFIG
-        self.timestep_power = 3.0 if sampling.CUBIC_SAMPLING else sampling.TIMESTEP_POWER
-        self.view_map = settings.VIEW_MAP
-        self.null_share = settings.U_COND_PERCENT
-        self.token_dropout = settings.TOKEN_DROPOUT
-
-        self.seed = cfg.MODEL.SEED
-        self.prediction = cfg.TEST.SDMODEL.PREDICTION
-        self.per_image_noise = cfg.TEST.SDMODEL.NOISE == "per_image"
-        self.guidance_scale = cfg.TEST.SDMODEL.FULL_GUIDANCE_SCALE
+        self.codec = LatentCodec(learner.dim)
+        self.unet = unet
+        self.view_refined_decoder = decoder
+        self.condition_learner = learner
+        self.sampler = sampler
+        self.options = training
+        self.noise_scheduler = training.noise_scheduler
+        self.train_steps = self.noise_scheduler.config.num_train_timesteps
+        self.prediction = prediction
+        self.guidance_scale = guidance_scale
+        self.per_image_noise = per_image_noise
+        self.seed = seed
+        self.is_compiled = False
+        self.counted_latents = 0  # that `count_calls` has seen pass the UNet
         self._chunks = Chunks()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dim: int, num_id_tokens: int) -> "FeatureGenerator":
+        """Make the generator that MODEL.SDMODEL and TEST.SDMODEL describe.
+
+        Args:
+            dim: feature width D.
+            num_id_tokens: L-1, the identity tokens that the encoder gives.
+        """
+        settings, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
+        schedule, learner = schedule_settings(cfg), settings.CON_LEARNER_CONFIG
+        unet = build_unet(settings.UNET_CONFIG, dim)
+        generator = cls(
+            unet,
+            ViewRefinedDecoder(dim, unet, settings.VRD_CONFIG.KERNEL_SIZES, settings.VRD_CONFIG.PYRAMIDS),
+            ConditionLearner(
+                dim, num_id_tokens + 1, learner.DEPTH, learner.HEADS, settings.STANDARDIZE_TOKENS
+            ),
+            Sampler(settings.SCHEDULER_CONFIG.NAME, schedule, test.NUM_INFERENCE_STEPS),
+            DiffusionTraining.from_config(cfg, schedule),
+            test.PREDICTION,
+            test.FULL_GUIDANCE_SCALE,
+            test.NOISE == "per_image",
+            cfg.MODEL.SEED,
+        )
         if settings.GRADIENT_CHECKPOINTING:
-            self.unet.enable_gradient_checkpointing()
-        self.is_compiled = settings.COMPILE
-        if self.is_compiled:
-            self.unet.compile()  # in place: the names in the state dict stay
-        if resolve_device(cfg.MODEL.DEVICE).type == "cuda":
+            unet.enable_gradient_checkpointing()
+        if settings.COMPILE and unet.device.type != "meta":
+            unet.compile()  # in place: the names in the state dict stay
+            generator.is_compiled = True
+        return generator
+
+    def to_channels_last_on(self, device: str) -> None:
+        """Let the UNet keep its channels last where `device` (MODEL.DEVICE) means CUDA, whose kernels ask for it."""
+        if resolve_device(device).type == "cuda":
             self.unet.to(memory_format=torch.channels_last)
 
+    def load_pretrained(self, folder: str) -> None:
+        """Give the UNet the weights of a diffusers folder; say so if none is named.
+
+        Raises:
+            UserError: if they are missing, cannot be read or do not fit.
+        """
+        load_pretrained_unet(self.unet, folder)
+
+    def statistics_to_fit(self) -> dict[str, Callable[[Tensor, Tensor], None]]:
+        """Return what takes mean and standard deviation over the training set, by the encoder's output."""
+        fits: dict[str, Callable[[Tensor, Tensor], None]] = {}
+        if self.options.standardize_latent:
+            fits["features"] = self.codec.fit
+        if self.condition_learner.standardize:
+            fits["id_tokens"] = self.condition_learner.fit
+        return fits
+
     def forward(self, id_tokens: Tensor, prototypes: Tensor, view_tokens: Tensor, targets: Tensor) -> Tensor:
-        """The training loss: mean squared error of the prediction at random timesteps.
+        """Return the training loss: mean squared error of the prediction at random timesteps.
 
         Args:
             id_tokens: (B, L-1, D) identity conditions.
@@ -75,43 +134,17 @@ class FeatureGenerator(nn.Module):
         Returns:
             A scalar.
         """
-        if self.token_dropout:
-            kept = torch.rand(*id_tokens.shape[:2], 1, device=id_tokens.device) >= self.token_dropout
-            id_tokens = id_tokens * kept
+        id_tokens = self.options.drop_tokens(id_tokens)
         context = self.condition_learner(id_tokens, prototypes)
-        context = self.condition_learner.drop(context, self.null_share)
-        residuals = self.view_refined_decoder(self._view_maps(view_tokens, prototypes))
+        context = self.condition_learner.drop(context, self.options.null_share)
+        residuals = self.view_refined_decoder(self.options.view_maps(view_tokens, prototypes))
         latents = self.codec.encode(targets)
         noise = torch.randn_like(latents)
-        timesteps = self.draw_timesteps(len(latents), latents.device)
+        timesteps = self.options.draw_timesteps(len(latents), latents.device)
         noisy = self.noise_scheduler.add_noise(latents, noise, timesteps)
         predicted = refined_unet(self.unet, noisy, timesteps, context, residuals)
-        return nn.functional.mse_loss(
-            predicted.float(), self._regression_target(latents, noise, timesteps).float()
-        )
-
-    def _view_maps(self, view_tokens: Tensor, prototypes: Tensor) -> Tensor:
-        """What the decoder sees in training: the instance (the paper's), the prototype, or either."""
-        if self.view_map == "instance":
-            return view_tokens
-        if self.view_map == "prototype":
-            return prototypes
-        from_instance = torch.rand(len(view_tokens), 1, device=view_tokens.device) < 0.5
-        return torch.where(from_instance, view_tokens, prototypes)
-
-    def draw_timesteps(self, count: int, device: torch.device) -> Tensor:
-        """(count,) int64 in [0, TRAIN_STEP): ``(1 - u^p) * TRAIN_STEP`` of a uniform u.
-
-        p = 3 is the paper's cubic sampling, p = 1 is uniform, and the larger p, the closer to pure noise.
-        """
-        fraction = 1 - torch.rand(count, device=device) ** self.timestep_power
-        return (fraction * self.train_steps).long().clamp(max=self.train_steps - 1)
-
-    def _regression_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        kind = self.noise_scheduler.config.prediction_type
-        if kind == "v_prediction":
-            return self.noise_scheduler.get_velocity(latents, noise, timesteps)
-        return latents if kind == "sample" else noise
+        target = self.options.regression_target(latents, noise, timesteps)
+        return nn.functional.mse_loss(predicted.float(), target.float())
 
     @torch.no_grad()
     def generate(
@@ -121,7 +154,7 @@ class FeatureGenerator(nn.Module):
         names: Sequence[str],
         views: Sequence[int] | None = None,
     ) -> Tensor:
-        """Every image's feature in every view, or in some.
+        """Generate every image's feature in every view, or in some.
 
         Args:
             id_tokens: (B, L-1, D).
@@ -134,7 +167,7 @@ class FeatureGenerator(nn.Module):
             (B, V, D) float32; it does not depend on how images are batched, nor on the other views.
         """
         chosen = prototypes if views is None else prototypes[list(views)]
-        residuals = self.view_refined_decoder.of_prototypes(chosen)
+        residuals = self.view_refined_decoder(chosen)
         branches = 2 if self.prediction == "sample" and self.guidance_scale != 1.0 else 1
 
         def work(part: slice) -> Tensor:
@@ -145,7 +178,7 @@ class FeatureGenerator(nn.Module):
         return self.codec.decode(latents).unflatten(0, (-1, len(chosen)))
 
     def _noise(self, names: Sequence[str], num_views: int, views: Sequence[int] | None) -> Tensor:
-        """(draws, B * V, 4, h, w) for the V chosen of `num_views`; a view always has the same noise."""
+        """Draw (draws, B * V, 4, h, w) for the V chosen of `num_views`; a view always has the same noise."""
         draws = 1 if self.prediction == "mean" else self.sampler.draws
         noise = draw_noise(self.seed, num_views, names, self.per_image_noise, draws, self.codec.shape)
         if views is None:
@@ -155,7 +188,7 @@ class FeatureGenerator(nn.Module):
     def _generate(
         self, id_tokens: Tensor, prototypes: Tensor, residuals: UNetResiduals, noise: Tensor
     ) -> Tensor:
-        """The latents (B * V, 4, h, w) of one chunk; `residuals` has a map for each of the V views."""
+        """Return the latents (B * V, 4, h, w) of one chunk; `residuals` has a map for each of the V views."""
         batch, views = len(id_tokens), len(prototypes)
         context = self.condition_learner(
             id_tokens.repeat_interleave(views, dim=0), prototypes.repeat(batch, 1)
@@ -175,7 +208,7 @@ class FeatureGenerator(nn.Module):
             return self.sampler(noise, predict)
 
     def _predict_mean(self, noise: Tensor, context: Tensor, residuals: UNetResiduals) -> Tensor:
-        """The clean latent as predicted in one call from pure noise, without guidance."""
+        """Return the clean latent as predicted in one call from pure noise, without guidance."""
         last = self.train_steps - 1
         predicted = refined_unet(self.unet, noise, last, context, residuals).float()
         scheduler = self.noise_scheduler
@@ -186,7 +219,7 @@ class FeatureGenerator(nn.Module):
     def _guided_prediction(
         self, contexts: Tensor, residuals: UNetResiduals, batch: int, views: int
     ) -> Callable[[Tensor, Tensor, bool], Tensor]:
-        """Classifier-free guidance as the sampler calls it; both branches go through the UNet together.
+        """Return classifier-free guidance as the sampler calls it; both branches go through the UNet together.
 
         The unconditional branch has the learned null context and the same view residuals, as in training.
         With common noise its first step has the same inputs for all images: they are computed once.

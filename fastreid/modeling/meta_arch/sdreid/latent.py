@@ -21,7 +21,7 @@ def latent_shape(dim: int) -> tuple[int, int, int]:
     if remainder or width < 2:
         raise UserError(
             f"MODEL.BACKBONE.FEAT_DIM {dim} cannot be reshaped to a latent of 4 x h x w with h, w >= 2",
-"use a width such as 128, 192, 384, 768 or 1024"
+            "use a width such as 128, 192, 384, 768 or 1024",
         )
     return LATENT_CHANNELS, pixels // width, width
 

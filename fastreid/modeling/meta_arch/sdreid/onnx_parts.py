@@ -1,18 +1,18 @@
-"""Stage 2 as what can be exported: a denoising step, the fusion of features, and the sampler as numbers."""
+"""Stage 2 as what can be exported: encoder, denoising step, fusion of features, and the sampler as numbers."""
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastreid.deploy.export_check import Part, Tensors, reduced
+from fastreid.modeling.meta_arch.export import draw_images, reduced
+from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
 from fastreid.modeling.meta_arch.sdreid.sampler import clean_latents, draw_noise
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import refined_unet
-from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
+from fastreid.structures import ExportPart, Tensors
 from fastreid.utils.errors import UserError
 
 CONTIGUOUS_FROM = 64  # rows from which diffusers' up-sampling takes another way to the same result
@@ -24,14 +24,14 @@ class DenoisingStep(nn.Module):
     The view prototypes and the learned null context are part of it.
     """
 
-    def __init__(self, model: SDReIDStage2) -> None:
+    def __init__(self, model: SDReIDEncoder) -> None:
         super().__init__()
         self.generator = model.generator
         self.memory_bank = model.memory_bank
         self.guided = model.generator.prediction == "sample" and model.generator.guidance_scale != 1.0
 
     def forward(self, latents: Tensor, timestep: Tensor, id_tokens: Tensor, views: Tensor) -> Tensor:
-        """What the scheduler takes as the network's prediction.
+        """Return what the scheduler takes as the network's prediction.
 
         Args:
             latents: (N, 4, h, w) float32.
@@ -69,48 +69,35 @@ class DenoisingStep(nn.Module):
 class FeatureFusion(nn.Module):
     """The retrieval feature from the person feature and the sampled latents of every view."""
 
-    def __init__(self, model: SDReIDStage2) -> None:
+    def __init__(self, model: SDReIDEncoder) -> None:
         super().__init__()
         self.model = reduced(model, "heads")
         self.codec = model.generator.codec
 
     def forward(self, feature: Tensor, latents: Tensor) -> Tensor:
-        """(B, E) and (B, V, 4, h, w) -> (B, E + V * D), as ``TEST.SDMODEL`` says."""
+        """Map (B, E) and (B, V, 4, h, w) to (B, E + V * D), as ``TEST.SDMODEL`` says."""
         generated = self.codec.decode(latents.flatten(0, 1))
         return self.model.fused(feature, generated.unflatten(0, latents.shape[:2])).float()
 
 
-class SamplingPlan(NamedTuple):
-    """The sampler as numbers: its steps are linear in the noise and in the predictions.
+def sampling_plan(generator: FeatureGenerator, views: int) -> Tensors:
+    """Return the generator's sampler, or its one-call prediction, as numbers, for V `views`.
 
-    With S denoising steps and R noise tensors for each latent, step k's input is row k of `inputs` times the
-    R noise tensors and the predictions so far; the latent is `final` times all of them.
-    """
-
-    timesteps: np.ndarray
-    """(S,) int64."""
-    inputs: np.ndarray
-    """(S, R + S) float32; zero where a prediction is not known yet."""
-    final: np.ndarray
-    """(R + S,) float32."""
-    noise: np.ndarray | None
-    """(R, V, 4, h, w) float32, for every image the same; None when each image has noise of its own."""
-
-
-def sampling_plan(generator: FeatureGenerator, views: int) -> SamplingPlan:
-    """The numbers of the generator's sampler, or of its one-call prediction, for V `views`.
-
-    They are found by sampling with unit vectors in the place of noise tensors and predictions.
+    The steps are linear in the noise and in the predictions. With S denoising steps and R noise tensors for
+    each latent, step k's input is row k of ``inputs`` (S, R + S) times the R noise tensors and the predictions
+    so far, zero where one is not known yet; the latent is ``final`` (R + S,) times all of them. ``timesteps``
+    is (S,) int64. ``noise`` (R, V, 4, h, w), for every image the same, is absent when each image has noise of
+    its own. The numbers are found by sampling with unit vectors in the place of noise tensors and predictions.
 
     Raises:
         UserError: for a scheduler that clips, which is not linear.
     """
-    shared = None
+    timesteps, inputs, final = _one_call(generator) if generator.prediction == "mean" else _probe(generator)
+    plan = {"timesteps": torch.tensor(timesteps), "inputs": inputs, "final": final}
     if not generator.per_image_noise:
         draws, shape = _draws(generator), generator.codec.shape
-        shared = draw_noise(generator.seed, views, [""], False, draws, shape).numpy()
-    timesteps, inputs, final = _one_call(generator) if generator.prediction == "mean" else _probe(generator)
-    return SamplingPlan(np.array(timesteps), inputs.numpy(), final.numpy(), shared)
+        plan["noise"] = draw_noise(generator.seed, views, [""], False, draws, shape)
+    return plan
 
 
 def _draws(generator: FeatureGenerator) -> int:
@@ -131,7 +118,7 @@ def _probe(generator: FeatureGenerator) -> tuple[list[int], Tensor, Tensor]:
     if settings.get("clip_sample") or settings.get("thresholding"):
         raise UserError(
             "MODEL.SDMODEL.SCHEDULER_CONFIG: a scheduler with clip_sample or thresholding cannot be exported",
-"set both to false in scheduler_config.json, as Stable Diffusion v1.5 has them"
+            "set both to false in scheduler_config.json, as Stable Diffusion v1.5 has them",
         )
     sampler.scheduler.set_timesteps(sampler.steps)
     draws = sampler.draws
@@ -148,8 +135,8 @@ def _probe(generator: FeatureGenerator) -> tuple[list[int], Tensor, Tensor]:
     return timesteps, torch.stack(inputs), final
 
 
-def image_noise(model: SDReIDStage2, names: Sequence[str]) -> np.ndarray | None:
-    """(R, B, V, 4, h, w): the noise of B images by name; None when all images have the plan's."""
+def image_noise(model: SDReIDEncoder, names: Sequence[str]) -> np.ndarray | None:
+    """Return (R, B, V, 4, h, w): the noise of B images by name; None when all images have the plan's."""
     generator, views = model.generator, len(model.memory_bank.prototypes)
     if not generator.per_image_noise:
         return None
@@ -157,19 +144,34 @@ def image_noise(model: SDReIDStage2, names: Sequence[str]) -> np.ndarray | None:
     return noise.unflatten(1, (len(names), views)).numpy()
 
 
-def stage2_parts(model: SDReIDStage2, encoder: Part) -> list[Part]:
-    """What follows the encoder: the denoising step and the fusion."""
+class Encoder(nn.Module):
+    """What Stage 2 does with images before anything is generated."""
+
+    def __init__(self, model: SDReIDEncoder) -> None:
+        super().__init__()
+        self.model = reduced(model, "backbone", "heads")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map uint8 RGB (B, 3, H, W) to the post-neck feature (B, E) and the identity tokens (B, L-1, D)."""
+        encoded = self.model.encode({"images": images})
+        return self.model.heads(encoded.features).float(), encoded.id_tokens
+
+
+def stage2_parts(model: SDReIDEncoder) -> list[ExportPart]:
+    """Return the encoder, the denoising step and the fusion of features."""
     step = DenoisingStep(model)
+    encoder = ExportPart("encoder", Encoder(model), ("feature", "id_tokens"), partial(draw_images, model))
     return [
-        Part("denoiser", step, ("prediction",), partial(_draw_step, model, encoder), step.max_batch),
-        Part(
+        encoder,
+        ExportPart("denoiser", step, ("prediction",), partial(_draw_step, model, encoder), step.max_batch),
+        ExportPart(
             "fusion", FeatureFusion(model), ("retrieval_feature",), partial(_draw_generated, model, encoder)
         ),
     ]
 
 
-def _draw_step(model: SDReIDStage2, encoder: Part, batch_size: int) -> Tensors:
-    """Identity tokens of random pictures, noise, any of the timesteps, and the views in turn."""
+def _draw_step(model: SDReIDEncoder, encoder: ExportPart, batch_size: int) -> Tensors:
+    """Draw identity tokens of random pictures, noise, any of the timesteps, and the views in turn."""
     id_tokens = encoder.module(**encoder.draw_inputs(batch_size))[1]
     source = torch.Generator().manual_seed(batch_size)
     views = len(model.memory_bank.prototypes)
@@ -181,8 +183,8 @@ def _draw_step(model: SDReIDStage2, encoder: Part, batch_size: int) -> Tensors:
     }
 
 
-def _draw_generated(model: SDReIDStage2, encoder: Part, batch_size: int) -> Tensors:
-    """Person features of random pictures and random latents."""
+def _draw_generated(model: SDReIDEncoder, encoder: ExportPart, batch_size: int) -> Tensors:
+    """Draw person features of random pictures and random latents."""
     source = torch.Generator().manual_seed(batch_size)
     shape = (batch_size, len(model.memory_bank.prototypes), *model.generator.codec.shape)
     return {

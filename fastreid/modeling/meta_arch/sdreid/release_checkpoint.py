@@ -184,7 +184,7 @@ def _check_complete(result: Conversion, own: Mapping[str, Tensor], sources: Mapp
         raise UserError(
             f"the file lacks {len(missing)} of the model's {len(own)} tensors, in our names:"
             f" {listed}{unknown}",
-f"check that the config is that of the file (layers, widths, UNET_CONFIG)"
+            "check that the config is that of the file (layers, widths, UNET_CONFIG)",
         )
     misfits = [
         f"{source} {tuple(result.state[name].shape)}, expected {tuple(own[name].shape)}"
@@ -195,8 +195,7 @@ f"check that the config is that of the file (layers, widths, UNET_CONFIG)"
         more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise UserError(
             f"tensors of another shape than the config describes: {'; '.join(misfits[:3])}{more}",
-f"check"
-            " MODEL.BACKBONE, INPUT.SIZE_TRAIN and MODEL.SDMODEL.UNET_CONFIG"
+            "check MODEL.BACKBONE, INPUT.SIZE_TRAIN and MODEL.SDMODEL.UNET_CONFIG",
         )
 
 

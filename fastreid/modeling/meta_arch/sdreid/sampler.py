@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastreid.config import CfgNode
+from fastreid.modeling.meta_arch.sdreid.assets import SCHEDULER
 from fastreid.modeling.meta_arch.sdreid.noise import noise_generators
 from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
 from fastreid.utils.errors import UserError
 
 
 class Sampler:
-    """The steps of ``SCHEDULER_CONFIG.NAME``.
+    """Runs the steps of a diffusion scheduler.
 
     The scheduler's numbers stay on the CPU, where its bookkeeping needs them, and the noise of the
     ancestral steps is an argument, so that no step waits for the device. DDPM is therefore run as DDIM
@@ -21,28 +22,29 @@ class Sampler:
     section 4.1) and in diffusers takes its noise from outside.
 
     Args:
-        cfg: `MODEL.SDMODEL.SCHEDULER_CONFIG`, `TRAIN_STEP` and `TEST.SDMODEL.NUM_INFERENCE_STEPS` are read.
+        name: of the scheduler.
+        settings: of diffusers, see `schedule_settings`.
+        steps: to take.
 
     Raises:
-        UserError: for more steps than the scheduler has timesteps, and for a scheduler folder whose DDPM has
-            another variance than the posterior's, or timesteps that are not evenly spaced.
+        UserError: for more steps than the scheduler has timesteps, and for settings of DDPM with another
+            variance than the posterior's, or timesteps that are not evenly spaced.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        name = cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME
+    def __init__(self, name: str, settings: dict[str, Any], steps: int) -> None:
         self.ancestral = name == "ddpm"
-        self.steps = cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS
-        self.scheduler = build_scheduler(cfg, name)
+        self.steps = steps
+        self.scheduler = build_scheduler(name, settings)
         if self.ancestral:
             variance = self.scheduler.config.variance_type
             if variance != "fixed_small":
                 raise UserError(
-                    f"MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH: its variance_type is {variance};"
-                    " ddpm is implemented for fixed_small, which is Stable Diffusion v1.5's"
+                    f"{SCHEDULER}: its variance_type is {variance}; ddpm is implemented for fixed_small, which is"
+                    " Stable Diffusion v1.5's"
                 )
             # DDPM's last step ends at the clean latent, whatever `set_alpha_to_one` says of DDIM.
-            self.scheduler = build_scheduler(cfg, "ddim", set_alpha_to_one=True)
-        self._check_timesteps(cfg.MODEL.SDMODEL.TRAIN_STEP)
+            self.scheduler = build_scheduler("ddim", settings | {"set_alpha_to_one": True})
+        self._check_timesteps(settings["num_train_timesteps"])
 
     def _check_timesteps(self, train_steps: int) -> None:
         self.scheduler.set_timesteps(self.steps)
@@ -51,25 +53,24 @@ class Sampler:
             raise UserError(
                 f"TEST.SDMODEL.NUM_INFERENCE_STEPS {self.steps}: the scheduler would begin at timestep"
                 f" {max(timesteps):g} of MODEL.SDMODEL.TRAIN_STEP {train_steps}",
-f"take fewer steps"
+                "take fewer steps",
             )
         # DDIM goes down by this stride, whatever timesteps are listed; DDPM by the list.
         stride = train_steps // self.steps
         even = len(timesteps) == self.steps and all(a - b == stride for a, b in pairwise(timesteps))
         if self.ancestral and not even:
             raise UserError(
-                f"MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH: its timestep_spacing is"
-                f" {self.scheduler.config.timestep_spacing}; ddpm is implemented for leading, which is Stable"
-                " Diffusion v1.5's"
+                f"{SCHEDULER}: its timestep_spacing is {self.scheduler.config.timestep_spacing}; ddpm is"
+                " implemented for leading, which is Stable Diffusion v1.5's"
             )
 
     @property
     def draws(self) -> int:
-        """Noise tensors that a latent needs: the one to start from and, for DDPM, one for each step."""
+        """Count the noise tensors that a latent needs: the one to start from and, for DDPM, one for each step."""
         return 1 + self.steps * self.ancestral
 
     def __call__(self, noise: Tensor, predict: Callable[[Tensor, Tensor, bool], Tensor]) -> Tensor:
-        """The latents that the steps end at.
+        """Take the steps, and return the latents that they end at.
 
         Args:
             noise: (draws, N, 4, h, w) float32.
@@ -98,7 +99,7 @@ f"take fewer steps"
 def draw_noise(
     seed: int, views: int, names: Sequence[str], per_image: bool, draws: int, shape: tuple[int, int, int]
 ) -> Tensor:
-    """Noise for all views of some images, images outermost.
+    """Draw the noise for all views of some images, images outermost.
 
     Args:
         seed: ``MODEL.SEED``.
@@ -118,7 +119,7 @@ def draw_noise(
 
 
 def clean_latents(kind: str, predicted: Tensor, noisy: Tensor, kept: Tensor) -> Tensor:
-    """The clean latents that a prediction stands for.
+    """Return the clean latents that a prediction stands for.
 
     Args:
         kind: what is predicted: epsilon, sample or v_prediction (diffusers' names).

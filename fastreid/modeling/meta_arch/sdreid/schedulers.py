@@ -1,31 +1,13 @@
 """Noise schedules: diffusers' schedulers by name, with Stable Diffusion v1.5's settings."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    PNDMScheduler,
-    SchedulerMixin,
-    UniPCMultistepScheduler,
-)
+from diffusers import SchedulerMixin
 
 from fastreid.config import CfgNode
-from fastreid.utils.errors import UserError, nearest_name
-
-SCHEDULERS: dict[str, type[SchedulerMixin]] = {
-    "ddpm": DDPMScheduler,
-    "ddim": DDIMScheduler,
-    "euler": EulerDiscreteScheduler,
-    "pndm": PNDMScheduler,
-    "dpmsolver++": DPMSolverMultistepScheduler,
-    "unipc": UniPCMultistepScheduler,
-}
+from fastreid.modeling.meta_arch.sdreid.assets import SCHEDULER, read_folder
+from fastreid.modeling.meta_arch.sdreid.scheduler_names import DIFFUSION_SCHEDULER_REGISTRY
 
 SD_V1_5 = {
     "beta_start": 0.00085,
@@ -39,35 +21,27 @@ SD_V1_5 = {
 }
 
 
-def build_scheduler(cfg: CfgNode, name: str, **overrides: Any) -> SchedulerMixin:
-    """The scheduler `name` with ``TRAIN_STEP`` timesteps, for a UNet that predicts ``PREDICTION_TYPE``.
+def schedule_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return the settings of diffusers' schedulers that the configuration asks for.
 
-    Its other settings are `overrides`, then those of ``SCHEDULER_CONFIG.PRETRAINED_PATH`` (a diffusers
-    scheduler folder) or, when that is empty, of Stable Diffusion v1.5.
+    They are those of ``SCHEDULER_CONFIG.PRETRAINED_PATH`` (a diffusers scheduler folder) or, when that is empty,
+    of Stable Diffusion v1.5, with ``TRAIN_STEP`` timesteps for a UNet that predicts ``PREDICTION_TYPE``.
 
     Raises:
-        UserError: for an unknown name or a folder without a readable ``scheduler_config.json``.
+        UserError: for a folder without a readable ``scheduler_config.json``.
     """
-    settings = cfg.MODEL.SDMODEL.SCHEDULER_CONFIG
-    if name not in SCHEDULERS:
-        raise UserError(
-            f"MODEL.SDMODEL.SCHEDULER_CONFIG.NAME {name!r} is unknown.{nearest_name(name, list(SCHEDULERS))}"
-            f" Known: {', '.join(SCHEDULERS)}"
-        )
-    config = _read_config(settings.PRETRAINED_PATH) if settings.PRETRAINED_PATH else dict(SD_V1_5)
-    config["num_train_timesteps"] = cfg.MODEL.SDMODEL.TRAIN_STEP
-    config["prediction_type"] = cfg.MODEL.SDMODEL.PREDICTION_TYPE
+    settings = cfg.MODEL.SDMODEL
+    folder = settings.SCHEDULER_CONFIG.PRETRAINED_PATH
+    config = read_folder(SCHEDULER, folder, "scheduler_config.json") if folder else SD_V1_5
+    return config | {"num_train_timesteps": settings.TRAIN_STEP, "prediction_type": settings.PREDICTION_TYPE}
+
+
+def build_scheduler(name: str, settings: dict[str, Any]) -> SchedulerMixin:
+    """Return the scheduler of that name with diffusers' settings.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    scheduler = DIFFUSION_SCHEDULER_REGISTRY.get(name)
     with torch.device("cpu"):  # its numbers are needed also when a model is built for its shapes alone
-        return SCHEDULERS[name].from_config(config | overrides)
-
-
-def _read_config(folder: str) -> dict:
-    path = Path(folder) / "scheduler_config.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH: cannot read {path}"
-            f" ({error.__class__.__name__})",
-f"see pretrained/README.md"
-        ) from error
+        return scheduler.from_config(settings)

@@ -1,42 +1,81 @@
 """SD-ReID Stage 2: the frozen encoder and the generator of features in every view (arXiv 2504.09549)."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode
-from fastreid.modeling.backbones import EncoderOutput
-from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
-from fastreid.modeling.meta_arch.sdreid.unet import load_pretrained_unet
-from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
+from fastreid.data import TrainSet
+from fastreid.modeling.assets import Asset
+from fastreid.modeling.meta_arch import findings
+from fastreid.modeling.meta_arch.base import MakeLoader
+from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch.rules import ParameterRules
+from fastreid.modeling.meta_arch.sdreid.assets import diffusion_assets
+from fastreid.modeling.meta_arch.sdreid.cross_view import cross_view_targets
+from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
+from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, remove_cached_features
+from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Sample, Tensors
 from fastreid.utils.events import put_scalar
 
 logger = logging.getLogger(__name__)
 
-GENERATOR = "generator."
+# What imports diffusers is imported where it is used: an installation for Stage 1 alone goes without.
 
 
-class SDReIDStage2(SDReIDStage1):
+@META_ARCH_REGISTRY.register()
+class SDReIDStage2(SDReIDEncoder):
     """Everything of Stage 1, frozen and in eval mode, and a generator that trains.
 
-    In training mode it maps a batch, of images or encoded, to the diffusion loss, in eval mode to the
-    retrieval features (B, D + V * D): the post-neck person feature joined with the generated feature of
-    every view, as ``TEST.SDMODEL.FUSION`` says.
+    The retrieval feature (B, D + V * D) is the post-neck person feature joined with the generated feature of
+    every view, as ``TEST.SDMODEL.FUSION`` says; its parts are named ``person`` and as the views are.
     """
 
-    stage = 2
-    trainable_from = (GENERATOR,)
+    former_stage = 2
+    trains_encoder = False
+    starts_from = ("SDReIDStage1",)
+    packages = frozenset({"diffusers", "transformers"})
 
-    def __init__(self, cfg: CfgNode) -> None:
-        super().__init__(cfg)
+    @classmethod
+    def assets(cls, cfg: CfgNode, training: bool) -> Iterator[Asset]:
+        yield from super().assets(cfg, training)
+        yield from diffusion_assets(cfg, training)
+
+    @classmethod
+    def checks(cls, cfg: CfgNode, train_set: TrainSet, world_size: int) -> Iterator[Finding]:
+        across = cfg.MODEL.SDMODEL.TARGET == "cross_view"
+        needed = "what TARGET cross_view trains on" if across else "what a search across views needs"
+        return findings.views(train_set, needed)
+
+    @classmethod
+    def memory_advice(cls, cfg: CfgNode) -> list[str]:
+        key = "MODEL.SDMODEL.GRADIENT_CHECKPOINTING"
+        return [] if cfg.MODEL.SDMODEL.GRADIENT_CHECKPOINTING else [f"{key} True"]
+
+    @classmethod
+    def stand_in_assets(cls, cfg: CfgNode, with_weights: bool) -> AbstractContextManager[CfgNode]:
+        from fastreid.modeling.meta_arch.sdreid.counting import stand_in_folders
+
+        return stand_in_folders(cfg, with_weights)
+
+    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
+        from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
+
+        super().__init__(cfg, names)
         self.requires_grad_(False)
-        self.generator = FeatureGenerator(
-            cfg, cfg.MODEL.BACKBONE.FEAT_DIM, num_id_tokens=self.backbone.num_id_tokens
+        self.generator = FeatureGenerator.from_config(
+            cfg, self.backbone.feat_dim, self.backbone.num_id_tokens
         )
-        self.cross_view = cfg.MODEL.SDMODEL.TARGET == "cross_view"
-        self.token_mixing = cfg.MODEL.SDMODEL.TOKEN_MIXING
+        self.generator.to_channels_last_on(cfg.MODEL.DEVICE)
+        settings, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
+        self.cross_view = settings.TARGET == "cross_view"
+        self.token_mixing = settings.TOKEN_MIXING
+        self.generated_neck = test.GENERATED_NECK
+        self.view_weight = test.VIEW_WEIGHT if test.FUSION == "weighted" else None
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "SDReIDStage2":
@@ -46,73 +85,18 @@ class SDReIDStage2(SDReIDStage1):
             module.eval()
         return self
 
-    def load_pretrained(self) -> None:
-        """The UNet's weights; all of the encoder comes from Stage 1."""
-        load_pretrained_unet(self.generator.unet, self.cfg.MODEL.SDMODEL.UNET_CONFIG)
-
     @torch.no_grad()
-    def on_train_start(self, train_set, build_loader: Callable[[list], Iterable[dict]]) -> None:
-        """Compute the statistics over the training set that the configuration standardises by."""
-        settings = self.cfg.MODEL.SDMODEL
-        fits = {}
-        if settings.STANDARDIZE_LATENT:
-            fits["features"] = self.generator.codec.fit
-        if settings.STANDARDIZE_TOKENS:
-            fits["id_tokens"] = self.generator.condition_learner.fit
-        if not fits:
-            return
-        logger.info("Computing statistics of %d training images", len(train_set.samples))
-        count, sums = 0, {name: [0.0, 0.0] for name in fits}
-        for batch in build_loader(train_set.samples):
-            encoded = self._encoded(batch)
-            count += len(encoded.features)
-            for name, (total, squares) in sums.items():
-                values = getattr(encoded, name).double()
-                sums[name] = [total + values.sum(0), squares + values.square().sum(0)]
-        for name, (total, squares) in sums.items():
-            mean = total / count
-            fits[name](mean, (squares / count - mean.square()).clamp(min=0).sqrt())
-
-    def forward(self, batch: dict, views: Sequence[int] | None = None) -> dict[str, Tensor] | Tensor:
-        """As the class says; `views`: the views to generate in eval mode, None for all of them."""
-        encoded = self._encoded(batch)
-        if self.training:
-            return self._generation_loss(encoded, batch)
-
-        person = self.heads(encoded.features)
-        if views is not None and not len(views):
-            return person.float()
-        generated = self.generator.generate(
-            encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"], views
-        )
-        return self.fused(person, generated).float()
-
-    def fused(self, person: Tensor, generated: Tensor) -> Tensor:
-        """Person features (B, E) and generated ones (B, V, D) as retrieval features.
-
-        Concatenation is the paper's: a part counts as its length does. With weights all parts have length 1,
-        and in the cosine of two images a generated part counts ``VIEW_WEIGHT`` ** 2 against the person's 1.
-        """
-        settings = self.cfg.TEST.SDMODEL
-        if settings.GENERATED_NECK:
-            generated = self.heads(generated.flatten(0, 1)).unflatten(0, generated.shape[:2])
-        if settings.FUSION == "weighted":
-            person = nn.functional.normalize(person, dim=-1)
-            generated = settings.VIEW_WEIGHT * nn.functional.normalize(generated, dim=-1)
-        return torch.cat([person, generated.flatten(1)], dim=1)
-
-    @torch.no_grad()
-    def _encoded(self, batch: dict) -> EncoderOutput:
-        """The batch as the encoder sees it; with CACHE_FEATURES it comes encoded."""
+    def encode(self, batch: Batch) -> EncoderOutput:
+        """Encode the images; with CACHE_FEATURES they come encoded."""
         if "images" in batch:
-            return self.encode(batch["images"])
+            return super().encode(batch)
         return EncoderOutput(
             **{name: batch[name].to(self.device, non_blocking=True) for name in EncoderOutput._fields}
         )
 
-    def _generation_loss(self, encoded: EncoderOutput, batch: dict) -> dict[str, Tensor]:
+    def losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
         """The loss of generating each image's target: itself, or its identity in another view."""
-        views = batch["viewids"].to(self.device, non_blocking=True)
+        views = self.labels(batch, "viewids")
         chosen = torch.arange(len(views), device=self.device)
         if self.cross_view:
             chosen = self.other_images(batch)
@@ -125,40 +109,116 @@ class SDReIDStage2(SDReIDStage1):
         )
         return {"loss_noise": loss}
 
-    def other_images(self, batch: dict) -> Tensor:
-        """(B,) indices into the batch, as :func:`cross_view_targets` draws them."""
+    def features(self, encoded: EncoderOutput, batch: Batch, parts: Sequence[str] | None = None) -> Tensor:
+        """Join the chosen parts (B, D); views that are not chosen are not generated."""
+        person = self.heads(encoded.features)
+        names = list(self.feature_parts()) if parts is None else list(parts)
+        views = [self.view_names().index(name) for name in names if name != "person"]
+        generated = None
+        if views:
+            generated = self.generator.generate(
+                encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"], views
+            )
+        return self.fused(person if "person" in names else None, generated).float()
+
+    def feature_parts(self) -> dict[str, int]:
+        width = self.heads.embedding_dim if self.generated_neck else self.backbone.feat_dim
+        return super().feature_parts() | dict.fromkeys(self.view_names(), width)
+
+    def fused(self, person: Tensor | None, generated: Tensor | None) -> Tensor:
+        """Join person features (B, E) and generated ones (B, V, D) as retrieval features; None: left out.
+
+        Concatenation is the paper's: a part counts as its length does. With weights all parts have length 1,
+        and in the cosine of two images a generated part counts ``VIEW_WEIGHT`` ** 2 against the person's 1.
+        """
+        joined = [] if person is None else [person]
+        if generated is not None:
+            if self.generated_neck:
+                generated = self.heads(generated.flatten(0, 1)).unflatten(0, generated.shape[:2])
+            if self.view_weight is not None:
+                joined = [nn.functional.normalize(part, dim=-1) for part in joined]
+                generated = self.view_weight * nn.functional.normalize(generated, dim=-1)
+            joined.append(generated.flatten(1))
+        return torch.cat(joined, dim=1)
+
+    def other_images(self, batch: Batch) -> Tensor:
+        """Return (B,) indices into the batch, as :func:`cross_view_targets` draws them."""
         names = batch["img_paths"]
         numbers = {name: number for number, name in enumerate(names)}
-        images = torch.tensor([numbers[name] for name in names])
-        labels = (batch["targets"], batch["viewids"], images)
-        return cross_view_targets(*(values.to(self.device, non_blocking=True) for values in labels))
+        images = torch.tensor([numbers[name] for name in names]).to(self.device, non_blocking=True)
+        return cross_view_targets(self.labels(batch, "targets"), self.labels(batch, "viewids"), images)
 
-    def _mixed_tokens(self, id_tokens: Tensor, batch: dict) -> Tensor:
-        """Identity tokens (B, L-1, D), some of them taken from another image of the same identity."""
+    def _mixed_tokens(self, id_tokens: Tensor, batch: Batch) -> Tensor:
+        """Return identity tokens (B, L-1, D), some of them from another image of the same identity."""
         if not self.token_mixing:
             return id_tokens
         donors = self.other_images(batch)
         taken = torch.rand(*id_tokens.shape[:2], 1, device=id_tokens.device) < self.token_mixing
         return torch.where(taken, id_tokens[donors], id_tokens)
 
+    def load_pretrained(self) -> None:
+        """Load the UNet's weights; all of the encoder comes from Stage 1."""
+        self.generator.load_pretrained(self.cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH)
 
-def cross_view_targets(targets: Tensor, views: Tensor, images: Tensor) -> Tensor:
-    """For each image, another image of the same identity: first a view drawn at random, then an image of it.
+    @torch.no_grad()
+    def on_train_start(
+        self, train_set: TrainSet, build_loader: Callable[[list[Sample]], Iterable[Batch]]
+    ) -> None:
+        """Compute the statistics over the training set that the configuration standardises by."""
+        fits = self.generator.statistics_to_fit()
+        if not fits:
+            return
+        logger.info("Computing statistics of %d training images", len(train_set.samples))
+        count, sums = 0, {name: [0.0, 0.0] for name in fits}
+        for batch in build_loader(train_set.samples):
+            encoded = self.encode(batch)
+            count += len(encoded.features)
+            for name, (total, squares) in sums.items():
+                values = getattr(encoded, name).double()
+                sums[name] = [total + values.sum(0), squares + values.square().sum(0)]
+        for name, (total, squares) in sums.items():
+            mean = total / count
+            fits[name](mean, (squares / count - mean.square()).clamp(min=0).sqrt())
 
-    An image that is alone of its identity in the batch, be it there several times, is its own target.
+    def training_batches(
+        self, cfg: CfgNode, train_set: TrainSet, make_loader: MakeLoader
+    ) -> AbstractContextManager[MakeLoader]:
+        """Give batches of images, or with CACHE_FEATURES of what they are encoded to."""
+        remove_cached_features(cfg)  # a killed run left them
+        return (
+            cached_batches(cfg, self, train_set)
+            if cfg.MODEL.SDMODEL.CACHE_FEATURES
+            else nullcontext(make_loader)
+        )
 
-    Args:
-        targets: (B,) identities.
-        views: (B,) view ids.
-        images: (B,) numbers that are equal for the same image.
+    def parameter_rules(self) -> ParameterRules:
+        return super().parameter_rules()._replace(may_start_without=("generator.",))
 
-    Returns:
-        (B,) int64 indices into the batch.
-    """
-    same_identity = (targets[:, None] == targets).float()
-    candidates = same_identity * (images[:, None] != images).float()
-    same_view = (views[:, None] == views).float()
-    # Divided by the number of candidates in the same view: every view gets the same total weight.
-    weights = candidates / (candidates @ same_view).clamp(min=1)
-    alone = candidates.sum(1) == 0
-    return torch.multinomial(weights + torch.diag_embed(alone.float()), 1)[:, 0]
+    def export_parts(self) -> list[ExportPart]:
+        from fastreid.modeling.meta_arch.sdreid.onnx_parts import stage2_parts
+
+        return stage2_parts(self)
+
+    def export_extras(self) -> dict[str, Tensors]:
+        from fastreid.modeling.meta_arch.sdreid.onnx_parts import sampling_plan
+
+        return {"sampling": sampling_plan(self.generator, len(self.memory_bank.prototypes))}
+
+    def export_noise(self, names: Sequence[str]) -> Any | None:
+        from fastreid.modeling.meta_arch.sdreid.onnx_parts import image_noise
+
+        return image_noise(self, names)
+
+    def for_counting(self) -> "SDReIDStage2":
+        from fastreid.modeling.meta_arch.sdreid.counting import count_calls
+
+        count_calls(self.generator)
+        return self
+
+    def opened_parts(self) -> tuple[str, ...]:
+        return ("generator",)
+
+    def count_notes(self, flops: dict[str, int], batch_size: int) -> list[str]:
+        latents = self.generator.counted_latents
+        each = flops["generator.unet"] / latents / 1e9
+        return [f"UNet: {each:.2f} GFLOP a latent, {latents / batch_size:g} latents an image"]

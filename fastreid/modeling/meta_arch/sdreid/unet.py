@@ -15,41 +15,41 @@ logger = logging.getLogger(__name__)
 PROJECTIONS = {"Q": "to_q", "K": "to_k", "V": "to_v", "OUT": "to_out"}
 
 
-def build_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
-    """The UNet of ``UNET_CONFIG`` from random weights, with gradients on for the parameters that train.
+def build_unet(settings: CfgNode, context_dim: int) -> UNet2DConditionModel:
+    """Build the UNet of ``UNET_CONFIG`` from random weights, with gradients on for the parameters that train.
 
     Of a pretrained folder only the ``config.json`` is read; :func:`load_pretrained_unet` reads its weights.
 
     Args:
+        settings: MODEL.SDMODEL.UNET_CONFIG.
         context_dim: width of the cross-attention context, the backbone's D.
 
     Raises:
         UserError: if the folder does not describe a UNet that fits, or a block index does not exist.
     """
-    path = cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH
-    unet = _described_unet(path) if path else _small_unet(cfg, context_dim)
+    path = settings.PRETRAINED_PATH
+    unet = _described_unet(path) if path else _small_unet(settings, context_dim)
     if unet.config.cross_attention_dim != context_dim or unet.config.in_channels != LATENT_CHANNELS:
         raise UserError(
             f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {path}: this UNet has cross_attention_dim"
             f" {unet.config.cross_attention_dim} and in_channels {unet.config.in_channels}, but"
             f" MODEL.BACKBONE.FEAT_DIM {context_dim} needs {context_dim} and {LATENT_CHANNELS}"
         )
-    _select_trainable(unet, cfg.MODEL.SDMODEL.UNET_CONFIG)
+    _select_trainable(unet, settings)
     return unet
 
 
-def load_pretrained_unet(unet: UNet2DConditionModel, settings: CfgNode) -> None:
-    """Give `unet`, in place, the weights of the folder that ``UNET_CONFIG`` names; say so if it names none.
+def load_pretrained_unet(unet: UNet2DConditionModel, folder: str) -> None:
+    """Give `unet`, in place, the weights of a diffusers folder; say so if none is named.
 
     Raises:
         UserError: if the weights are missing, cannot be read or do not fit.
     """
-    folder = settings.PRETRAINED_PATH
     if not folder:
         logger.warning(
             "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH is empty: a small UNet of widths %s starts from random"
             " weights; name a folder to start from a trained one",
-            list(settings.WIDTHS),
+            list(unet.config.block_out_channels),
         )
         return
     logger.info("UNet weights from %s", load_unet_weights(unet, folder))
@@ -67,8 +67,7 @@ def _described_unet(folder: str) -> UNet2DConditionModel:
         ) from error
 
 
-def _small_unet(cfg: CfgNode, context_dim: int) -> UNet2DConditionModel:
-    settings = cfg.MODEL.SDMODEL.UNET_CONFIG
+def _small_unet(settings: CfgNode, context_dim: int) -> UNet2DConditionModel:
     widths = tuple(settings.WIDTHS)
     if not widths or any(width % settings.HEAD_DIM for width in widths):
         raise UserError(

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from fastreid.modeling.assets import GUIDE, unet_weights_file
+from fastreid.modeling.meta_arch.sdreid.assets import GUIDE, unet_weights_file
 from fastreid.utils.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -25,7 +25,7 @@ UNREADABLE = (
 
 
 def tensor_shapes(path: Path) -> Shapes:
-    """Name -> shape of a ``.safetensors``, from its header alone, or of a torch file.
+    """Return name -> shape of a ``.safetensors``, from its header alone, or of a torch file.
 
     Raises:
         UserError: if it cannot be read.
@@ -39,7 +39,7 @@ def tensor_shapes(path: Path) -> Shapes:
 
 
 def check_unet_weights(unet: nn.Module, folder: str) -> Path:
-    """The folder's file of weights, if it holds all tensors of `unet` in their shapes; reads no numbers.
+    """Return the folder's file of weights, if it holds all tensors of `unet` in their shapes; reads no numbers.
 
     Raises:
         UserError: if there is none, or it does not fit.
@@ -56,7 +56,7 @@ def check_unet_weights(unet: nn.Module, folder: str) -> Path:
         raise UserError(
             f"UNet weights {path} do not fit their config.json: {len(missing)} of {len(own)} tensors are"
             f" missing, {len(other)} have another shape ({first})",
-f"download both again, {GUIDE}"
+            f"download both again, {GUIDE}",
         )
     return path
 
@@ -91,5 +91,4 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be read ({reason})",
-f"download it again, {GUIDE}") from error
+        raise UserError(f"{path} cannot be read ({reason})", f"download it again, {GUIDE}") from error

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -18,12 +17,12 @@ class UNetResiduals(NamedTuple):
     decoder: tuple[Tensor, ...]
 
     def repeat(self, times: int) -> "UNetResiduals":
-        """The whole batch `times` times over: maps 0 .. B-1, then again 0 .. B-1, and so on."""
+        """Return the whole batch `times` times over: maps 0 .. B-1, then again 0 .. B-1, and so on."""
         encoder, decoder = (tuple(level.repeat(times, 1, 1, 1) for level in pyramid) for pyramid in self)
         return UNetResiduals(encoder, decoder)
 
     def first(self, count: int) -> "UNetResiduals":
-        """The first `count` maps of the batch."""
+        """Return the first `count` maps of the batch."""
         encoder, decoder = (tuple(level[:count] for level in pyramid) for pyramid in self)
         return UNetResiduals(encoder, decoder)
 
@@ -67,41 +66,18 @@ class ViewRefinedDecoder(nn.Module):
             nn.ModuleList(_projection(*shape) for shape in shapes if half in pyramids)
             for half in ("encoder", "decoder")
         )
-        self._kept: tuple[Tensor, tuple, UNetResiduals] | None = None
 
     def forward(self, view_tokens: Tensor) -> UNetResiduals:
-        """The pyramids of view tokens (B, D)."""
+        """Return the pyramids of view tokens (B, D)."""
         maps = view_tokens.unflatten(1, self.map_shape)
         return UNetResiduals(
             tuple(_project(convolution, maps) for convolution in self.encoder),
             tuple(_project(convolution, maps) for convolution in self.decoder),
         )
 
-    def of_prototypes(self, prototypes: Tensor) -> UNetResiduals:
-        """The pyramids of the memory bank (V, D), without gradients: computed again only when the bank or
-        a weight has changed, or :meth:`train` or :meth:`eval` was called in between.
-        """
-        key = self._state_key(prototypes)
-        if self._kept is None or self._kept[0] is not prototypes or self._kept[1] != key:
-            with torch.no_grad():
-                self._kept = (prototypes, key, self(prototypes))
-        return self._kept[2]
-
-    def train(self, mode: bool = True) -> "ViewRefinedDecoder":
-        self._kept = None
-        return super().train(mode)
-
-    def _state_key(self, prototypes: Tensor) -> tuple:
-        """Changes with every in-place operation on the tensors, with their storage, and with autocast."""
-        device = prototypes.device.type
-        tensors = (prototypes, *self.parameters())
-        # An inference tensor counts no operations: nothing equals a new object, so nothing is kept.
-        versions = [object() if t.is_inference() else (t.data_ptr(), t._version) for t in tensors]
-        return (*versions, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
-
 
 def attention_widths(unet: UNet2DConditionModel) -> list[int]:
-    """Channels of the UNet's encoder blocks with cross-attention, finest first.
+    """Return the channels of the UNet's encoder blocks with cross-attention, finest first.
 
     Raises:
         UserError: if there is none, or one stands below a block without, as in Stable Diffusion XL.
@@ -120,7 +96,7 @@ def attention_widths(unet: UNet2DConditionModel) -> list[int]:
 def refined_unet(
     unet: UNet2DConditionModel, latents: Tensor, timesteps: Tensor, context: Tensor, residuals: UNetResiduals
 ) -> Tensor:
-    """One UNet call with both pyramids, through the arguments that diffusers has for them.
+    """Call the UNet with both pyramids, through the arguments that diffusers has for them.
 
     The encoder pyramid goes in after each attention block (the T2I-Adapter path). The decoder pyramid is
     added to the skip connections (the ControlNet path), which the decoder alone reads.

@@ -1,0 +1,110 @@
+"""The folder of a run: who may write there, what an earlier run left, and a disk that is full."""
+
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastreid.config import CfgNode
+from fastreid.utils import comm
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import atomic_write, check_output_folder, sync_folder
+from fastreid.utils.logger import open_log_file, warn_once
+
+logger = logging.getLogger(__name__)
+
+# A fresh run moves what an earlier one left under these names out of its way.
+RUN_FILES = ("last_checkpoint", "model_*.pth", "metrics.json", "evaluations.json", "events.out.tfevents.*")
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def open_output_dir(cfg: CfgNode, write_config: bool = True) -> None:
+    """Make OUTPUT_DIR, open its log file and write config.yaml. Call it once the input has proved good.
+
+    Raises:
+        UserError: if the folder cannot be written.
+    """
+    try:
+        open_log_file(cfg.OUTPUT_DIR, comm.get_rank())
+        if write_config and comm.is_main_process():
+            with atomic_write(Path(cfg.OUTPUT_DIR) / "config.yaml", "w") as file:
+                file.write(cfg.dump())
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
+    """Make OUTPUT_DIR and keep other training runs out of it, as long as the block runs.
+
+    Raises:
+        UserError: if another run trains there, or the folder cannot be written.
+    """
+    if not comm.is_main_process():
+        yield
+        return
+    path = Path(cfg.OUTPUT_DIR) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path, "a")  # noqa: SIM115 (closed below; closing it ends the lock)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            # A lock of the process, not of the open file: a killed run's loader workers do not keep it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise UserError(
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run", "wait or choose another"
+            ) from error
+        except OSError as error:
+            warn_once(
+                __name__, f"{path} cannot be locked ({error.strerror}): do not start a second run there"
+            )
+        yield
+
+
+@contextmanager
+def storage_errors_named(output_dir: str, kept: str) -> Iterator[None]:
+    """Turn the failure to write on a full or read-only disk, whichever file met it, into a UserError.
+
+    Args:
+        kept: what the message says about the work done so far, and how to go on when there is room.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        raise UserError(f"cannot write in OUTPUT_DIR {output_dir!r}: {error.strerror}. {kept}") from error
+
+
+def set_earlier_run_aside(output_dir: str) -> None:
+    """Move checkpoints and metrics of an earlier run in `output_dir` to its subfolder ``earlier.N``."""
+    folder = Path(output_dir)
+    files = [path for pattern in RUN_FILES for path in folder.glob(pattern)]
+    if not files:
+        return
+    number = 1
+    while (target := folder / f"earlier.{number}").exists():
+        number += 1
+    target.mkdir()
+    for path in files:
+        os.replace(path, target / path.name)
+    sync_folder(target)
+    sync_folder(folder)
+    logger.warning("OUTPUT_DIR held an earlier run (--resume would go on with it): moved to %s", target)
+
+
+def check_output_dir(output_dir: str) -> None:
+    """Check that OUTPUT_DIR can be made and written; makes nothing.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if not output_dir:
+        raise UserError("OUTPUT_DIR is empty", "name the folder for logs and checkpoints")
+    check_output_folder(output_dir, "OUTPUT_DIR")

@@ -1,0 +1,94 @@
+"""The folders of Stable Diffusion that Stage 2 reads."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import nn
+
+from fastreid.config import CfgNode
+from fastreid.modeling.assets import Asset
+from fastreid.utils.errors import UserError
+
+GUIDE = "see pretrained/README.md"
+UNET_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+UNET = "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH"
+SCHEDULER = "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH"
+VAE = "MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH"
+
+
+def diffusion_assets(cfg: CfgNode, training: bool) -> Iterator[Asset]:
+    """Yield the folders that the configuration names."""
+    settings = cfg.MODEL.SDMODEL
+    unet = settings.UNET_CONFIG.PRETRAINED_PATH
+    if unet:
+        contents = (lambda model: _check_tensors(model, unet)) if training else None
+        yield Asset("UNet folder", lambda: _check_unet_folder(cfg, training), contents)
+    scheduler = settings.SCHEDULER_CONFIG.PRETRAINED_PATH
+    if scheduler:
+        yield Asset("scheduler folder", lambda: _check_folder(SCHEDULER, scheduler, "scheduler_config.json"))
+    # The VAE takes no part in training or retrieval: an absent folder is fine, a broken one is not.
+    vae = settings.FIRST_STAGE_CONFIG.PRETRAINED_PATH
+    if vae and Path(vae).exists():
+        yield Asset("VAE folder", lambda: _check_folder(VAE, vae, "config.json"))
+
+
+def unet_weights_file(folder: str | Path) -> Path:
+    """Return the file of weights in a diffusers UNet folder.
+
+    Raises:
+        UserError: if there is none.
+    """
+    paths = [Path(folder) / name for name in UNET_WEIGHTS]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise UserError(f"UNet weights not found: {paths[0]}", GUIDE)
+
+
+def read_folder(key: str, folder: str, name: str) -> dict:
+    """Return the JSON file `name` of a diffusers folder that the configuration key names.
+
+    Raises:
+        UserError: if it is not there or no JSON object.
+    """
+    path = Path(folder) / name
+    if not path.is_file():
+        raise UserError(
+            f"{key}: not found: {path}",
+            "download Stable Diffusion v1.5 in diffusers format and put its folders under"
+            f" pretrained/stable-diffusion-v1-5 ({GUIDE}), or name yours with the key",
+        )
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: {path} is not readable JSON", f"download it again; {GUIDE}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{key}: {path} should hold a JSON object", f"download it again; {GUIDE}")
+    return config
+
+
+def _check_unet_folder(cfg: CfgNode, training: bool) -> str:
+    folder = cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH
+    config = read_folder(UNET, folder, "config.json")
+    if training:  # a checkpoint to evaluate holds all of the UNet
+        unet_weights_file(folder)
+    width, dim = config.get("cross_attention_dim"), cfg.MODEL.BACKBONE.FEAT_DIM
+    if width != dim:
+        raise UserError(
+            f"{UNET} {folder}: its cross_attention_dim is {width}, MODEL.BACKBONE.FEAT_DIM is {dim}",
+            "use Stable Diffusion v1.5 (768) with a ViT-Base",
+        )
+    return f"{folder}, width {width} as MODEL.BACKBONE.FEAT_DIM"
+
+
+def _check_tensors(model: nn.Module, folder: str) -> str:
+    from fastreid.modeling.meta_arch.sdreid.unet_weights import check_unet_weights
+
+    check_unet_weights(model.generator.unet, folder)
+    return f"{len(model.generator.unet.state_dict())} tensors fit {Path(folder) / 'config.json'}"
+
+
+def _check_folder(key: str, folder: str, name: str) -> str:
+    read_folder(key, folder, name)
+    return str(Path(folder) / name)

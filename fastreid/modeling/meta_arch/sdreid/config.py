@@ -1,0 +1,141 @@
+"""The configuration keys of SD-ReID, of both stages, and the rules between them."""
+
+from typing import Any
+
+from fastreid.config import FRACTION, NOT_NEGATIVE, POSITIVE, CfgNode, Changes, Key, Registered, choice
+from fastreid.utils.errors import UserError
+
+NOTHING, FEATURES, BOTH = Changes.NOTHING, Changes.FEATURES, Changes.BOTH
+SCHEDULERS = Registered("fastreid.modeling.meta_arch.sdreid.scheduler_names")
+
+
+def _projections(kind: str, trained: str) -> dict[str, Key]:
+    return {
+        f"TRAIN_{kind}_ATTN_{name}": Key(
+            name in trained.split(), f"train {name} of the decoder's attention", None, BOTH
+        )
+        for name in ("Q", "K", "V", "OUT")
+    }
+
+
+UNET: dict[str, Any] = {
+    "PRETRAINED_PATH": Key("", "diffusers UNet folder; empty: a small one of WIDTHS", changes=NOTHING),
+    "WIDTHS": Key([64, 128, 128], "channels per resolution of the small UNet", POSITIVE, BOTH),
+    "LAYERS_PER_BLOCK": Key(1, "of the small UNet", POSITIVE, BOTH),
+    "HEAD_DIM": Key(32, "attention head width of the small UNet", POSITIVE, BOTH),
+    "TRAIN_ALL": Key(False, "train every parameter (needed from random weights)", None, BOTH),
+    "TRAINABLE_BLOCK_IDX": Key([0, 1, 2, 3], "decoder (up) blocks with trainable attention", None, BOTH),
+    **_projections("SELF", ""),
+    **_projections("CROSS", "K V"),
+}
+
+TRAINING: dict[str, Any] = {
+    "VIEW_NUM": Key(0, "views of the benchmark; 0 = as many as the training data has", NOT_NEGATIVE, BOTH),
+    "MOMENTUM": Key(0.8, "weight of the batch in the memory bank's update", FRACTION, BOTH),
+    "U_COND_PERCENT": Key(0.2, "share of training samples that get the learned null context", FRACTION, BOTH),
+    "TRAIN_STEP": Key(1000, "timesteps of the noise schedule", POSITIVE, BOTH),
+    "TARGET": Key(
+        "same_image", "the paper's; or an image in another view", choice("same_image", "cross_view"), BOTH
+    ),
+    "PREDICTION_TYPE": Key(
+        "epsilon", "what the UNet predicts", choice("epsilon", "sample", "v_prediction"), BOTH
+    ),
+    "VIEW_MAP": Key(
+        "instance", "the VRD's in training; mixed: half each", choice("instance", "prototype", "mixed"), BOTH
+    ),
+    "TOKEN_DROPOUT": Key(0.0, "probability that training blanks an identity token", FRACTION, BOTH),
+    "TOKEN_MIXING": Key(0.0, "and that it takes it from another image of the identity", FRACTION, BOTH),
+    "STANDARDIZE_LATENT": Key(False, "by statistics of the training set; False = the paper's", None, BOTH),
+    "STANDARDIZE_TOKENS": Key(False, "the same for the identity tokens", None, BOTH),
+    "CACHE_FEATURES": Key(
+        False, "encode the training set once, on disk; flip alone as augmentation", changes=NOTHING
+    ),
+    "GRADIENT_CHECKPOINTING": Key(False, "of the UNet: less memory, a third more time", changes=NOTHING),
+    "COMPILE": Key(False, "torch.compile the UNet: the first calls take minutes", changes=NOTHING),
+    "FIRST_STAGE_CONFIG": {
+        "PRETRAINED_PATH": Key("", "VAE folder; checked when named, no part of retrieval", changes=NOTHING)
+    },
+    "SCHEDULER_CONFIG": {
+        "NAME": Key("ddpm", "the sampler's steps", SCHEDULERS, BOTH),
+        "PRETRAINED_PATH": Key("", "diffusers scheduler folder; empty: SD v1.5's schedule", changes=NOTHING),
+        "CUBIC_SAMPLING": Key(True, "t = (1 - u^3) * TRAIN_STEP", None, BOTH),
+        "TIMESTEP_POWER": Key(1.0, "without CUBIC_SAMPLING: t = (1 - u^this) * TRAIN_STEP", POSITIVE, BOTH),
+    },
+    "UNET_CONFIG": UNET,
+    "VRD_CONFIG": {
+        "KERNEL_SIZES": Key(
+            [], "of its convolutions, finest first; [] = their strides 2, 4, 8", POSITIVE, BOTH, element=int
+        ),
+        "PYRAMIDS": Key(
+            ["encoder", "decoder"], "halves of the UNet that are refined", choice("encoder", "decoder"), BOTH
+        ),
+    },
+    "CON_LEARNER_CONFIG": {
+        "DEPTH": Key(1, "transformer layers", POSITIVE, BOTH),
+        "HEADS": Key(12, "attention heads", POSITIVE, BOTH),
+    },
+}
+
+TEST: dict[str, Any] = {
+    "PREDICTION": Key(
+        "sample", "the paper's sampler; mean = one-call prediction", choice("sample", "mean"), FEATURES
+    ),
+    "NUM_INFERENCE_STEPS": Key(5, "of the sampler", POSITIVE, FEATURES),
+    "FULL_GUIDANCE_SCALE": Key(2.0, "of classifier-free guidance; 1 = none", None, FEATURES),
+    "FUSION": Key("concat", "weighted: parts of length 1", choice("concat", "weighted"), FEATURES),
+    "VIEW_WEIGHT": Key(1.0, "of the generated parts, with FUSION weighted", NOT_NEGATIVE, FEATURES),
+    "GENERATED_NECK": Key(False, "generated features pass the identity head's neck", None, FEATURES),
+    "NOISE": Key(
+        "common", "one sequence a view; per_image: by file name", choice("common", "per_image"), FEATURES
+    ),
+}
+
+VIEW_LOSS: dict[str, Any] = {
+    "VIEW_ID": Key(True, "train the view head on the view token"),
+    "VIEW_LAMBDA": Key(0.1, "weight of its loss", NOT_NEGATIVE),
+}
+
+KEYS: dict[str, Any] = {
+    "MODEL": {"SDMODEL": TRAINING, "LOSSES": {"CE": VIEW_LOSS}},
+    "TEST": {"SDMODEL": TEST},
+}
+
+
+def check_rules(cfg: CfgNode) -> None:
+    """Check the rules between keys that hold for both stages.
+
+    Raises:
+        UserError: naming the keys.
+    """
+    settings, steps = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS
+    if steps > settings.TRAIN_STEP:
+        raise UserError(
+            f"TEST.SDMODEL.NUM_INFERENCE_STEPS is {steps}; it must be at most MODEL.SDMODEL.TRAIN_STEP"
+            f" {settings.TRAIN_STEP}"
+        )
+    if settings.PREDICTION_TYPE == "sample" and settings.SCHEDULER_CONFIG.NAME == "pndm":
+        raise UserError(
+            "MODEL.SDMODEL.PREDICTION_TYPE sample: diffusers' pndm steps from epsilon or v_prediction only",
+            "choose another MODEL.SDMODEL.SCHEDULER_CONFIG.NAME, such as ddim",
+        )
+
+
+def check_cached_features(cfg: CfgNode, trains_encoder: bool) -> None:
+    """Check that ``CACHE_FEATURES``, where it is on, can give what training would see.
+
+    Raises:
+        UserError: if the encoder trains, or an augmentation changes images every time.
+    """
+    if not cfg.MODEL.SDMODEL.CACHE_FEATURES:
+        return
+    key = "MODEL.SDMODEL.CACHE_FEATURES"
+    if trains_encoder:
+        raise UserError(f"{key}: {cfg.MODEL.META_ARCHITECTURE} trains the encoder", "switch it off")
+    if cfg.DATALOADER.ON_BAD_IMAGE != "error":
+        raise UserError(f"{key} encodes each image once: DATALOADER.ON_BAD_IMAGE must be error")
+    for name in ("PADDING", "REA", "CJ"):
+        if cfg.INPUT[name].ENABLED:
+            raise UserError(
+                f"{key} encodes each image once, but INPUT.{name}.ENABLED changes it every time",
+                "switch one off",
+            )
