@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode
 from fastreid.engine import DefaultTrainer
-from fastreid.modeling.meta_arch.sdreid.feature_cache import EncodedLoader
 from fastreid.engine.hooks import EvalHook
 from fastreid.engine.trained_model import with_num_classes
 from fastreid.evaluation.evaluator import ReidEvaluator, protocol_features
 from fastreid.modeling import build_model
+from fastreid.modeling.meta_arch.sdreid.feature_cache import EncodedLoader
 from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
 from fastreid.solver import build_lr_scheduler, build_optimizer
 from fastreid.utils.env import seed_all_rng
@@ -46,7 +46,7 @@ class EncodedTrainer(DefaultTrainer):
 
 
 def stage2_config(encoder: Encoder, folder: Path, *groups: Options) -> CfgNode:
-    """``configs/synthetic/base_stage2.yml`` for one trial, with the keys of `groups`."""
+    """``configs/base_stage2.yml`` for one trial, with the keys of `groups`."""
     options = [item for group in groups for pair in group.items() for item in pair]
     own = ["MODEL.WEIGHTS", str(encoder.weights), "OUTPUT_DIR", str(folder)]
     cfg = encoder.config("base_stage2", *own, *options)
