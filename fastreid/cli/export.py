@@ -32,8 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     with exit_cleanly(argv):
         args = build_parser().parse_intermixed_args(argv)
         require_packages()
-        opts = [*args.opts, "MODEL.DEVICE", "cpu", "MODEL.SDMODEL.COMPILE", "False"]
-        cfg = load_config(args.config_file, opts)
+        cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
         check_config(cfg, training=False)
         folder = Path(args.output or Path(cfg.OUTPUT_DIR) / "export")
         agreements = export_model(load_trained_model(cfg), folder, args.pt2)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastreid.data import ReIDDataset, Sample
-from fastreid.visualization.run_summary import RunSummary, camera_ids
+from fastreid.visualization.run_summary import RunSummary
 from fastreid.visualization.selection import choose_queries
 from fastreid.visualization.thumbnails import ThumbnailSheet
 
@@ -46,7 +46,7 @@ def collect_lists(
 
 def describe_sample(dataset: ReIDDataset, sample: Sample) -> dict[str, str]:
     """What the page says of an image: ``file``, the full ``text``, the ``short`` one under a picture."""
-    view, camera = dataset.view_names[sample.viewid], camera_ids(dataset, [sample])[0]
+    view, camera = dataset.view_names[sample.viewid], sample.camid
     person = f"person {sample.pid}" if sample.pid >= 0 else "nobody's"
     return {
         "file": os.path.basename(sample.path),
