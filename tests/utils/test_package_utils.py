@@ -36,7 +36,7 @@ from fastreid.utils.registry import Registry
 
 @pytest.fixture
 def registry() -> Registry:
-    registry = Registry("backbone", "MODEL.BACKBONE.NAME")
+    registry = Registry("backbone", "A.KEY.OF.THIS.TEST")
 
     @registry.register()
     def build_vit(cfg):
@@ -55,7 +55,7 @@ def test_registered_names_give_what_was_registered(registry):
 
 def test_an_unknown_name_lists_the_known_and_the_nearest(registry):
     said = (
-        r"unknown backbone 'resnett' in MODEL.BACKBONE.NAME. Did you mean 'resnet'\? Known: build_vit, resnet"
+        r"unknown backbone 'resnett' in A.KEY.OF.THIS.TEST. Did you mean 'resnet'\? Known: build_vit, resnet"
     )
     with pytest.raises(UserError, match=said):
         registry.get("resnett")
