@@ -87,4 +87,4 @@ def test_package_installs_with_an_extension_even_by_a_compiler_without_openmp(tm
     done = run([sys.executable, "-c", script], cwd=tmp_path, env=environment)
     installed = Path(done.stdout.strip())
     assert installed.is_relative_to(target)
-    assert (target / "fastreid" / "data" / "synthetic" / "__init__.py").is_file()
+    assert (target / "fastreid" / "rendered" / "__init__.py").is_file()
