@@ -1,11 +1,11 @@
 """Configuration files, overrides, and the errors that name the key."""
 
 import pytest
+from fastreid.config.config import flat_keys
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastreid.config import check_config, get_cfg
-from fastreid.config.config import flat_keys
 from fastreid.utils.errors import UserError
 
 
