@@ -23,7 +23,7 @@ def read_manifest(folder: Path) -> dict | None:
     try:
         manifest = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): move or delete {folder}") from error
+        raise UserError(f"{path} cannot be read ({error})", f"move or delete {folder}") from error
     if not isinstance(manifest, dict) or manifest.get("author") != AUTHOR or "parameters" not in manifest:
         raise UserError(f"{path} is not a manifest of the benchmark writer", "choose another --root")
     return manifest
@@ -59,7 +59,7 @@ def claim_folder(folder: Path, parameters: dict, images: int) -> Iterator[None]:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether an interrupted writing of the manifest left this behind."""
+    """Tell whether an interrupted writing of the manifest left this behind."""
     return path.name.startswith(f".{MANIFEST}.") and path.name.endswith(".tmp")
 
 
@@ -82,9 +82,8 @@ def _locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise UserError(f"{folder} is being written by another process", "wait for it to end") from error
         except OSError as error:
-            warn_once(
-                __name__, f"{folder} cannot be locked ({error.strerror}): write it with one process at a time"
-            )
+            problem = f"{folder} cannot be locked ({error.strerror})"
+            warn_once(__name__, problem, "write it with one process at a time")
         yield
     finally:
         os.close(descriptor)

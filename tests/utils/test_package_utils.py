@@ -36,7 +36,7 @@ from fastreid.utils.registry import Registry
 
 @pytest.fixture
 def registry() -> Registry:
-    registry = Registry("backbone", "MODEL.BACKBONE.NAME")
+    registry = Registry("backbone", "A.KEY.OF.THIS.TEST")
 
     @registry.register()
     def build_vit(cfg):
@@ -55,14 +55,14 @@ def test_registered_names_give_what_was_registered(registry):
 
 def test_an_unknown_name_lists_the_known_and_the_nearest(registry):
     said = (
-        r"unknown backbone 'resnett' in MODEL.BACKBONE.NAME. Did you mean 'resnet'\? Known: build_vit, resnet"
+        r"unknown backbone 'resnett' in A.KEY.OF.THIS.TEST. Did you mean 'resnet'\? Known: build_vit, resnet"
     )
     with pytest.raises(UserError, match=said):
         registry.get("resnett")
 
 
 def test_a_name_is_given_once(registry):
-    with pytest.raises(KeyError, match="'resnet' is registered twice"):
+    with pytest.raises(UserError, match="'resnet' is registered twice"):
         registry.register("resnet", list)
 
 
@@ -247,8 +247,8 @@ def test_other_ranks_write_warnings_to_their_own_file(tmp_path, package_logger, 
 def test_a_warning_is_given_once(package_logger, capsys):
     setup_logger()
     for _ in range(3):
-        warn_once("fastreid.test", "a warning that this test alone gives")
-    assert capsys.readouterr().out.count("a warning that this test alone gives") == 1
+        warn_once("fastreid.test", "a warning that this test alone gives", "heed it")
+    assert capsys.readouterr().out.count("a warning that this test alone gives; heed it") == 1
 
 
 def test_user_errors_end_a_program_with_one_line(capsys):
