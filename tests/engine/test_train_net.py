@@ -1,6 +1,5 @@
 """The command line: arguments in any order, one line for bad input, nothing written."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 import torch
 from toy_training import ToyModel
 
+from fastreid.cli import train_net as program
 from fastreid.engine import default_argument_parser
 from fastreid.engine import trained_model as trained_model_module
 from fastreid.utils.errors import UserError
@@ -20,20 +20,15 @@ REPO = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def train_net(monkeypatch, tmp_path):
     """Calls the program in this process, in an empty folder; returns its exit code."""
-    spec = importlib.util.spec_from_file_location("train_net_under_test", REPO / "tools/train_net.py")
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["train_net.py", *map(str, arguments)])
         try:
-            program.run()
+            program.main(list(map(str, arguments)))
         except SystemExit as stopped:
             return stopped.code
         return 0
 
-    call.module = program
     return call
 
 
@@ -83,11 +78,11 @@ def test_training_writes_checkpoints_and_resumes_by_command(train_net, toy_cfg, 
 def evaluation_of_toys(monkeypatch, train_net):
     """--eval-only on the toy model; gives what is evaluated."""
     evaluated = []
-    monkeypatch.setattr(train_net.module, "build_test_datasets", lambda cfg: [])
+    monkeypatch.setattr(program, "build_test_datasets", lambda cfg: [])
     monkeypatch.setattr(
         trained_model_module, "build_model", lambda cfg: ToyModel(cfg.MODEL.HEADS.NUM_CLASSES)
     )
-    monkeypatch.setattr(train_net.module, "evaluate_protocols", lambda cfg, model, _: evaluated.append(model))
+    monkeypatch.setattr(program, "evaluate_protocols", lambda cfg, model, _: evaluated.append(model))
     return evaluated
 
 
