@@ -13,10 +13,14 @@ from fastreid.config.imports import absolute_imports, import_user_modules, is_im
 from fastreid.config.keys import Key
 from fastreid.config.releases import from_release
 from fastreid.utils.errors import UserError, nearest_name
+from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
 
 BASE_KEY = "_BASE_"
 METHOD = "MODEL.META_ARCHITECTURE"
+RETIRED = {
+    "TEST.SAVE_RANKS": False
+}  # keys of earlier versions, which old files still have, and their defaults
 
 
 class CfgNode(YacsNode):
@@ -248,6 +252,10 @@ def _update_nested(target: dict, other: dict) -> None:
 def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: Iterable[str]) -> None:
     for key, value in values.items():
         name = ".".join([*path, str(key)])
+        if key not in node and name in RETIRED:
+            if value != RETIRED[name]:
+                warn_once(__name__, f"config key {name} ({source}) no longer exists: {value!r} has no effect")
+            continue
         if key not in node:
             raise _unknown_key(name, value, source, sorted(known))
         old = node[key]
