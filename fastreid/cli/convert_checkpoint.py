@@ -48,12 +48,16 @@ def read_config(args: argparse.Namespace, settings: dict) -> CfgNode:
 
 def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
     """Write the checkpoint and the config beside it."""
-    stage = 2 if cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2" else 1
-    meta = {"stage": stage, "num_classes": cfg.MODEL.HEADS.NUM_CLASSES, "config": cfg.dump()}
+    meta = {
+        "method": cfg.MODEL.META_ARCHITECTURE,
+        "num_classes": cfg.MODEL.HEADS.NUM_CLASSES,
+        "config": cfg.dump(),
+        "version": code_version(),
+    }
     config = output.parent / "config.yaml"
     with named_output(config), atomic_write(config, "w") as file:
         file.write(cfg.dump())
-    state = {"model": conversion.state, "meta": meta | {"version": code_version()}}
+    state = {"model": conversion.state, "meta": meta}
     Checkpointer(output.parent).save(output.name, state, mark_last=False)
 
 

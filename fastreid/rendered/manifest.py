@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastreid.data.datasets.origin import AUTHOR, MANIFEST, read_manifest
+from fastreid.data.datasets.manifest import AUTHOR, MANIFEST, read_manifest
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json
 from fastreid.utils.logger import warn_once
@@ -42,7 +42,7 @@ def claim_folder(folder: Path, parameters: dict, images: int) -> Iterator[None]:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether an interrupted writing of the manifest left this behind."""
+    """Tell whether an interrupted writing of the manifest left this behind."""
     return path.name.startswith(f".{MANIFEST}.") and path.name.endswith(".tmp")
 
 
@@ -65,9 +65,8 @@ def _locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise UserError(f"{folder} is being written by another process", "wait for it to end") from error
         except OSError as error:
-            warn_once(
-                __name__, f"{folder} cannot be locked ({error.strerror}): write it with one process at a time"
-            )
+            problem = f"{folder} cannot be locked ({error.strerror})"
+            warn_once(__name__, problem, "write it with one process at a time")
         yield
     finally:
         os.close(descriptor)

@@ -70,7 +70,7 @@ def _same(first: Table, second: Table) -> bool:
     """Tell whether tables have the same content, but for the rounding of float32."""
     values = [np.array(table.values, np.float64) for table in (first, second)]
     alike = values[0].shape == values[1].shape and np.allclose(*values, atol=1e-6, equal_nan=True)
-    return alike and replace(first, values=[]) == replace(second, values=[])
+    return bool(alike) and replace(first, values=[]) == replace(second, values=[])
 
 
 def write_report(

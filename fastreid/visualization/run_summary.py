@@ -139,8 +139,7 @@ def summarise_protocol(
     except ValueError as error:
         raise UserError(f"protocol {dataset.name} cannot be scored: {error}") from error
     labels = check_labels(len(query), len(gallery), *label_columns(query, gallery))
-    cameras = np.array([sample.camid for sample in (*query, *gallery)], np.int64)
-    codes = np.searchsorted(np.unique(cameras), cameras)
+    codes = np.unique([sample.camid for sample in (*query, *gallery)], return_inverse=True)[1]
     rankings = collect_rankings(
         evaluation.row_blocks(), labels, codes[: len(query)], codes[len(query) :], length
     )

@@ -1,16 +1,15 @@
 """The Stage-2 generator: from identity tokens and a view to the person's feature in that view."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode
+from fastreid.modeling.meta_arch.sdreid.attention import KeptProjections
 from fastreid.modeling.meta_arch.sdreid.chunks import Chunks
 from fastreid.modeling.meta_arch.sdreid.condition_learner import ConditionLearner
-from fastreid.modeling.meta_arch.sdreid.constant_conditions import constant_conditions
 from fastreid.modeling.meta_arch.sdreid.latent import LatentCodec
 from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents, draw_noise
 from fastreid.modeling.meta_arch.sdreid.schedulers import schedule_settings
@@ -195,17 +194,16 @@ class FeatureGenerator(nn.Module):
         )
         if self.prediction == "mean":
             return self._predict_mean(noise[0], context, residuals.repeat(batch))
-        if self.guidance_scale == 1.0:
-            residuals = residuals.repeat(batch)
-
-            def predict(inputs: Tensor, timestep: Tensor, is_first: bool) -> Tensor:
-                return refined_unet(self.unet, inputs, timestep, context, residuals)
-        else:
+        if self.guidance_scale != 1.0:
             context = torch.cat([self.condition_learner.null_context.expand_as(context), context])
-            predict = self._guided_prediction(context, residuals, batch, views)
-        # What torch.compile has compiled it would compile again for every new constant.
-        with nullcontext() if self.is_compiled else constant_conditions(self.unet, context):
-            return self.sampler(noise, predict)
+        # What torch.compile has compiled it would compile again for every new context.
+        kept = None if self.is_compiled else KeptProjections(context)
+        if self.guidance_scale != 1.0:
+            return self.sampler(noise, self._guided_prediction(context, residuals, kept, batch, views))
+        residuals = residuals.repeat(batch)
+        return self.sampler(
+            noise, lambda inputs, t, _: refined_unet(self.unet, inputs, t, context, residuals, kept)
+        )
 
     def _predict_mean(self, noise: Tensor, context: Tensor, residuals: UNetResiduals) -> Tensor:
         """Return the clean latent as predicted in one call from pure noise, without guidance."""
@@ -217,7 +215,12 @@ class FeatureGenerator(nn.Module):
         )
 
     def _guided_prediction(
-        self, contexts: Tensor, residuals: UNetResiduals, batch: int, views: int
+        self,
+        contexts: Tensor,
+        residuals: UNetResiduals,
+        kept: KeptProjections | None,
+        batch: int,
+        views: int,
     ) -> Callable[[Tensor, Tensor, bool], Tensor]:
         """Return classifier-free guidance as the sampler calls it; both branches go through the UNet together.
 
@@ -235,6 +238,7 @@ class FeatureGenerator(nn.Module):
                 timestep,
                 contexts[-both:],
                 all_residuals.first(both),
+                kept,
             ).float()  # the branches are nearly equal: their difference would lose digits in bf16
             unconditional, conditional = predicted[:rows].repeat(batch // images, 1, 1, 1), predicted[rows:]
             return unconditional + self.guidance_scale * (conditional - unconditional)

@@ -6,6 +6,7 @@ import math
 from diffusers import UNet2DConditionModel
 
 from fastreid.config import CfgNode
+from fastreid.modeling.meta_arch.sdreid.attention import KeepingAttnProcessor
 from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS
 from fastreid.modeling.meta_arch.sdreid.unet_weights import load_unet_weights
 from fastreid.utils.errors import UserError
@@ -35,6 +36,7 @@ def build_unet(settings: CfgNode, context_dim: int) -> UNet2DConditionModel:
             f" {unet.config.cross_attention_dim} and in_channels {unet.config.in_channels}, but"
             f" MODEL.BACKBONE.FEAT_DIM {context_dim} needs {context_dim} and {LATENT_CHANNELS}"
         )
+    unet.set_attn_processor(KeepingAttnProcessor())
     _select_trainable(unet, settings)
     return unet
 

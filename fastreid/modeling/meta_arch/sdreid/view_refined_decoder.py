@@ -6,6 +6,7 @@ from typing import NamedTuple
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from fastreid.modeling.meta_arch.sdreid.attention import KeptProjections
 from fastreid.modeling.meta_arch.sdreid.latent import latent_shape
 from fastreid.utils.errors import UserError
 
@@ -94,7 +95,12 @@ def attention_widths(unet: UNet2DConditionModel) -> list[int]:
 
 
 def refined_unet(
-    unet: UNet2DConditionModel, latents: Tensor, timesteps: Tensor, context: Tensor, residuals: UNetResiduals
+    unet: UNet2DConditionModel,
+    latents: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+    residuals: UNetResiduals,
+    kept: KeptProjections | None = None,
 ) -> Tensor:
     """Call the UNet with both pyramids, through the arguments that diffusers has for them.
 
@@ -106,6 +112,7 @@ def refined_unet(
         timesteps: (N,) or a scalar.
         context: (N, L, D).
         residuals: pyramids of N maps; an empty one refines nothing.
+        kept: projections of a context whose last rows are `context`.
 
     Returns:
         (N, 4, h, w), the prediction.
@@ -114,6 +121,7 @@ def refined_unet(
         latents,
         timesteps,
         encoder_hidden_states=context,
+        cross_attention_kwargs=None if kept is None else {"kept": kept},
         # diffusers takes the levels out of the list that it is given: this one is made for this call alone.
         down_intrablock_additional_residuals=list(residuals.encoder),
         down_block_additional_residuals=_skip_residuals(unet, residuals.decoder),

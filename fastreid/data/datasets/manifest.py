@@ -1,4 +1,4 @@
-"""The mark in folders whose people were rendered: how they were made, and whether all of them are there."""
+"""The file that tells a rendered benchmark's folder from a real one's."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,7 @@ AUTHOR = "fastreid synthetic benchmark"
 
 
 def read_manifest(folder: Path) -> dict | None:
-    """Return the manifest of a dataset's folder, None without one.
-
-    Raises:
-        UserError: if it cannot be read, or is somebody else's.
-    """
+    """The manifest of `folder`, or None without one. Raises `UserError` when it is not one of ours."""
     path = folder / MANIFEST
     if not path.is_file():
         return None
