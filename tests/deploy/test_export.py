@@ -15,7 +15,7 @@ from tiny_checkpoints import REPO, TINY, evaluation_cfg
 from fastreid.cli import export
 from fastreid.config import get_cfg
 from fastreid.deploy import export_check
-from fastreid.deploy.export_check import Part, check_part
+from fastreid.deploy.export_check import check_part
 from fastreid.deploy.onnx_export import export_model
 from fastreid.deploy.onnx_model import OnnxReIDModel
 from fastreid.engine import load_trained_model
@@ -28,6 +28,7 @@ from fastreid.modeling.meta_arch.sdreid.onnx_parts import (
 )
 from fastreid.modeling.meta_arch.sdreid.schedulers import SCHEDULERS
 from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
+from fastreid.structures import ExportPart
 from fastreid.utils.env import preserved_rng_state
 from fastreid.utils.errors import UserError
 
@@ -93,7 +94,7 @@ class TestStage2:
 
     def test_the_description_has_the_inputs_and_the_figures(self, exported):
         described = json.loads((exported / "export.json").read_text())
-        assert described["stage"] == 2
+        assert (described["method"], list(described["feature_parts"])) == ("SDReIDStage2", ["person", "view 0", "view 1"])
         assert described["files"]["encoder"]["inputs"] == {
             "images": {"type": "tensor(uint8)", "shape": ["batch", 3, 64, 32]}
         }
@@ -162,8 +163,8 @@ def test_a_scheduler_that_clips_is_refused(checkpoints):
 
 
 class TestCheck:
-    def part(self) -> Part:
-        return Part("square", torch.nn.Identity(), ("y",), lambda size: {"x": torch.ones(size, 4)})
+    def part(self) -> ExportPart:
+        return ExportPart("square", torch.nn.Identity(), ("y",), lambda size: {"x": torch.ones(size, 4)})
 
     def test_what_agrees_passes_with_its_figures(self):
         agreements = check_part(self.part(), "square.onnx", lambda inputs: [inputs["x"] + 0.001])

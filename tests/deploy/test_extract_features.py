@@ -14,7 +14,8 @@ from fastreid import ReIDModel
 from fastreid.cli import extract_features
 from fastreid.data.datasets import open_dataset
 from fastreid.deploy import feature_files
-from fastreid.deploy.feature_files import FeatureSet, extract_to_files, read_columns, write_columns
+from fastreid.deploy.feature_files import FeatureSet, extract_to_files
+from fastreid.deploy.image_lists import read_columns, write_columns
 from fastreid.utils.errors import UserError
 
 
