@@ -19,14 +19,14 @@ from fastreid.deploy.export_check import check_part
 from fastreid.deploy.onnx_export import export_model
 from fastreid.deploy.onnx_model import OnnxReIDModel
 from fastreid.engine import load_trained_model
-from fastreid.modeling import build_model
+from fastreid.modeling import build_model, fit_config
 from fastreid.modeling.meta_arch.sdreid.onnx_parts import (
     DenoisingStep,
     FeatureFusion,
     image_noise,
     sampling_plan,
 )
-from fastreid.modeling.meta_arch.sdreid.schedulers import SCHEDULERS
+from fastreid.modeling.meta_arch.sdreid.scheduler_names import DIFFUSION_SCHEDULER_REGISTRY
 from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
 from fastreid.structures import ExportPart
 from fastreid.utils.env import preserved_rng_state
@@ -44,7 +44,7 @@ def model() -> SDReIDStage1:
     cfg.merge_from_list([*TINY, "MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[64, 64]"])
     with preserved_rng_state(), torch.no_grad():
         torch.manual_seed(0)
-        model = build_model(cfg).eval()
+        model = build_model(fit_config(cfg, 4, ("aerial", "ground"))).eval()
         for value in (*model.parameters(), model.memory_bank.prototypes):
             value += 0.05 * torch.randn_like(value)
     return model
@@ -121,7 +121,7 @@ class TestStage2:
 
 
 OPTIONS = [
-    *(["MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name] for name in SCHEDULERS),
+    *(["MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name] for name in DIFFUSION_SCHEDULER_REGISTRY),
     ["TEST.SDMODEL.PREDICTION", "mean"],
     ["TEST.SDMODEL.PREDICTION", "mean", "MODEL.SDMODEL.PREDICTION_TYPE", "v_prediction"],
     ["MODEL.SDMODEL.PREDICTION_TYPE", "sample"],
@@ -140,17 +140,17 @@ def test_the_plan_and_the_parts_are_the_model_for_every_way_to_sample(checkpoint
     noise = image_noise(model, [f"{number}.jpg" for number in range(5)])
     assert (noise is None) == (cfg.TEST.SDMODEL.NOISE == "common")
     if noise is None:
-        noise = np.broadcast_to(plan.noise[:, None], (len(plan.noise), 5, *plan.noise.shape[1:]))
+        noise = np.broadcast_to(plan["noise"][:, None], (len(plan["noise"]), 5, *plan["noise"].shape[1:]))
 
     with torch.inference_mode():
-        encoded = model.encode(images)
+        encoded = model.encode({"images": images})
         step, fusion = DenoisingStep(model), FeatureFusion(model)
         known = [*torch.tensor(noise).flatten(1, 2)]
-        for timestep, weights in zip(plan.timesteps, plan.inputs, strict=True):
+        for timestep, weights in zip(plan["timesteps"], plan["inputs"], strict=True):
             latents = sum(weight * value for weight, value in zip(weights.tolist(), known, strict=False))
             id_tokens = encoded.id_tokens.repeat_interleave(2, dim=0)
-            known.append(step(latents, torch.tensor(timestep), id_tokens, torch.arange(2).repeat(5)))
-        latents = sum(weight * value for weight, value in zip(plan.final.tolist(), known, strict=True))
+            known.append(step(latents, timestep, id_tokens, torch.arange(2).repeat(5)))
+        latents = sum(weight * value for weight, value in zip(plan["final"].tolist(), known, strict=True))
         features = fusion(model.heads(encoded.features), latents.unflatten(0, (5, 2))).numpy()
     np.testing.assert_allclose(features, evaluated(model, images), rtol=1e-3, atol=2e-3)
 
@@ -228,7 +228,7 @@ class TestTool:
         monkeypatch.setattr(importlib.util, "find_spec", absent)
         code, _, error = run_tool(export, *self.arguments(checkpoints[1], tmp_path / "export"))
         assert code == 2
-        assert error == "error: export needs onnxscript: pip install onnxscript\n"
+        assert error == "error: export needs onnxscript; pip install onnxscript\n"
 
 
 def test_features_from_files_need_no_pytorch():
