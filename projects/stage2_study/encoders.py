@@ -14,6 +14,7 @@ from fastreid.engine import DefaultTrainer, load_trained_model
 from fastreid.evaluation.evaluator import distinct_samples
 from fastreid.modeling.meta_arch.sdreid.feature_cache import encode_training_set
 from fastreid.structures import EncoderOutput
+from fastreid.utils.env import seed_all_rng
 from fastreid.utils.file_io import write_json
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -73,6 +74,7 @@ class Encoder:
         done = self.folder / "encoded.json"
         if done.exists():
             return
+        seed_all_rng(self.seed)
         trainer = DefaultTrainer(cfg)
         trainer.resume_or_load(resume=True)
         trainer.train()
@@ -106,7 +108,8 @@ class Encoder:
         )
 
     def _encode(self) -> None:
-        cfg = self.config("base_stage1", "MODEL.WEIGHTS", str(self.weights))
+        plain = ("INPUT.PADDING.ENABLED", "False", "INPUT.REA.ENABLED", "False")  # images as Stage 2 has them
+        cfg = self.config("base_stage1", "MODEL.WEIGHTS", str(self.weights), *plain)
         cfg.freeze()
         model = load_trained_model(cfg)
         encode_training_set(cfg, model, self.train_set, self.training_set)

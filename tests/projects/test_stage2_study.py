@@ -2,10 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
+from fastreid.data import build_test_loader
+from fastreid.engine import load_trained_model
 from fastreid.utils.errors import UserError
 from projects.stage2_study import study
+from projects.stage2_study.encoders import Encoder
 from projects.stage2_study.report import chosen_way, write_report
 
 LONGER_CONTROL = "MLP control, 4 x the iterations"
@@ -53,6 +58,17 @@ def test_the_report_has_a_table_and_a_plot(tiny_study):
     for text in ("CARGO_A2G", "CARGO_G2A", "Stage 1", "cross-view, token mixing", "as published", "constant"):
         assert text in table
     assert (tiny_study[1] / "gains.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_generators_train_on_images_that_are_encoded_as_they_are(tiny_study):
+    options = tuple(item for pair in TINY.items() for item in pair)
+    encoder = Encoder("CARGO", 1, 8, 4, tiny_study[1].parent / "data", tiny_study[1], options)
+    model = load_trained_model(encoder.config("base_stage1", "MODEL.WEIGHTS", str(encoder.weights)))
+    batches = build_test_loader(model.cfg, encoder.train_set.samples)
+    with torch.inference_mode():
+        expected = torch.cat([model.encode(batch).features for batch in batches])
+    found = np.load(encoder.training_set / "features.npy")[:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_what_is_finished_is_not_done_again(tiny_study, monkeypatch):
