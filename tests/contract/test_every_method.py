@@ -75,12 +75,12 @@ class World:
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def world(request, tmp_path_factory, data, toy_file, run_tool_in_module) -> World:
+def world(request, tmp_path_factory, data, toy_file, run_tool) -> World:
     """The method after a training; methods that start from another one's checkpoint after that one's."""
     folder = tmp_path_factory.mktemp(request.param)
     starts_from = META_ARCH_REGISTRY.get(request.param).starts_from if request.param != TOY else ()
     for method in (*starts_from[:1], request.param):
-        trained = World(method, folder, data, toy_file, run_tool_in_module)
+        trained = World(method, folder, data, toy_file, run_tool)
         trained.train()
     return trained
 
