@@ -33,7 +33,7 @@ def _reset_logger() -> None:
 
 @pytest.fixture(scope="session")
 def run_tool() -> Callable[..., tuple[int, str, str]]:
-    """`run_tool("search.py", argument, …)`: exit code, stdout and stderr of tools/search.py, in this process."""
+    """`run_tool("search.py", argument, …)`: its exit code, stdout and stderr, in this process."""
 
     def run(name: str, *arguments: object) -> tuple[int, str, str]:
         (module,) = re.findall(r'^run\("(.+)", __name__\)$', (TOOLS / name).read_text(), re.MULTILINE)
