@@ -71,9 +71,7 @@ class Crops:
             raise UserError(f"folder not found: {folder}", "name the one that holds the person crops")
         crops = [self._read(path, folder) for path in scan_images(folder)]
         if not crops:
-            raise UserError(
-                f"no images in {folder}", "name a folder of person crops (.jpg, .jpeg, .png or .bmp)"
-            )
+            raise UserError(f"no images in {folder}", "name a folder of person crops (.jpg, .png or .bmp)")
         return crops
 
     def _read(self, path: str, folder: str) -> Crop:
@@ -142,8 +140,8 @@ def split_persons(
     """
     if not 0 < train_share < 1 or query_per_camera < 1:
         raise UserError(
-            f"--train-share is {train_share}, --query-per-camera is {query_per_camera}; expected a share between"
-            " 0 and 1, and at least 1 query"
+            f"--train-share is {train_share} and --query-per-camera is {query_per_camera}; expected a share"
+            " between 0 and 1, and at least 1 query"
         )
     persons, cameras = number_persons(crops), number_cameras(crops)
     if len(persons) < 2:

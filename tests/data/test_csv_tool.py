@@ -141,7 +141,7 @@ def test_folders_that_cannot_be_split_are_refused(refusal, image_tree, tmp_path)
     assert "1 person" in refusal(*command)
     image_tree(one_view)
     assert "none of the 5 test persons is seen by two cameras" in refusal(*command)
-    assert "--train-share lies between 0 and 1" in refusal(*command, "--train-share", "1")
+    assert "--train-share is 1.0" in refusal(*command, "--train-share", "1")
     assert "argument --seed: expected a number from 0 on, got '-1'" in refusal(*command, "--seed", "-1")
     assert not (tmp_path / "people.csv").exists()
 
