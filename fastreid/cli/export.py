@@ -12,7 +12,8 @@ from tabulate import tabulate
 
 from fastreid.config import check_config, load_config
 from fastreid.deploy.onnx_export import export_model, require_packages
-from fastreid.engine.trained_model import load_trained_model
+from fastreid.engine import load_trained_model
+from fastreid.modeling import method_of
 from fastreid.utils.cli import CommandLineParser, exit_cleanly
 
 
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         require_packages()
         cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
         check_config(cfg, training=False)
+        method_of(cfg).prepare_export(cfg)
         folder = Path(args.output or Path(cfg.OUTPUT_DIR) / "export")
         agreements = export_model(load_trained_model(cfg), folder, args.pt2)
         print(tabulate(agreements, headers=agreements[0]._fields, floatfmt=("", "", "", ".7f", ".1e")))
