@@ -119,11 +119,12 @@ class CfgNode(YacsNode):
             UserError: if it has IMPORTS and the user has allowed none, and as `merge_values`.
         """
         values = dict(values)
-        wanted = [name for name in values.pop("IMPORTS", None) or [] if not is_imported(str(name))]
+        named = _coerce(values.pop("IMPORTS", []), [""], "IMPORTS", source)
+        wanted = [name for name in named if not is_imported(name)]
         if imports:
             self.merge_values({"IMPORTS": list(imports)}, "--imports")
         elif wanted:
-            named = " ".join(map(str, wanted))
+            named = " ".join(wanted)
             raise UserError(
                 f"{source} needs {named} imported, and a module that only a checkpoint names is not",
                 f"allow it with --imports {named} where you trust it",
@@ -284,7 +285,7 @@ def _coerce(value: Any, old: Any, name: str, source: str) -> Any:
     Lists are converted element by element, each to the type of the first default.
     """
     if isinstance(value, str) and not isinstance(old, str):
-        with suppress(ValueError, SyntaxError):
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = ast.literal_eval(value)
     if isinstance(old, list | tuple) and isinstance(value, list | tuple):
         if old:  # the defaults show the type of the elements
@@ -293,7 +294,8 @@ def _coerce(value: Any, old: Any, name: str, source: str) -> Any:
     if type(value) is type(old):
         return value
     if isinstance(old, float) and type(value) is int:
-        return float(value)
+        with suppress(OverflowError):
+            return float(value)
     raise UserError(
         f"config key {name!r} ({source}): expected {type(old).__name__} such as {old!r},"
         f" got {type(value).__name__} {value!r}"

@@ -1,32 +1,15 @@
 """Whose folder is it? A manifest marks the folders that the benchmark writer made, and how it made them."""
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastreid.data.datasets.manifest import AUTHOR, MANIFEST, read_manifest
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json
 from fastreid.utils.logger import warn_once
-
-MANIFEST = "synthetic_manifest.json"
-AUTHOR = "fastreid synthetic benchmark"
-
-
-def read_manifest(folder: Path) -> dict | None:
-    """The manifest of `folder`, or None without one. Raises `UserError` when it is not one of ours."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error})", f"move or delete {folder}") from error
-    if not isinstance(manifest, dict) or manifest.get("author") != AUTHOR or "parameters" not in manifest:
-        raise UserError(f"{path} is not a manifest of the benchmark writer", "choose another --root")
-    return manifest
 
 
 def write_manifest(folder: Path, parameters: dict, images: int, complete: bool) -> None:

@@ -8,12 +8,14 @@ from typing import Protocol
 import torch
 
 from fastreid.config import NOT_NEGATIVE, CfgNode, Key
-from fastreid.utils.registry import Registry
+from fastreid.utils.registry import Registry, requiring
 
 Shape = Callable[[int, float], float]  # (iteration, base learning rate) -> learning rate without warm-up
 
 
-SCHEDULE_REGISTRY = Registry("schedule", "SOLVER.SCHED")
+SCHEDULE_REGISTRY = Registry(
+    "schedule", "SOLVER.SCHED", requiring("spans_run", "linear_warmup", see="fastreid/solver/lr_scheduler.py")
+)
 
 
 class Schedule(Protocol):

@@ -10,11 +10,13 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fastreid.config import NOT_NEGATIVE, CfgNode, Key
 from fastreid.utils.errors import UserError
-from fastreid.utils.registry import Registry
+from fastreid.utils.registry import Registry, requiring
 
 NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
-OPTIMIZER_REGISTRY = Registry("optimiser", "SOLVER.OPT")
+OPTIMIZER_REGISTRY = Registry(
+    "optimiser", "SOLVER.OPT", requiring("state_copies", see="fastreid/solver/optimizer.py")
+)
 """Functions (groups of parameters, cfg) -> optimiser. `state_copies(cfg)` of one says how many numbers it keeps
 for each parameter."""
 

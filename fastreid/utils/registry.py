@@ -7,6 +7,16 @@ from typing import Any, ClassVar, NamedTuple
 from fastreid.utils.errors import UserError, nearest_name
 
 
+def requiring(*parts: str, see: str) -> Callable[[Any], str]:
+    """Return the contract that an entry has these attributes; `see` names the file that describes them."""
+
+    def lacks(entry: Any) -> str:
+        missing = ", ".join(part for part in parts if not hasattr(entry, part))
+        return f"it has no {missing} (see {see})" if missing else ""
+
+    return lacks
+
+
 class _Later(NamedTuple):
     """An entry whose module is imported when somebody first asks for it."""
 
@@ -38,7 +48,8 @@ class Registry:
         self.key = key
         self._contract = contract
         self._entries: dict[str, Any] = {}
-        Registry.every[key] = self
+        if Registry.every.setdefault(key, self) is not self:
+            raise ValueError(f"there is a registry for {key} already")
 
     def register(self, name: str | None = None, entry: Any = None) -> Any:
         """Register `entry` under `name`; without an entry, return a decorator that does so.
@@ -51,9 +62,7 @@ class Registry:
         name = name or entry.__name__
         if name in self._entries:
             raise UserError(f"{self.kind} {name!r} is registered twice", "give one of them another name")
-        if lacking := self._contract(entry):
-            raise UserError(f"{self.kind} {name!r} cannot be registered: {lacking}")
-        self._entries[name] = entry
+        self._entries[name] = entry if isinstance(entry, _Later) else self._checked(name, entry)
         return entry
 
     def register_later(self, name: str, module: str, attribute: str) -> None:
@@ -69,7 +78,13 @@ class Registry:
         self.check(name)
         entry = self._entries[name]
         if isinstance(entry, _Later):
-            entry = self._entries[name] = getattr(import_module(entry.module), entry.attribute)
+            entry = getattr(import_module(entry.module), entry.attribute)
+            self._entries[name] = self._checked(name, entry)
+        return entry
+
+    def _checked(self, name: str, entry: Any) -> Any:
+        if lacking := self._contract(entry):
+            raise UserError(f"{self.kind} {name!r} cannot be registered: {lacking}")
         return entry
 
     def check(self, name: str) -> None:

@@ -1,17 +1,32 @@
 """The contract: every registered method, and the one that docs/new_method.md builds, in every program."""
 
+import io
 import json
 import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
-from command_line import REPO
+import torch
 
+from fastreid.cli import (
+    check_setup,
+    export,
+    extract_features,
+    profile_complexity,
+    search,
+    train_net,
+    visualize,
+)
 from fastreid.config.imports import import_user_modules
 from fastreid.modeling import META_ARCH_REGISTRY
 from fastreid.rendered import BenchmarkSpec, write_benchmark
 
+REPO = Path(__file__).resolve().parents[2]
 PAGE = REPO / "docs" / "new_method.md"
 TOY = "CameraOffset"
 METHODS = [*META_ARCH_REGISTRY, TOY]
@@ -47,11 +62,22 @@ def data(tmp_path_factory) -> Path:
     return root
 
 
+def run(command: ModuleType, *arguments: object) -> tuple[int, str, str]:
+    """Run a command in this process: exit code, stdout and stderr."""
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            code = command.main(list(map(str, arguments))) or 0
+        except SystemExit as stopped:
+            code = stopped.code
+    return code, out.getvalue(), error.getvalue()
+
+
 class World:
     """One method, trained, and the command lines that concern it."""
 
-    def __init__(self, method: str, folder: Path, data: Path, toy_file: Path, run) -> None:
-        self.method, self.folder, self.run = method, folder, run
+    def __init__(self, method: str, folder: Path, data: Path, toy_file: Path) -> None:
+        self.method, self.folder = method, folder
         imports = ["IMPORTS", f"['{toy_file}']"] if method == TOY else []
         self.allowed = ["--imports", toy_file] if method == TOY else []
         self.options = [*imports, *SMALL, "MODEL.META_ARCHITECTURE", method, *OWN.get(method, [])]
@@ -59,35 +85,36 @@ class World:
         self.checkpoint = folder / method / "model_best.pth"
         self.config = folder / method / "config.yaml"
 
-    def call(self, tool: str, *arguments) -> str:
-        """Run a tool that is to end well; what it printed."""
-        code, out, error = self.run(tool, *arguments)
-        assert not code, f"{tool}: {out[-2000:]}{error[-2000:]}"
-        return out
-
-    def train(self, *more) -> str:
-        if method := (META_ARCH_REGISTRY.get(self.method).starts_from if self.method != TOY else ()):
-            more = ("MODEL.WEIGHTS", self.folder / method[0] / "model_best.pth", *more)
+    def train(self, *arguments) -> None:
+        weights = []
+        for method in starts_from(self.method):
+            weights = ["MODEL.WEIGHTS", self.folder / method / "model_best.pth"]
         base = REPO / "configs" / "demo" / "base_stage1.yml"
-        resume = [argument for argument in more if argument == "--resume"]
-        rest = [argument for argument in more if argument != "--resume"]
-        return self.call("train_net.py", "--config-file", base, *resume, *self.options, *rest)
+        call(train_net, "--config-file", base, *arguments, *self.options, *weights)
+
+
+def call(command: ModuleType, *arguments: object) -> str:
+    """Run a command that is to end well; what it printed."""
+    code, out, error = run(command, *arguments)
+    assert not code, f"{out[-2000:]}{error[-2000:]}"
+    return out
+
+
+def starts_from(method: str) -> tuple[str, ...]:
+    return () if method == TOY else META_ARCH_REGISTRY.get(method).starts_from[:1]
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def world(request, tmp_path_factory, data, toy_file, run_tool) -> World:
+def world(request, tmp_path_factory, data, toy_file) -> World:
     """The method after a training; methods that start from another one's checkpoint after that one's."""
     folder = tmp_path_factory.mktemp(request.param)
-    starts_from = META_ARCH_REGISTRY.get(request.param).starts_from if request.param != TOY else ()
-    for method in (*starts_from[:1], request.param):
-        trained = World(method, folder, data, toy_file, run_tool)
+    for method in (*starts_from(request.param), request.param):
+        trained = World(method, folder, data, toy_file)
         trained.train()
     return trained
 
 
 def test_training_writes_what_the_checkpoint_says_of_itself(world):
-    import torch
-
     meta = torch.load(world.checkpoint, weights_only=True)["meta"]
     assert meta["method"] == world.method
     assert meta["names"]["views"] == ["aerial", "ground"]
@@ -99,35 +126,35 @@ def test_training_writes_what_the_checkpoint_says_of_itself(world):
 def test_it_resumes(world):
     (world.folder / world.method / "model_final.pth").unlink()
     (world.folder / world.method / "last_checkpoint").write_text("model_best.pth\n")
-    world.train("--resume", "SOLVER.CHECKPOINT_PERIOD", "1")
+    world.train("--resume")
     assert (world.folder / world.method / "model_final.pth").is_file()
 
 
 def test_it_is_evaluated(world, tmp_path):
     weights = ["MODEL.WEIGHTS", world.checkpoint, "OUTPUT_DIR", tmp_path]
-    world.call("train_net.py", "--config-file", world.config, "--eval-only", *weights)
+    call(train_net, "--config-file", world.config, "--eval-only", *weights)
     assert json.loads((tmp_path / "results.json").read_text())["results"]["CARGO_A2G"]["mAP"] > 0
 
 
 def test_it_is_checked(world):
-    out = world.call("check_setup.py", "--config-file", world.config, "--json")
+    out = call(check_setup, "--config-file", world.config, "--json")
     findings = json.loads(out)["findings"]
     assert {"model", "memory", "parameters"} & {finding["check"] for finding in findings}
     assert not [finding for finding in findings if finding["level"] == "error"]
 
 
 def test_it_is_shown(world, tmp_path):
-    world.call("visualize.py", "--config-file", world.config, "--output", tmp_path, "--map", "pca")
+    call(visualize, "--config-file", world.config, "--output", tmp_path, "--map", "pca")
     assert world.method in (tmp_path / "report.html").read_text()
 
 
 def test_its_features_are_extracted_and_searched(world, tmp_path, data):
     source = ["--dataset", "CARGO_A2G", "--split", "gallery"]
     extract = ["--checkpoint", world.checkpoint, *world.allowed, *source, "--output", tmp_path / "features"]
-    world.call("extract_features.py", *extract)
+    call(extract_features, *extract)
     features = np.load(tmp_path / "features" / "features_00000.npy")
     assert np.isfinite(features).all()
-    world.call("search.py", "build", "--features", tmp_path / "features", "--index", tmp_path / "index")
+    call(search, "build", "--features", tmp_path / "features", "--index", tmp_path / "index")
     pictures = sorted((data / "CARGO" / "query").rglob("*.jpg"))[:2]
     query = ["query", "--index", tmp_path / "index", *world.allowed, "--json"]
     if world.method == TOY:
@@ -136,27 +163,25 @@ def test_its_features_are_extracted_and_searched(world, tmp_path, data):
         query += ["--list", tmp_path / "queries.csv"]
     else:
         query += ["--pictures", *pictures]
-    answers = json.loads(world.call("search.py", *query))["answers"]
+    answers = json.loads(call(search, *query))["answers"]
     assert [answer["query"] for answer in answers] == [str(path) for path in pictures]
 
 
 def test_it_is_exported(world, tmp_path):
     weights = ["MODEL.WEIGHTS", world.checkpoint]
-    world.call("export.py", "--config-file", world.config, "--output", tmp_path / "onnx", *weights)
+    call(export, "--config-file", world.config, "--output", tmp_path / "onnx", *weights)
     assert json.loads((tmp_path / "onnx" / "export.json").read_text())["method"] == world.method
 
 
 def test_it_is_profiled(world, tmp_path):
     report = tmp_path / "profile.json"
-    world.call("profile_complexity.py", "--config-file", world.config, "--repeats", "1", "--output", report)
+    call(profile_complexity, "--config-file", world.config, "--repeats", "1", "--output", report)
     assert json.loads(report.read_text())["parameters"]["total"]["total"] > 0
 
 
-def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path, data, run_tool):
+def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path, data):
     source = ["--folder", data / "CARGO" / "query", "--output", tmp_path / "features"]
-    code, _, error = run_tool(
-        "extract_features.py", "--checkpoint", world.checkpoint, *world.allowed, *source
-    )
+    code, _, error = run(extract_features, "--checkpoint", world.checkpoint, *world.allowed, *source)
     if world.method == TOY:
         assert code == 2
         assert "camids" in error
@@ -168,9 +193,6 @@ def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path,
 def test_a_module_that_only_a_checkpoint_names_is_not_imported(world, tmp_path, data, toy_file):
     if world.method != TOY:
         pytest.skip("needs a method from outside of the package")
-    import subprocess
-    import sys
-
     tool = [sys.executable, REPO / "tools" / "extract_features.py", "--checkpoint", world.checkpoint]
     source = ["--dataset", "CARGO_A2G", "--output", tmp_path, "DATASETS.ROOT", data]
     process = subprocess.run([*tool, *source], capture_output=True, text=True, timeout=120, check=False)

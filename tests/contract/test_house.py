@@ -73,7 +73,9 @@ def test_rooms_of_one_group_do_not_import_each_other_in_a_circle():
 
 def test_projects_are_read_by_nobody():
     for path in (*MODULES, *(REPO / "tools").rglob("*.py")):
-        assert "projects" not in {name.split(".")[0] for name in re.findall(r"^from (\S+)", path.read_text(), re.M)}
+        assert "projects" not in {
+            name.split(".")[0] for name in re.findall(r"^from (\S+)", path.read_text(), re.M)
+        }
 
 
 @pytest.mark.parametrize(

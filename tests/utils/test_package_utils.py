@@ -1,4 +1,4 @@
-"""Registries, files, logging and random number generators."""
+"""Files, logging and random number generators."""
 
 import errno
 import json
@@ -31,39 +31,6 @@ from fastreid.utils.file_io import (
     write_json,
 )
 from fastreid.utils.logger import open_log_file, setup_logger, warn_once
-from fastreid.utils.registry import Registry
-
-
-@pytest.fixture
-def registry() -> Registry:
-    registry = Registry("backbone", "A.KEY.OF.THIS.TEST")
-
-    @registry.register()
-    def build_vit(cfg):
-        return "vit"
-
-    registry.register("resnet", dict)
-    return registry
-
-
-def test_registered_names_give_what_was_registered(registry):
-    assert registry.get("build_vit")(None) == "vit"
-    assert registry.get("resnet") is dict
-    assert "resnet" in registry
-    assert sorted(registry) == ["build_vit", "resnet"]
-
-
-def test_an_unknown_name_lists_the_known_and_the_nearest(registry):
-    said = (
-        r"unknown backbone 'resnett' in A.KEY.OF.THIS.TEST. Did you mean 'resnet'\? Known: build_vit, resnet"
-    )
-    with pytest.raises(UserError, match=said):
-        registry.get("resnett")
-
-
-def test_a_name_is_given_once(registry):
-    with pytest.raises(UserError, match="'resnet' is registered twice"):
-        registry.register("resnet", list)
 
 
 def test_nothing_near_is_not_guessed():
@@ -247,8 +214,8 @@ def test_other_ranks_write_warnings_to_their_own_file(tmp_path, package_logger, 
 def test_a_warning_is_given_once(package_logger, capsys):
     setup_logger()
     for _ in range(3):
-        warn_once("fastreid.test", "a warning that this test alone gives", "heed it")
-    assert capsys.readouterr().out.count("a warning that this test alone gives; heed it") == 1
+        warn_once("fastreid.test", "a warning that this test alone gives")
+    assert capsys.readouterr().out.count("a warning that this test alone gives") == 1
 
 
 def test_user_errors_end_a_program_with_one_line(capsys):

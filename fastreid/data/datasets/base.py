@@ -101,7 +101,7 @@ class Benchmark:
 
     @property
     def camera_names(self) -> dict[int, str]:
-        """What file names call each camera id; one that stands for several cameras has its view's name."""
+        """The number in file names by camera id; the view's name where an id stands for several cameras."""
         if self.names is None:
             return {}
         names = {camid: str(camera) for camera, (camid, _) in self.names.cameras.items()}

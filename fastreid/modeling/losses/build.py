@@ -11,7 +11,7 @@ from fastreid.modeling.heads import HeadOutput
 from fastreid.modeling.losses.pairwise import feature_spread
 from fastreid.utils.errors import UserError
 from fastreid.utils.events import put_scalar
-from fastreid.utils.registry import Registry
+from fastreid.utils.registry import Registry, requiring
 
 
 class Loss(Protocol):
@@ -35,13 +35,10 @@ class Loss(Protocol):
         """Return the loss of B images with int64 targets (B,), a scalar."""
 
 
-def _lacks(entry: Any) -> str:
-    parts = ("logged_as", "compares_pairs", "needs_classifier", "from_config", "__call__")
-    missing = [name for name in parts if not hasattr(entry, name)]
-    return f"a loss needs {', '.join(missing)} (fastreid/modeling/losses/build.py)" if missing else ""
-
-
-LOSS_REGISTRY = Registry("loss", "MODEL.LOSSES.NAME", _lacks)
+_PARTS = ("logged_as", "compares_pairs", "needs_classifier", "from_config")
+LOSS_REGISTRY = Registry(
+    "loss", "MODEL.LOSSES.NAME", requiring(*_PARTS, see="fastreid/modeling/losses/build.py")
+)
 
 
 class IdentityLosses:

@@ -1,0 +1,96 @@
+"""The keys of a method are there as long as it is named."""
+
+import pytest
+
+from fastreid.config import CfgNode, Key, get_cfg
+from fastreid.config.node import flat_keys
+from fastreid.modeling import META_ARCH_REGISTRY, MetaArch
+from fastreid.modeling.losses import LOSS_REGISTRY
+from fastreid.solver import SCHEDULE_REGISTRY
+from fastreid.utils.errors import UserError
+
+
+class Plain(MetaArch):
+    """A method that shares the view loss's weight with SD-ReID and has a key of its own."""
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        shared = get_cfg().declared["MODEL.LOSSES.CE.VIEW_LAMBDA"]
+        cfg.declare(
+            {"MODEL": {"PLAIN": {"DEPTH": Key(3, "of it")}, "LOSSES": {"CE": {"VIEW_LAMBDA": shared}}}}
+        )
+
+    def encode(self, batch): ...
+
+    def losses(self, encoded, batch): ...
+
+
+@pytest.fixture(autouse=True)
+def plain(own_names):
+    META_ARCH_REGISTRY.register("Plain", Plain)
+
+
+def test_keys_of_another_method_are_unknown():
+    cfg = get_cfg()
+    with pytest.raises(UserError, match=r"unknown config key 'MODEL.PLAIN.DEPTH'"):
+        cfg.merge_from_list(["MODEL.PLAIN.DEPTH", "4"])
+    cfg.merge_from_list(["MODEL.META_ARCHITECTURE", "Plain"])
+    assert cfg.MODEL.PLAIN.DEPTH == 3
+    with pytest.raises(UserError, match=r"unknown config key 'MODEL.SDMODEL.VIEW_NUM'"):
+        cfg.merge_from_list(["MODEL.SDMODEL.VIEW_NUM", "2"])
+    assert not {"SDMODEL"} & (set(cfg.MODEL) | set(cfg.TEST))
+
+
+def test_a_switch_keeps_the_values_of_keys_that_both_methods_have_and_drops_the_others():
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.LOSSES.CE.VIEW_LAMBDA", "0.7", "MODEL.SDMODEL.MOMENTUM", "0.5"])
+    cfg.merge_from_list(["SOLVER.BASE_LR", "0.3", "MODEL.META_ARCHITECTURE", "Plain"])
+    assert (cfg.MODEL.LOSSES.CE.VIEW_LAMBDA, cfg.SOLVER.BASE_LR) == (0.7, 0.3)
+    cfg.merge_from_list(["MODEL.META_ARCHITECTURE", "SDReIDStage2"])
+    assert (cfg.MODEL.LOSSES.CE.VIEW_LAMBDA, cfg.MODEL.SDMODEL.MOMENTUM) == (0.7, 0.8)
+    assert set(cfg.declared) == set(flat_keys(cfg))
+    assert "PLAIN" not in cfg.MODEL
+
+
+def test_both_stages_have_the_same_keys():
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.SDMODEL.MOMENTUM", "0.5", "MODEL.META_ARCHITECTURE", "SDReIDStage2"])
+    assert cfg.MODEL.SDMODEL.MOMENTUM == 0.5
+
+
+def test_the_method_of_a_file_or_command_line_counts_wherever_it_stands(write):
+    cfg = get_cfg()
+    cfg.merge_from_file(write("a.yml", "MODEL: {PLAIN: {DEPTH: 5}, META_ARCHITECTURE: Plain}\n"))
+    assert cfg.MODEL.PLAIN.DEPTH == 5
+    cfg.merge_from_list(["MODEL.SDMODEL.MOMENTUM", "0.5", "MODEL.META_ARCHITECTURE", "SDReIDStage1"])
+    assert cfg.MODEL.SDMODEL.MOMENTUM == 0.5
+
+
+def test_copies_know_their_method():
+    cfg = get_cfg()
+    copy = cfg.clone()
+    copy.merge_from_list(["MODEL.META_ARCHITECTURE", "Plain"])
+    assert "SDMODEL" in cfg.MODEL
+    assert "MODEL.SDMODEL.MOMENTUM" in cfg.declared
+    cfg.merge_from_list(["MODEL.SDMODEL.MOMENTUM", "0.5"])
+
+
+def test_a_registered_part_brings_its_keys():
+    loss = type("Toy", (), {"logged_as": "loss_toy", "compares_pairs": False, "needs_classifier": False})
+    loss.from_config = classmethod(lambda cls, cfg: {})
+    loss.KEYS = {"MODEL": {"LOSSES": {"TOY": {"SCALE": Key(1.0, "weight of the loss")}}}}
+    LOSS_REGISTRY.register("Toy", loss)
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.LOSSES.TOY.SCALE", "2", "MODEL.LOSSES.NAME", "['Toy']"])
+    assert cfg.MODEL.LOSSES.TOY.SCALE == 2.0
+
+
+def test_one_key_cannot_have_two_meanings():
+    def flat(cfg, iters_per_epoch):
+        return lambda iteration, base: base
+
+    flat.spans_run, flat.linear_warmup = False, False
+    flat.KEYS = {"SOLVER": {"GAMMA": Key(7, "of something else")}}
+    SCHEDULE_REGISTRY.register("flat", flat)
+    with pytest.raises(ValueError, match="SOLVER.GAMMA is declared twice"):
+        get_cfg()
