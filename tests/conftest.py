@@ -1,4 +1,4 @@
-"""What every test starts from: the package's logger as on import, no warning given yet; and the tools."""
+"""What every test starts from: the package's logger as on import, no warning given yet; the tools and registries."""
 
 import importlib.util
 import logging
@@ -8,7 +8,9 @@ from types import ModuleType
 
 import pytest
 
+from fastreid.config import get_cfg
 from fastreid.utils.logger import warn_once
+from fastreid.utils.registry import Registry
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -58,3 +60,14 @@ def run_tool(load_tool, capsys) -> Callable[..., tuple[int, str, str]]:
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def own_names():
+    """What the test registers is forgotten after it."""
+    get_cfg()  # fills the registries
+    before = {registry: dict(registry._entries) for registry in Registry.every.values()}
+    yield
+    for registry, entries in before.items():
+        registry._entries.clear()
+        registry._entries.update(entries)
