@@ -35,8 +35,14 @@ setup(
     version=read_version(),
     description="SD-ReID: aerial-ground person re-identification",
     python_requires=">=3.10",
-    packages=find_packages(include=["fastreid", "fastreid.*"]),
-    package_data={KERNELS.replace("/", "."): ["*.pyx"], "fastreid.visualization": ["page/*"]},
+    packages=[*find_packages(include=["fastreid", "fastreid.*"]), "fastreid.configs"],
+    package_dir={"fastreid.configs": "configs"},
+    package_data={
+        KERNELS.replace("/", "."): ["*.pyx"],
+        "fastreid.configs": ["*/*.yml"],
+        "fastreid.visualization": ["page/*"],
+    },
+    entry_points={"console_scripts": ["fastreid = fastreid.cli:main"]},
     install_requires=read_requirements(),
     extras_require={"export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]},
     ext_modules=[

@@ -1,9 +1,7 @@
-"""What every test starts from: the package's logger as on import, no warning given yet; the tools and registries."""
+"""What every test starts from: the package's logger as on import, no warning given yet; the commands."""
 
-import importlib.util
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -11,8 +9,6 @@ import pytest
 from fastreid.config import get_cfg
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
-
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
 @pytest.fixture(autouse=True)
@@ -32,28 +28,14 @@ def _reset_logger() -> None:
 
 
 @pytest.fixture
-def load_tool() -> Callable[[str], ModuleType]:
-    """`load_tool("search.py")`: the tool as a module of its own."""
+def run_tool(capsys) -> Callable[..., tuple[int, str, str]]:
+    """`run_tool(search, argument, …)`: exit code, stdout and stderr of a command, in this process."""
 
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location("tool", TOOLS / name)
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-        return tool
-
-    return load
-
-
-@pytest.fixture
-def run_tool(load_tool, capsys) -> Callable[..., tuple[int, str, str]]:
-    """`run_tool("search.py", argument, …)`: exit code, stdout and stderr of the tool, in this process."""
-
-    def run(name: str, *arguments: object) -> tuple[int, str, str]:
-        tool = load_tool(name)
+    def run(command: ModuleType, *arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
         code = 0
         try:
-            tool.main(list(map(str, arguments)))
+            code = command.main(list(map(str, arguments))) or 0
         except SystemExit as stopped:
             code = stopped.code
         captured = capsys.readouterr()

@@ -10,9 +10,9 @@ from fastreid.config import CfgNode
 from fastreid.data import ReIDDataset, Sample, open_dataset
 from fastreid.data.bad_images import check_image_files
 from fastreid.data.datasets.base import PublishedSizes
+from fastreid.data.datasets.manifest import read_manifest
 from fastreid.data.datasets.statistics import SplitCounts, count_samples
 from fastreid.data.loaders import check_matches, queries_with_match
-from fastreid.rendered.manifest import read_manifest
 
 TEST_SPLITS = ("query", "gallery")
 EXAMPLES = 3  # file names shown of many

@@ -1,51 +1,23 @@
-"""What the checks find: a level, a line and a fix each; as a table, as JSON, and in a run's log."""
+"""The findings of checks: a level, a line and a fix each; as a table, as JSON, and in a run's log."""
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 from tabulate import tabulate
 from termcolor import colored
 
+from fastreid.structures import Finding
+from fastreid.structures.report import Level
 from fastreid.utils import comm
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import Complaint, UserError
 
 logger = logging.getLogger(__name__)
 
-Level = Literal["ok", "warning", "error"]
-ADVICE = re.compile(
-    "[;:.] (?=(?:add|change|check|choose|complete|download|give|hold|leave|lower|make|name|pip|restore|see"
-    "|set|start|train|use|wait) )"
-)
 COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        level: ``error``: a run would stop or be wrong; ``warning``: it would go on, maybe not as meant.
-        check: what was looked at, such as ``CARGO train``.
-        found: what was found there.
-        fix: what to do about it; empty when nothing is to be done, or `found` says it.
-    """
-
-    level: Level
-    check: str
-    found: str
-    fix: str = ""
-
-    @classmethod
-    def from_message(cls, level: Level, check: str, message: str) -> "Finding":
-        """From a line of the package: what was found, then, after a semicolon or colon, what to do."""
-        message = " ".join(message.split())
-        found, *fix = ADVICE.split(message, maxsplit=1)
-        return cls(level, check, found, *fix)
 
 
 class _Collector(logging.Handler):
@@ -56,7 +28,8 @@ class _Collector(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "error" if record.levelno >= logging.ERROR else "warning"
-        self.findings.append(Finding.from_message(level, self.check, record.getMessage()))
+        said = record.msg if isinstance(record.msg, Complaint) else Complaint(record.getMessage())
+        self.findings.append(_finding(level, self.check, said))
 
 
 @contextmanager
@@ -78,7 +51,7 @@ def complaints(check: str) -> Iterator[list[Finding]]:
     try:
         yield findings
     except UserError as error:
-        findings.append(Finding.from_message("error", check, str(error)))
+        findings.append(_finding("error", check, Complaint(error.problem, error.fix)))
     except Exception as error:
         failure = error
         found = f"the check failed: {type(error).__name__}: {' '.join(str(error).split())}"
@@ -90,13 +63,13 @@ def complaints(check: str) -> Iterator[list[Finding]]:
 
 
 def without_repetitions(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings, without complaints that an earlier one has made."""
+    """Leave out the complaints that an earlier finding has made."""
     first = {(finding.found, finding.fix): finding for finding in reversed(findings)}
     return [f for f in findings if f.level == "ok" or first[f.found, f.fix] is f]
 
 
 def table(findings: Sequence[Finding], width: int = 120, color: bool = False) -> str:
-    """The findings as a table of at most about `width` columns."""
+    """Lay the findings out as a table of at most about `width` columns."""
     first = max((len(finding.check) for finding in findings), default=0) + len("warning") + 6
     text = max(width - first, 40)
     fix = min(max((len(finding.fix) for finding in findings), default=0), text * 2 // 5)
@@ -138,15 +111,15 @@ def log_findings(findings: Sequence[Finding]) -> None:
     Raises:
         UserError: for the first error, with the number of the others.
     """
-    errors = [_line(finding) for finding in findings if finding.level == "error"]
+    errors = [finding for finding in findings if finding.level == "error"]
     for finding in findings:
         if finding.level != "error" and comm.is_main_process():
             level = logging.WARNING if finding.level == "warning" else logging.DEBUG
-            logger.log(level, "%s", _line(finding))
+            logger.log(level, Complaint(f"{finding.check}: {finding.found}", finding.fix))
     if errors:
         more = f" (and {len(errors) - 1} more: tools/check_setup.py shows all)" if len(errors) > 1 else ""
-        raise UserError(errors[0] + more)
+        raise UserError(f"{errors[0].check}: {errors[0].found}{more}", errors[0].fix)
 
 
-def _line(finding: Finding) -> str:
-    return f"{finding.check}: {finding.found}" + (f"; {finding.fix}" if finding.fix else "")
+def _finding(level: Level, check: str, complaint: Complaint) -> Finding:
+    return Finding(level, check, *(" ".join(text.split()) for text in complaint))

@@ -12,12 +12,10 @@ import json
 import logging
 import shutil
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from fastreid.checks import as_json, check_setup, has_errors, summary, table
+from fastreid.config import load_config
 from fastreid.utils.cli import CommandLineParser, exit_cleanly, positive_number
-from fastreid.utils.errors import UserError
 
 
 def build_parser() -> CommandLineParser:
@@ -44,13 +42,6 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     with exit_cleanly(argv):
         args = build_parser().parse_intermixed_args(argv)
-        try:
-            from fastreid.checks import as_json, check_setup, has_errors, summary, table
-            from fastreid.engine.defaults import load_config
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"Python package {error.name} is missing", "pip install -r requirements.txt"
-            ) from error
         if "--debug" in argv:
             logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
         cfg = load_config(args.config_file, args.opts)
@@ -61,7 +52,3 @@ def main(argv: list[str] | None = None) -> int:
             width = shutil.get_terminal_size((120, 40)).columns
             print(table(findings, width, color=sys.stdout.isatty()), f"\n{summary(findings)}", sep="\n")
         return 2 if has_errors(findings) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

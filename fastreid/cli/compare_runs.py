@@ -6,18 +6,12 @@ python tools/compare_runs.py --run stage1=logs/demo/stage1 --run stage2=logs/dem
 import argparse
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
-
-exit_during_imports(__name__)
 
 from tabulate import tabulate
 
 from fastreid.evaluation.report import read_results
+from fastreid.utils.cli import CommandLineParser, exit_cleanly
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file, named_output, write_json
 
@@ -107,7 +101,3 @@ def main(argv: list[str] | None = None) -> None:
             }
             with named_output(args.output):
                 write_json(args.output, summary | {"seconds": seconds})
-
-
-if __name__ == "__main__":
-    main()

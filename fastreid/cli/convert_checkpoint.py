@@ -10,18 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
-
-exit_during_imports(__name__)
-
-from fastreid.config.config import flat_keys
-
-from fastreid.config import CfgNode, check_config, get_cfg
+from fastreid.config import CfgNode, check_config, load_config
+from fastreid.config.node import flat_keys
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.sdreid.release_checkpoint import Conversion, convert, settings_of
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
+from fastreid.utils.cli import CommandLineParser, exit_cleanly
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
@@ -40,9 +34,7 @@ def build_parser() -> CommandLineParser:
 
 def read_config(args: argparse.Namespace, settings: dict) -> CfgNode:
     """The config of the converted checkpoint: file, command line, then what the weights tell."""
-    cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = load_config(args.config_file, args.opts)
     before = flat_keys(cfg)
     for key, value in settings.items():
         cfg.merge_from_list([key, repr(value) if not isinstance(value, str) else value])
@@ -56,12 +48,16 @@ def read_config(args: argparse.Namespace, settings: dict) -> CfgNode:
 
 def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
     """Write the checkpoint and the config beside it."""
-    stage = 2 if cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2" else 1
-    meta = {"stage": stage, "num_classes": cfg.MODEL.HEADS.NUM_CLASSES, "config": cfg.dump()}
+    meta = {
+        "method": cfg.MODEL.META_ARCHITECTURE,
+        "num_classes": cfg.MODEL.HEADS.NUM_CLASSES,
+        "config": cfg.dump(),
+        "version": code_version(),
+    }
     config = output.parent / "config.yaml"
     with named_output(config), atomic_write(config, "w") as file:
         file.write(cfg.dump())
-    state = {"model": conversion.state, "meta": meta | {"version": code_version()}}
+    state = {"model": conversion.state, "meta": meta}
     Checkpointer(output.parent).save(output.name, state, mark_last=False)
 
 
@@ -83,7 +79,3 @@ def main(argv: list[str] | None = None) -> None:
         write(cfg, conversion, output)
         print(conversion.table())
         print(f"{output} and {output.parent / 'config.yaml'}")
-
-
-if __name__ == "__main__":
-    main()

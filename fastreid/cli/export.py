@@ -8,18 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
-
-exit_during_imports(__name__)
-
 from tabulate import tabulate
 
-from fastreid.config import check_config
+from fastreid.config import check_config, load_config
 from fastreid.deploy.onnx_export import export_model, require_packages
-from fastreid.engine.defaults import load_config
 from fastreid.engine.trained_model import load_trained_model
+from fastreid.utils.cli import CommandLineParser, exit_cleanly
 
 
 def build_parser() -> CommandLineParser:
@@ -46,7 +40,3 @@ def main(argv: list[str] | None = None) -> None:
         print(tabulate(agreements, headers=agreements[0]._fields, floatfmt=("", "", "", ".7f", ".1e")))
         for file in sorted(folder.iterdir()):
             print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
-
-
-if __name__ == "__main__":
-    main()

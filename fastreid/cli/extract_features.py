@@ -6,19 +6,13 @@ python tools/extract_features.py --checkpoint model_best.pth --dataset CARGO --s
 
 import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports, positive_number
-
-exit_during_imports(__name__)
 
 from fastreid import ReIDModel
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
 from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, extract_to_files
 from fastreid.deploy.image_lists import SPLITS, Columns, list_dataset, list_file, list_folder
+from fastreid.utils.cli import CommandLineParser, add_imports_option, exit_cleanly, positive_number
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_folder
 from fastreid.utils.logger import setup_logger
@@ -60,6 +54,7 @@ def build_parser() -> CommandLineParser:
         "--skip-bad", action="store_true", help="a row of NaN for a picture that cannot be read, no stop"
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    add_imports_option(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
@@ -83,13 +78,11 @@ def main(argv: list[str] | None = None) -> None:
         args = build_parser().parse_intermixed_args(argv)
         check_output_folder(args.output, "--output")
         setup_logger()
-        model = ReIDModel.from_checkpoint(args.checkpoint, args.config_file, args.device, args.opts)
+        model = ReIDModel.from_checkpoint(
+            args.checkpoint, args.config_file, args.device, args.opts, imports=args.imports
+        )
         columns = list_source(args, model.cfg)
         features = extract_to_files(
             model, columns, args.output, args.views, args.format, args.shard_size, args.skip_bad
         )
         print(f"{len(features)} features of {features.facts['width']} numbers: {args.output}")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,22 +12,16 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import (
-    CommandLineParser,
-    exit_cleanly,
-    exit_during_imports,
-    number_from_zero,
-    positive_number,
-)
-
-exit_during_imports(__name__)
-
 from fastreid.data import describe
 from fastreid.data.datasets.csv_dataset import CSVDataset
 from fastreid.data.datasets.csv_file import check_table
 from fastreid.data.person_folders import Crops, csv_bytes, number_cameras, split_persons
+from fastreid.utils.cli import (
+    CommandLineParser,
+    exit_cleanly,
+    number_from_zero,
+    positive_number,
+)
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
 
@@ -97,7 +91,3 @@ def main(argv: list[str] | None = None) -> None:
         print(f"view ids: {', '.join(f'{n} = {view}' for n, view in enumerate(dataset.view_names))}")
         print(f"camera ids: {places}")
         print(f"{args.output}: {len(rows)} images")
-
-
-if __name__ == "__main__":
-    main()

@@ -7,15 +7,9 @@ An interrupted run is completed by the same command. A folder that this tool did
 
 import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
-
-exit_during_imports(__name__)
 
 from fastreid.rendered import LAYOUTS, BenchmarkSpec, write_benchmark
+from fastreid.utils.cli import CommandLineParser, exit_cleanly
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import setup_logger
 
@@ -61,15 +55,11 @@ def main(argv: list[str] | None = None) -> int:
         known = [*LAYOUTS, "all"]
         if args.benchmark not in known:
             raise UserError(
-                f"unknown benchmark {args.benchmark!r}: choose from {', '.join(known)}."
-                + nearest_name(args.benchmark, known)
+                f"unknown benchmark {args.benchmark!r}.{nearest_name(args.benchmark, known)}",
+                f"choose from {', '.join(known)}",
             )
         spec = BenchmarkSpec(args.train_ids, args.test_ids, args.images_per_camera, args.size, args.seed)
         setup_logger()
         for name in names:
             write_benchmark(name, args.root, spec, args.workers)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,22 +5,15 @@ python tools/profile_complexity.py --config-file configs/v2/base_stage2.yml --no
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports, positive_number
-
-exit_during_imports(__name__)
 
 import torch
 from tabulate import tabulate
 
-from fastreid.config import CfgNode, check_config
+from fastreid.config import CfgNode, check_config, load_config
 from fastreid.deploy.model_cost import ModelSize, find_weights, measure_stages, model_size
-from fastreid.engine.defaults import load_config
 from fastreid.engine.trained_model import with_num_classes
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, positive_number
 from fastreid.utils.complexity import Measurement
 from fastreid.utils.env import resolve_device
 from fastreid.utils.file_io import check_output_file, named_output, write_json
@@ -135,7 +128,3 @@ def timing_report(stages: dict[str, Measurement], device: torch.device) -> dict[
             for stage, result in stages.items()
         },
     }
-
-
-if __name__ == "__main__":
-    main()

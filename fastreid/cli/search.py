@@ -8,20 +8,14 @@ python tools/search.py query --index index --pictures query.jpg more_queries/ --
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports, positive_number
-
-exit_during_imports(__name__)
 
 from tabulate import tabulate
 
 from fastreid.deploy.feature_files import FeatureSet
 from fastreid.deploy.image_lists import list_pictures
 from fastreid.deploy.search_index import KINDS, SearchIndex, check_index_folder
+from fastreid.utils.cli import CommandLineParser, add_imports_option, exit_cleanly, positive_number
 from fastreid.utils.file_io import check_output_file, check_output_folder
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
 
@@ -46,6 +40,7 @@ def build_parser() -> CommandLineParser:
     query.add_argument(
         "--checkpoint", metavar="FILE", help="where the model of the features is now, if it was moved"
     )
+    add_imports_option(query)
     query.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")
     query.add_argument("--html", metavar="FILE", help="also write a page with the pictures")
@@ -75,7 +70,8 @@ def query(args: argparse.Namespace) -> None:
         check_output_file(args.html, "--html")
     index = SearchIndex.open(args.index)
     paths = list_pictures(args.pictures)
-    features = index.load_model(args.checkpoint, args.device).extract(paths, index.facts["views"])
+    model = index.load_model(args.checkpoint, args.device, args.imports)
+    features = model.extract(paths, index.facts["views"])
     scores, rows = index.search(features, args.top)
     answers = [
         {"query": path, "results": hits(index, *found)}
@@ -123,7 +119,3 @@ def main(argv: list[str] | None = None) -> None:
     with exit_cleanly(argv):
         args = build_parser().parse_args(argv)
         {"build": build, "query": query}[args.command](args)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,13 +6,6 @@ python tools/train_net.py --config-file configs/v2/base_stage1.yml --eval-only M
 
 import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import exit_cleanly, exit_during_imports
-
-exit_during_imports(__name__)
 
 from fastreid.checks import check_batches, check_environment, log_findings
 from fastreid.data import build_test_datasets
@@ -28,12 +21,17 @@ from fastreid.engine import (
 )
 from fastreid.evaluation import evaluate_protocols
 from fastreid.utils import comm
+from fastreid.utils.cli import CommandLineParser, exit_cleanly
 
 METRICS_KEPT = "The metrics are in the log above: make room or fix the disk, then evaluate again"
 
 
-def main(args: argparse.Namespace) -> None:
-    """What every process of the run does."""
+def build_parser() -> CommandLineParser:
+    return default_argument_parser()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, or evaluate, in one process of the run: every one of them does this."""
     cfg = setup_config(args)
     default_setup(cfg)
     log_findings(check_environment(cfg))
@@ -50,12 +48,13 @@ def main(args: argparse.Namespace) -> None:
     trainer.train()
 
 
-def run() -> None:
-    with exit_cleanly(sys.argv):
-        args = default_argument_parser().parse_intermixed_args()
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly(argv):
+        args = build_parser().parse_intermixed_args(argv)
         cfg = setup_config(args)  # once here, so that a mistake is found before processes are started
         launch(
-            main,
+            run,
             args.num_gpus,
             args.num_machines,
             args.machine_rank,
@@ -63,7 +62,3 @@ def run() -> None:
             args=(args,),
             device=cfg.MODEL.DEVICE,
         )
-
-
-if __name__ == "__main__":
-    run()

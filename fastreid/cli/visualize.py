@@ -9,15 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
-
-exit_during_imports(__name__)
-
 from fastreid.config import CfgNode
 from fastreid.data import build_test_datasets
 from fastreid.engine import default_setup
+from fastreid.utils.cli import CommandLineParser, exit_cleanly
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file
 from fastreid.visualization.feature_map import METHODS
@@ -61,7 +56,7 @@ def read_configs(args: argparse.Namespace) -> list[CfgNode]:
     if args.compare:
         configs.append(read_run_config(args.compare, args.compare_weights, args.opts))
     elif args.compare_weights:
-        raise UserError("--compare-weights needs --compare, the config.yaml of that model")
+        raise UserError("--compare-weights without --compare", "name that model's config.yaml, too")
     return configs
 
 
@@ -80,7 +75,3 @@ def main(argv: list[str] | None = None) -> None:
         lists = write_report(report, datasets, runs, figures, args.queries)
         pictures = write_pngs(args.output, datasets, runs[0], figures)
         print(f"{len(lists.lists)} rank lists, curves and tables: {report}; {len(pictures)} PNGs beside it")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from fastreid.data.datasets import Sample
 from fastreid.data.datasets.files import missing_paths
+from fastreid.structures import Sample
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
 def missing_or_empty(paths: Iterable[str]) -> list[str]:
-    """Those of `paths` that are no files or hold no bytes, sorted. Opens none, and lists each folder once.
+    """Return those of `paths` that are no files or hold no bytes, sorted; opens none, lists folders once.
 
     Raises:
         UserError: for a folder that may not be read.
@@ -39,14 +39,14 @@ def check_image_files(paths: Sequence[str], source: str, may_skip: bool, skip: b
     first = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
     problem = f"{len(bad)} of the {len(paths)} images of {source} are missing or empty (0 bytes): {first}"
     if skip and len(bad) < len(paths):
-        logger.warning("%s. Another image takes their place (DATALOADER.ON_BAD_IMAGE skip)", problem)
+        logger.warning("%s: another image takes their place (DATALOADER.ON_BAD_IMAGE skip)", problem)
         return
     offer = ", or set DATALOADER.ON_BAD_IMAGE skip to train without them" if may_skip and not skip else ""
     raise UserError(f"{problem}", f"restore the files{offer}")
 
 
 class Replacements:
-    """Which images stand in for one that cannot be read.
+    """Choose images that stand in for one that cannot be read.
 
     Args:
         samples: the images to choose from.
@@ -58,7 +58,7 @@ class Replacements:
         self._seed = seed
 
     def in_turn(self, index: int, number: int) -> Iterator[int]:
-        """Other indices to try for draw `number` of image `index`: those of its identity, then all others.
+        """Give other indices for draw `number` of image `index`: those of its identity, then all others.
 
         The order is random, and a function of the seed and the draw's number alone.
         """

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
-from fastreid.data.datasets import ReIDDataset, Sample, open_dataset
+from fastreid.data.datasets import ReIDDataset, open_dataset
+from fastreid.data.image_set import ImageSet, ReportingSet, image_set_options
 from fastreid.data.samplers import SAMPLER_REGISTRY
-from fastreid.data.train_set import ImageSet, TrainSet
+from fastreid.data.train_set import TrainSet
+from fastreid.structures import Batch, RetrievalTask, Sample
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
@@ -21,32 +23,31 @@ DEAD_WORKER = "a data loading worker died (killed, or out of memory?): lower DAT
 
 
 class ReIDLoader(DataLoader):
-    """A DataLoader of batch dicts that leaves torch's global generator alone.
+    """A DataLoader of batches that leaves torch's global generator alone.
 
-    A batch has ``images`` uint8 (B, 3, H, W) RGB in channels-last memory, ``targets``, ``camids``,
-    ``viewids`` int64 (B,) and ``img_paths``, a list of B paths. A UserError in a worker arrives here as
-    the line it was raised with; a worker that dies is a RuntimeError.
+    Images are in channels-last memory. A `UserError` in a worker is raised here as it is; a worker that
+    dies is a RuntimeError.
+
+    Args:
+        options: of torch's DataLoader; `loader_options` gives those that the configuration decides.
     """
 
-    def __init__(self, cfg: CfgNode, dataset: ImageSet, **options: Any) -> None:
-        uses_cuda = cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available()
+    def __init__(self, dataset: ReportingSet, **options: Any) -> None:
         super().__init__(
             dataset,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-            pin_memory=uses_cuda,
             worker_init_fn=_init_worker,
             collate_fn=_collate,
             generator=torch.Generator(),
             **options,
         )
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         try:
             for batch in super().__iter__():
+                if isinstance(batch, UserError):
+                    raise batch
                 self._count_bad(batch.pop("bad_images"))
                 yield batch
-        except UserError as error:  # torch puts the worker's traceback before the message
-            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
         except (ConnectionError, EOFError) as error:  # its socket broke before torch saw it die
             raise RuntimeError(DEAD_WORKER) from error
         except RuntimeError as error:
@@ -61,21 +62,17 @@ class ReIDLoader(DataLoader):
 class TrainLoader(ReIDLoader):
     """Endless; its length is the number of iterations of an epoch."""
 
-    def __init__(self, cfg: CfgNode, train_set: TrainSet, start_iter: int) -> None:
-        make_sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)
-        sampler = make_sampler(
-            train_set.samples,
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            num_instance=cfg.DATALOADER.NUM_INSTANCE,
-            seed=cfg.MODEL.SEED,
-            start_iter=start_iter,
-            rank=comm.get_rank(),
-            world_size=comm.get_world_size(),
-        )
+    def __init__(
+        self, train_set: TrainSet, sampler: Sampler, iters_per_epoch: int, num_workers: int, pin_memory: bool
+    ) -> None:
         super().__init__(
-            cfg, train_set, batch_sampler=sampler, persistent_workers=cfg.DATALOADER.NUM_WORKERS > 0
+            train_set,
+            batch_sampler=sampler,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
         )
-        self._iters_per_epoch = iterations_per_epoch(cfg, len(train_set))
+        self._iters_per_epoch = iters_per_epoch
 
     def __len__(self) -> int:
         return self._iters_per_epoch
@@ -86,13 +83,19 @@ class TrainLoader(ReIDLoader):
             warn_once(__name__, "images that cannot be read are replaced; they are listed at the end")
 
 
+def loader_options(cfg: CfgNode) -> dict[str, Any]:
+    """Return the options of a :class:`ReIDLoader` that the configuration decides."""
+    uses_cuda = cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available()
+    return {"num_workers": cfg.DATALOADER.NUM_WORKERS, "pin_memory": uses_cuda}
+
+
 def iterations_per_epoch(cfg: CfgNode, num_images: int) -> int:
-    """``SOLVER.ITERS_PER_EPOCH``; where that is 0, as many whole batches as `num_images` make, at least 1."""
+    """Return ``SOLVER.ITERS_PER_EPOCH``, or for 0 the whole batches that `num_images` make, at least 1."""
     return max(1, cfg.SOLVER.ITERS_PER_EPOCH or num_images // cfg.SOLVER.IMS_PER_BATCH)
 
 
 def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
-    """The protocols of ``DATASETS.TESTS``, with their query and gallery read.
+    """Open the protocols of ``DATASETS.TESTS`` and read their query and gallery.
 
     Raises:
         UserError: for an unknown name, for missing or empty data, for missing or empty files (also with
@@ -111,7 +114,7 @@ def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
 
 
 def build_train_loader(cfg: CfgNode, train_set: TrainSet, start_iter: int = 0) -> TrainLoader:
-    """Endless batches of this rank's ``SOLVER.IMS_PER_BATCH`` / world size images, from `start_iter` on.
+    """Make endless batches of this rank's ``SOLVER.IMS_PER_BATCH`` / world size images, from `start_iter` on.
 
     Batch k of a run depends on the configuration alone: not on `start_iter`, the number of workers or, all
     ranks together, of ranks. ``len()`` is the number of iterations of an epoch.
@@ -119,25 +122,35 @@ def build_train_loader(cfg: CfgNode, train_set: TrainSet, start_iter: int = 0) -
     Raises:
         UserError: if the batch size does not fit the ranks, ``DATALOADER.NUM_INSTANCE`` or the identities.
     """
-    return TrainLoader(cfg, train_set, start_iter)
+    sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(
+        train_set.samples,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        num_instance=cfg.DATALOADER.NUM_INSTANCE,
+        seed=cfg.MODEL.SEED,
+        start_iter=start_iter,
+        rank=comm.get_rank(),
+        world_size=comm.get_world_size(),
+    )
+    iters_per_epoch = iterations_per_epoch(cfg, len(train_set))
+    return TrainLoader(train_set, sampler, iters_per_epoch, **loader_options(cfg))
 
 
 def build_test_loader(cfg: CfgNode, samples: list[Sample], may_skip: bool = False) -> ReIDLoader:
-    """Batches of ``TEST.IMS_PER_BATCH`` of `samples`, in their order, without augmentation.
+    """Make batches of ``TEST.IMS_PER_BATCH`` of `samples`, in their order, without augmentation.
 
     An image that cannot be read is a UserError; with `may_skip`, which is for training images, another one
     stands in for it where ``DATALOADER.ON_BAD_IMAGE`` is skip.
     """
-    images = ImageSet(cfg, samples, is_train=False, may_skip=may_skip)
-    return ReIDLoader(cfg, images, batch_size=cfg.TEST.IMS_PER_BATCH)
+    images = ImageSet(**image_set_options(cfg, samples, is_train=False, may_skip=may_skip))
+    return ReIDLoader(images, batch_size=cfg.TEST.IMS_PER_BATCH, **loader_options(cfg))
 
 
-def queries_with_match(dataset: ReIDDataset) -> int:
-    """How many queries have an image of their identity, of another camera, in the gallery."""
-    cameras: dict[int, set[int]] = defaultdict(set)
+def queries_with_match(dataset: RetrievalTask) -> int:
+    """Count the queries that have an image of their identity, of another match id, in the gallery."""
+    places: dict[int, set[int]] = defaultdict(set)
     for sample in dataset.gallery:
-        cameras[sample.pid].add(sample.camid)
-    return sum(bool(cameras.get(sample.pid, set()) - {sample.camid}) for sample in dataset.query)
+        places[sample.pid].add(sample.match_id)
+    return sum(bool(places.get(sample.pid, set()) - {sample.match_id}) for sample in dataset.query)
 
 
 def check_matches(dataset: ReIDDataset) -> None:
@@ -165,8 +178,10 @@ def _views(dataset: ReIDDataset, samples: list[Sample]) -> str:
     return ", ".join(f"{name} {counts[view]}" for view, name in enumerate(dataset.view_names))
 
 
-def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Items as a batch. Images stay in channels-last memory: turning each costs more than stacking."""
+def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserError:
+    """Join items to a batch. Images stay in channels-last memory: turning each costs more than stacking."""
+    if isinstance(items[0], UserError):
+        return items[0]
     bad_images = [path for item in items for path in item.pop("bad_images", ())]
     channels_last = [{**item, "images": item["images"].permute(1, 2, 0)} for item in items]
     batch = default_collate(channels_last)
@@ -174,6 +189,6 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _init_worker(worker_id: int) -> None:
-    """An interrupt from the keyboard is the main process's business; one thread a worker."""
+    """Leave an interrupt from the keyboard to the main process, and take one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

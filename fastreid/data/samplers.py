@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from fastreid.data.datasets import Sample
+from fastreid.structures import Sample
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
@@ -68,7 +68,7 @@ class BatchSampler(Sampler[list[Draw]]):
         self._prepare()
 
     def _prepare(self) -> None:
-        """What a subclass checks and counts before the first batch."""
+        """Check and count, in a subclass, before the first batch."""
 
     def __iter__(self) -> Iterator[list[Draw]]:
         part = self.batch_size // self.world_size
@@ -115,7 +115,7 @@ class IdentitySampler(BatchSampler):
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH {batch_size} is not a multiple of DATALOADER.NUM_INSTANCE"
                 f" {num_instance} x {world_size} processes",
-                f"change one of them, e.g. SOLVER.IMS_PER_BATCH"
+                f"change one of them, such as SOLVER.IMS_PER_BATCH to"
                 f" {max(1, batch_size // max(1, unit)) * max(1, unit)}",
             )
         self.pids = np.array([sample.pid for sample in self.samples], dtype=np.int64)

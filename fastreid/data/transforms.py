@@ -17,24 +17,29 @@ from fastreid.utils.errors import UserError
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
-PADDING_MODES = ("constant", "edge", "reflect", "symmetric")
-
 
 def build_transforms(cfg: CfgNode, is_train: bool) -> Transform:
-    """The transform of training images (resize and ``INPUT``'s augmentations) or test images (resize).
+    """Make the transform of training images (resize and ``INPUT``'s augmentations) or test images (resize).
 
     It takes and gives uint8 (3, H, W) tensors; the result has ``INPUT.SIZE_TRAIN`` or ``SIZE_TEST``. Its
     randomness comes from torch's global generator.
 
     Raises:
-        UserError: for a value of ``INPUT`` outside its range.
+        UserError: for a padding as large as the image.
     """
-    _check_input(cfg)
-    size = list(cfg.INPUT.SIZE_TRAIN if is_train else cfg.INPUT.SIZE_TEST)
-    steps: list[Transform] = [v2.Resize(size, InterpolationMode.BICUBIC, antialias=True)]
-    if is_train:
-        steps += _augmentations(cfg)
-    return v2.Compose(steps) if len(steps) > 1 else steps[0]
+    if not is_train:
+        return resize(cfg.INPUT.SIZE_TEST)
+    if cfg.INPUT.PADDING.ENABLED and cfg.INPUT.PADDING.SIZE >= min(cfg.INPUT.SIZE_TRAIN):
+        raise UserError(
+            f"INPUT.PADDING.SIZE is {cfg.INPUT.PADDING.SIZE}; it must be less than the sides of"
+            f" INPUT.SIZE_TRAIN {list(cfg.INPUT.SIZE_TRAIN)}"
+        )
+    return v2.Compose([resize(cfg.INPUT.SIZE_TRAIN), *_build_augmentations(cfg)])
+
+
+def resize(size: Sequence[int]) -> Transform:
+    """Make the transform that gives images the size (height, width)."""
+    return v2.Resize(list(size), InterpolationMode.BICUBIC, antialias=True)
 
 
 class PadAndRandomCrop:
@@ -90,14 +95,14 @@ class RandomErasing:
 
 
 def _overlap(length: int, shift: int) -> tuple[slice, slice]:
-    """Where a line of `length` pixels lies after a shift, and which of its pixels are still in sight."""
+    """Find where a line of `length` pixels lies after a shift, and which of its pixels are still in sight."""
     return (
         slice(max(shift, 0), max(length + min(shift, 0), 0)),
         slice(max(-shift, 0), max(length - max(shift, 0), 0)),
     )
 
 
-def _augmentations(cfg: CfgNode) -> list[Transform]:
+def _build_augmentations(cfg: CfgNode) -> list[Transform]:
     flip, padding, jitter, erasing = cfg.INPUT.FLIP, cfg.INPUT.PADDING, cfg.INPUT.CJ, cfg.INPUT.REA
     steps: list[Transform] = []
     if flip.ENABLED:
@@ -113,42 +118,18 @@ def _augmentations(cfg: CfgNode) -> list[Transform]:
     return steps
 
 
-def _check_input(cfg: CfgNode) -> None:
-    for key in ("SIZE_TRAIN", "SIZE_TEST"):
-        size = cfg.INPUT[key]
-        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-            raise UserError(f"INPUT.{key} {size}: expected [height, width] in pixels, such as [256, 128]")
-    for key in ("FLIP", "PADDING", "REA", "CJ"):
-        if not 0 <= cfg.INPUT[key].PROB <= 1:
-            raise UserError(f"INPUT.{key}.PROB {cfg.INPUT[key].PROB}: expected a probability from 0 to 1")
-    if cfg.INPUT.PADDING.MODE not in PADDING_MODES:
-        raise UserError(f"INPUT.PADDING.MODE {cfg.INPUT.PADDING.MODE!r}: expected {', '.join(PADDING_MODES)}")
-    if not 0 <= cfg.INPUT.PADDING.SIZE < min(cfg.INPUT.SIZE_TRAIN):
-        raise UserError(
-            f"INPUT.PADDING.SIZE {cfg.INPUT.PADDING.SIZE}: expected 0 or more pixels, and fewer than the"
-            f" sides of INPUT.SIZE_TRAIN {cfg.INPUT.SIZE_TRAIN}"
-        )
-    value = cfg.INPUT.REA.VALUE
-    if len(value) != 3 or not all(0 <= channel <= 255 for channel in value):
-        raise UserError(f"INPUT.REA.VALUE {value}: expected three numbers (RGB) from 0 to 255")
-    for key in ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE"):
-        limit = 0.5 if key == "HUE" else float("inf")
-        if not 0 <= cfg.INPUT.CJ[key] <= limit:
-            raise UserError(f"INPUT.CJ.{key} {cfg.INPUT.CJ[key]}: expected a number from 0 to {limit}")
-
-
 def augmentation_seed(seed: int, draw: int) -> int:
-    """The 32-bit seed of the augmentation of the `draw`-th sample of a run with ``MODEL.SEED`` `seed`."""
+    """Derive the 32-bit seed of the augmentation of the `draw`-th sample of a run with that seed."""
     digest = hashlib.blake2b(f"{seed} {draw}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little")
 
 
 def mirror_decision(cfg: CfgNode) -> Callable[[int], bool]:
-    """Whether training images are mirrored, by the number of the draw: what the training transform decides.
+    """Tell, by the number of the draw, whether the training transform mirrors an image.
 
     Only for an ``INPUT`` whose sole augmentation is the flip.
     """
-    steps = v2.Compose(_augmentations(cfg)) if cfg.INPUT.FLIP.ENABLED else v2.Identity()
+    steps = v2.Compose(_build_augmentations(cfg)) if cfg.INPUT.FLIP.ENABLED else v2.Identity()
     left_to_right = torch.tensor([[[0, 1]]], dtype=torch.uint8)
 
     def is_mirrored(number: int) -> bool:

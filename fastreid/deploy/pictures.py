@@ -1,16 +1,15 @@
 """Pictures from files and from memory, as the model's test loader gives them."""
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from fastreid.config import CfgNode
+from fastreid.data.image_set import ReportingSet
 from fastreid.data.images import read_image, upright_rgb
 from fastreid.data.transforms import build_transforms
 from fastreid.utils.errors import UserError
@@ -82,7 +81,7 @@ def _tensor_pixels(picture: torch.Tensor) -> torch.Tensor:
     return picture.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
-class PictureSet(Dataset):
+class PictureSet(ReportingSet):
     """Pictures resized for the model: dicts of ``images`` uint8 (3, H, W) and ``img_paths`` str.
 
     Args:
@@ -94,8 +93,8 @@ class PictureSet(Dataset):
     """
 
     def __init__(self, cfg: CfgNode, pictures: list[Picture], skip_bad: bool) -> None:
+        super().__init__()
         self.names = [picture_name(picture) for picture in pictures]
-        self.replaced: Counter[str] = Counter()
         self._pictures = pictures
         self._skip_bad = skip_bad
         self._transform = build_transforms(cfg, is_train=False)

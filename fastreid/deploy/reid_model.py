@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.data.datasets import open_dataset
 from fastreid.data.datasets.base import joint_view_names
-from fastreid.data.loaders import ReIDLoader
+from fastreid.data.loaders import ReIDLoader, loader_options
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
 from fastreid.engine.trained_model import load_trained_model
 from fastreid.evaluation import extract_features
@@ -125,7 +125,8 @@ class ReIDModel:
         if not pictures:
             return np.empty((0, self.feature_width(chosen)), np.float32)
         images = PictureSet(self.cfg, pictures, skip_bad)
-        loader = ReIDLoader(self._loader_cfg(pictures), images, batch_size=self.cfg.TEST.IMS_PER_BATCH)
+        options = loader_options(self._loader_cfg(pictures))
+        loader = ReIDLoader(images, batch_size=self.cfg.TEST.IMS_PER_BATCH, **options)
         model = self.model if self.stage == 1 else _WithViews(self.model, chosen)
         amp = amp_dtype(self.cfg.TEST.AMP, self.device)
         benchmark = self.cfg.CUDNN_BENCHMARK

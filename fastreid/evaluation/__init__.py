@@ -1,6 +1,6 @@
 """Evaluation: features of the test images, ranks, metrics, and the files that record them."""
 
-from fastreid.evaluation.distance import compute_distance
+from fastreid.evaluation.distance import METRIC_REGISTRY, Metric, compute_distance
 from fastreid.evaluation.evaluator import ReidEvaluator, evaluate_protocols
 from fastreid.evaluation.extraction import extract_features
 from fastreid.evaluation.features import evaluate_features
@@ -10,6 +10,8 @@ from fastreid.evaluation.rerank import jaccard_distance, rerank_distance
 from fastreid.evaluation.roc import tpr_at_fpr
 
 __all__ = [
+    "METRIC_REGISTRY",
+    "Metric",
     "ReidEvaluator",
     "compute_distance",
     "evaluate_features",

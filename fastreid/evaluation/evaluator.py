@@ -1,7 +1,7 @@
 """Evaluation of a model on the test protocols: one encoding of each image, one table of results."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,35 +9,32 @@ import torch
 from torch import nn
 
 from fastreid.config import CfgNode
-from fastreid.evaluation.distance import METRICS, distance_rows, normalise
+from fastreid.evaluation.distance import METRIC_REGISTRY, distance_rows
 from fastreid.evaluation.extraction import extract_over_ranks
 from fastreid.evaluation.features import rank_features
 from fastreid.evaluation.query_expansion import expand_queries
-from fastreid.evaluation.rank import Labels, QueryScores, check_labels, rank_matrix
-from fastreid.evaluation.report import log_table, write_ranks, write_results
-from fastreid.evaluation.rerank import jaccard_distance, rerank_distance
+from fastreid.evaluation.rank import QueryScores, check_labels, rank_matrix
+from fastreid.evaluation.report import log_table, write_results
 from fastreid.evaluation.roc import FALSE_POSITIVE_RATES, RowBlocks, tpr_at_fpr
+from fastreid.structures import Metrics, Results, RetrievalTask, Sample
 from fastreid.utils import comm
-from fastreid.utils.errors import UserError, nearest_name
+from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SAVED_RANKS = 50  # gallery items per query in the file that TEST.SAVE_RANKS writes
-
 
 class Evaluation(NamedTuple):
-    """What one protocol gave."""
+    """The scores of one protocol."""
 
-    metrics: dict[str, float]  # percent: Rank-1, Rank-5, Rank-10, mAP, mINP, mean, and TPR@FPR=… with ROC
+    metrics: Metrics  # Rank-1, Rank-5, Rank-10, mAP, mINP, mean, and TPR@FPR=… with ROC
     scores: QueryScores
-    top_k: np.ndarray | None  # (Q, k) int32 gallery indices in rank order, -1 behind the last; SAVE_RANKS
     row_blocks: Callable[[], RowBlocks]  # gives the distances that were ranked: (rows, (len(rows), G)) …
 
 
 class ReidEvaluator:
     """Scores features as the ``TEST`` section of `cfg` says.
 
-    The distance matrix is only made for re-ranking and the Jaccard metric (of features scaled to length 1);
+    The distance matrix is only made for re-ranking and for a metric that needs all images at once;
     otherwise the features are ranked in blocks.
 
     Args:
@@ -49,16 +46,15 @@ class ReidEvaluator:
 
     def __init__(self, cfg: CfgNode, device: torch.device | None = None) -> None:
         self.test, self.device = cfg.TEST, device
-        known = [*METRICS, "jaccard"]
-        if self.test.METRIC not in known:
-            raise UserError(
-                f"unknown TEST.METRIC {self.test.METRIC!r}.{nearest_name(self.test.METRIC, known)}"
-                f" Known: {', '.join(known)}"
-            )
-        self.reranks = self.test.RERANK.ENABLED or self.test.METRIC == "jaccard"
+        self.metric = METRIC_REGISTRY.get(self.test.METRIC)()
+        self.reranks = self.test.RERANK.ENABLED or self.metric.whole
 
     def evaluate(
-        self, q_feats: torch.Tensor, g_feats: torch.Tensor, query: list, gallery: list
+        self,
+        q_feats: torch.Tensor,
+        g_feats: torch.Tensor,
+        query: Sequence[Sample],
+        gallery: Sequence[Sample],
     ) -> Evaluation:
         """Score (Q, D) against (G, D) float32 features of the samples `query` and `gallery`.
 
@@ -70,7 +66,8 @@ class ReidEvaluator:
             aqe = self.test.AQE
             q_feats, g_feats = expand_queries(q_feats, g_feats, aqe.QE_TIME, aqe.QE_K, aqe.ALPHA)
         if self.reranks:
-            distmat = self._rerank(q_feats, g_feats)
+            rerank = self.test.RERANK
+            distmat = self.metric.matrix(q_feats, g_feats, rerank.K1, rerank.K2, rerank.LAMBDA)
             scores = rank_matrix(distmat, labels)
 
             def row_blocks():
@@ -85,20 +82,11 @@ class ReidEvaluator:
         if self.test.ROC.ENABLED:
             for rate, tpr in zip(FALSE_POSITIVE_RATES, tpr_at_fpr(row_blocks, labels), strict=True):
                 metrics[f"TPR@FPR={_short(rate)}"] = 100 * float(tpr)
-        top_k = top_k_gallery(row_blocks(), labels, SAVED_RANKS) if self.test.SAVE_RANKS else None
-        return Evaluation(metrics, scores, top_k, row_blocks)
-
-    def _rerank(self, q_feats: torch.Tensor, g_feats: torch.Tensor) -> np.ndarray:
-        rerank = self.test.RERANK
-        if self.test.METRIC == "jaccard":
-            return jaccard_distance(normalise(q_feats), normalise(g_feats), rerank.K1, rerank.K2)
-        if self.test.METRIC == "cosine":
-            q_feats, g_feats = normalise(q_feats), normalise(g_feats)
-        return rerank_distance(q_feats, g_feats, rerank.K1, rerank.K2, rerank.LAMBDA)
+        return Evaluation(metrics, scores, row_blocks)
 
 
-def summarise_percent(scores: QueryScores, num_gallery: int) -> dict[str, float]:
-    """``{"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "mean"}`` in percent; mean = (Rank-1 + mAP) / 2."""
+def summarise_percent(scores: QueryScores, num_gallery: int) -> Metrics:
+    """Return Rank-1, Rank-5, Rank-10, mAP, mINP and mean = (Rank-1 + mAP) / 2 in percent."""
     cmc, ap, inp = scores.summarise(10, num_gallery)
     metrics = {f"Rank-{r}": 100 * float(cmc[min(r, len(cmc)) - 1]) for r in (1, 5, 10)}
     metrics["mAP"] = 100 * float(ap.mean())
@@ -107,35 +95,16 @@ def summarise_percent(scores: QueryScores, num_gallery: int) -> dict[str, float]
     return metrics
 
 
-def top_k_gallery(row_blocks: Any, labels: Labels, k: int) -> np.ndarray:
-    """(Q, k) int32: each query's nearest gallery indices, own-camera matches removed; -1 fills short rows."""
-    top_k = np.full((len(labels.starts), k), -1, np.int32)
-    for rows, distances in row_blocks:
-        for query, row in enumerate(distances, start=rows.start):
-            valid = np.ones(len(row), bool)
-            valid[labels.hits_and_junk(query)[1]] = False
-            valid = np.flatnonzero(valid)
-            if len(valid) > k:
-                valid = valid[row[valid] <= np.partition(row[valid], k - 1)[k - 1]]
-            nearest = valid[np.argsort(row[valid], kind="stable")[:k]]
-            top_k[query, : len(nearest)] = nearest
-    return top_k
-
-
-def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: list) -> dict[str, dict[str, float]]:
+def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[RetrievalTask]) -> Results:
     """Score `model` on every protocol, from one encoding of the union of their image files.
 
     Every rank encodes its share and gets the same result. Rank 0 logs the table, then writes
-    ``results.json`` (and, with ``TEST.SAVE_RANKS``, ``ranks_PROTOCOL.npz``) in ``OUTPUT_DIR``. The
-    checkpoint recorded there is ``MODEL.WEIGHTS``; it is null for a model in training mode, whose weights
-    that file no longer holds.
-
-    Args:
-        datasets: protocols, each with ``name`` and the lists of samples ``query`` and ``gallery``.
+    ``results.json`` in ``OUTPUT_DIR``. The checkpoint recorded there is ``MODEL.WEIGHTS``; it is null for a
+    model in training mode, whose weights that file no longer holds.
 
     Returns:
-        ``{protocol: {"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "mean"}}`` in percent, and
-        ``"TPR@FPR=1e-4"`` … with ``TEST.ROC.ENABLED``.
+        By protocol Rank-1, Rank-5, Rank-10, mAP, mINP and mean in percent, and TPR@FPR=1e-4 … with
+        ``TEST.ROC.ENABLED``.
 
     Raises:
         UserError: for a protocol without queries, gallery or any match, and for features that are not
@@ -170,11 +139,11 @@ def _score_protocols(
     cfg: CfgNode,
     evaluator: ReidEvaluator,
     features: torch.Tensor,
-    samples: list,
-    datasets: list,
+    samples: list[Sample],
+    datasets: Sequence[RetrievalTask],
     checkpoint: str | None,
-) -> dict[str, dict[str, float]]:
-    results, sizes, ranks = {}, {}, {}
+) -> Results:
+    results, sizes = {}, {}
     for dataset, *parts in protocol_features(features, samples, datasets):
         try:
             evaluation = evaluator.evaluate(*parts, dataset.query, dataset.gallery)
@@ -187,24 +156,20 @@ def _score_protocols(
             "scored": scored,
             "gallery": len(dataset.gallery),
         }
-        if cfg.TEST.SAVE_RANKS:
-            ranks[dataset.name] = evaluation.scores, evaluation.top_k
     log_table(results, sizes)  # before anything is written: a full disk must not cost the metrics
     write_results(cfg, results, sizes, checkpoint)
-    for name, (scores, top_k) in ranks.items():
-        write_ranks(cfg.OUTPUT_DIR, name, scores, top_k)
     return results
 
 
-def distinct_samples(datasets: Iterable) -> list:
-    """The images of all protocols, each file once."""
+def distinct_samples(datasets: Iterable[RetrievalTask]) -> list[Sample]:
+    """Return the images of all protocols, each file once. Their match ids are those of the last protocol."""
     return list({s.path: s for d in datasets for s in (*d.gallery, *d.query)}.values())
 
 
 def protocol_features(
-    features: torch.Tensor, samples: list, datasets: Iterable
-) -> Iterator[tuple[Any, torch.Tensor, torch.Tensor]]:
-    """``(protocol, query features, gallery features)`` of each, from the features (N, D) of `samples`."""
+    features: torch.Tensor, samples: Sequence[Sample], datasets: Iterable[RetrievalTask]
+) -> Iterator[tuple[RetrievalTask, torch.Tensor, torch.Tensor]]:
+    """Give each protocol with its query and gallery features, out of the features (N, D) of `samples`."""
     row_of = {sample.path: row for row, sample in enumerate(samples)}
     for dataset in datasets:
         query, gallery = (
@@ -214,22 +179,22 @@ def protocol_features(
 
 
 def _take(features: torch.Tensor, rows: list[int]) -> torch.Tensor:
-    """The rows, as a view where they follow each other."""
+    """Take the rows, as a view where they follow each other."""
     if rows == list(range(rows[0], rows[0] + len(rows))):
         return features[rows[0] : rows[0] + len(rows)]
     return features[rows]
 
 
-def label_columns(query: list, gallery: list) -> list[np.ndarray]:
-    """``[q_pids, g_pids, q_camids, g_camids]``."""
+def label_columns(query: Sequence[Sample], gallery: Sequence[Sample]) -> list[np.ndarray]:
+    """Return the persons of query and gallery, then their match ids: four arrays int64."""
     return [
         np.array([getattr(s, field) for s in part], np.int64)
-        for field in ("pid", "camid")
+        for field in ("pid", "match_id")
         for part in (query, gallery)
     ]
 
 
 def _short(rate: float) -> str:
-    """``1e-4`` rather than Python's ``0.0001``."""
+    """Write ``1e-4`` rather than Python's ``0.0001``."""
     mantissa, exponent = f"{rate:.0e}".split("e")
     return f"{mantissa}e{int(exponent)}"

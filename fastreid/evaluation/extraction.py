@@ -5,7 +5,6 @@ import logging
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,6 +12,8 @@ from torch import nn
 from tqdm import tqdm
 
 from fastreid.config import CfgNode
+from fastreid.data import build_test_loader
+from fastreid.structures import Batch, Sample
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype
 from fastreid.utils.env import exact_float32, resolve_device
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def extract_features(
     model: nn.Module,
-    loader: Iterable[dict[str, Any]],
+    loader: Iterable[Batch],
     flip: bool = False,
     amp: torch.dtype | None = None,
 ) -> torch.Tensor:
@@ -30,7 +31,7 @@ def extract_features(
 
     Args:
         model: in eval mode maps a batch to (B, D) features; its mode is restored afterwards.
-        loader: yields batches with ``images`` (B, 3, H, W). Its ``dataset`` has a length.
+        loader: yields batches. Its ``dataset`` has a length.
         flip: average the features of each image and its mirror image. They are not normalised here, so
             that normalising happens once, in the metric.
         amp: encode under CUDA's autocast in this dtype; None computes in float32.
@@ -61,7 +62,7 @@ def extract_features(
 
 
 @torch.inference_mode()
-def _encode(model: nn.Module, batch: dict[str, Any], flip: bool, amp: torch.dtype | None) -> torch.Tensor:
+def _encode(model: nn.Module, batch: Batch, flip: bool, amp: torch.dtype | None) -> torch.Tensor:
     with exact_float32(), torch.autocast("cuda", amp, enabled=amp is not None):
         features = model(batch).float()
         if flip:
@@ -70,14 +71,12 @@ def _encode(model: nn.Module, batch: dict[str, Any], flip: bool, amp: torch.dtyp
     return features
 
 
-def extract_over_ranks(cfg: CfgNode, model: nn.Module, samples: list) -> torch.Tensor | None:
+def extract_over_ranks(cfg: CfgNode, model: nn.Module, samples: list[Sample]) -> torch.Tensor | None:
     """Encode `samples`, each by one rank. Returns (N, D) float32 on rank 0 and None on the others.
 
     A rank takes a contiguous run of whole batches: the batches, and so the features to the last bit, are
     the same for every number of ranks.
     """
-    from fastreid.data import build_test_loader
-
     shares = split_batches(len(samples), cfg.TEST.IMS_PER_BATCH, comm.get_world_size())
     own = samples[slice(*shares[comm.get_rank()])]
     features = torch.empty(0, 0)

@@ -6,14 +6,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastreid.evaluation.distance import check_metric
-from fastreid.evaluation.rank import Labels, QueryScores, check_labels, check_max_rank, rank_kernels
+from fastreid.evaluation.distance import distance_rows, metric_of_pairs
+from fastreid.evaluation.rank import (
+    Labels,
+    QueryScores,
+    check_labels,
+    check_max_rank,
+    rank_kernels,
+    rank_matrix,
+)
 from fastreid.utils.env import exact_float32
 
 QUERY_BLOCK = 1024
 GALLERY_BLOCK = 4096
 MARKS_PER_BLOCK = 1 << 22  # same-person pairs of a block of queries: at most 400 MB of them in the kernel
-NORM_FLOOR = 1e-12  # a shorter feature is not scaled to length 1, as in torch.nn.functional.normalize
 
 
 def evaluate_features(
@@ -29,7 +35,7 @@ def evaluate_features(
     device: torch.device | str | None = None,
     block: tuple[int, int] = (QUERY_BLOCK, GALLERY_BLOCK),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `evaluate_rank` gives for the features' distances, in memory that does not grow with Q x G.
+    """Score the features' distances as `evaluate_rank` does, in memory that does not grow with Q x G.
 
     Products are made in float32, block by block. A gallery item that is as near as one of the query's
     person, to within the products' rounding error, is compared again in float64. So the ranks are those of
@@ -40,7 +46,8 @@ def evaluate_features(
     Args:
         q_feats, g_feats: (Q, D) and (G, D) float32 arrays or tensors.
         q_pids, g_pids, q_camids, g_camids, max_rank, use_cython: as in `evaluate_rank`.
-        metric: ``cosine`` or ``euclidean``.
+        metric: ``cosine``, ``euclidean``, or a registered one that does not need all images at once. One
+            without a product form is ranked by its float32 distances.
         device: where products are made; default: where `g_feats` is.
         block: how many queries and gallery items a product has.
 
@@ -67,10 +74,16 @@ def rank_features(
     device: torch.device | str | None = None,
     block: tuple[int, int] = (QUERY_BLOCK, GALLERY_BLOCK),
 ) -> QueryScores:
-    """Every query's scores; arguments and errors as in `evaluate_features`."""
-    check_metric(metric)
+    """Score every query; arguments and errors as in `evaluate_features`."""
+    measure = metric_of_pairs(metric)
     _check_features(q_feats, g_feats)
-    gallery = _Gallery(g_feats.detach(), metric, device, block[1])
+    squares = _squared_lengths(g_feats.detach().cpu().numpy(), "g_feats")
+    form = measure.product_form(squares)
+    if form is None:
+        device = g_feats.device if device is None else device
+        q_feats, g_feats = (features.detach().to(device) for features in (q_feats, g_feats))
+        return _rank_rows(q_feats, g_feats, labels, metric, use_cython)
+    gallery = _Gallery(g_feats.detach(), squares, *form, device, block[1])
     ranker_class = rank_kernels(use_cython).BlockRanker
     scores = QueryScores.empty(len(q_feats))
     most_marks = int((labels.stops - labels.starts).max(initial=1))
@@ -98,27 +111,36 @@ def rank_features(
     return scores
 
 
-class _Gallery:
-    """Gallery features with what turns a product into a distance: ``scale[j] * (q . g[j]) + bias[j]``.
+def _rank_rows(
+    q_feats: torch.Tensor, g_feats: torch.Tensor, labels: Labels, metric: str, use_cython: bool
+) -> QueryScores:
+    scores = QueryScores.empty(len(q_feats))
+    with exact_float32():
+        for rows, distances in distance_rows(q_feats, g_feats, metric):
+            part = rank_matrix(distances, labels.of_queries(rows), use_cython)
+            for values, part_values in zip(scores, part, strict=True):
+                values[rows] = part_values
+    return scores
 
-    That is minus the cosine similarity times the query's length, or the squared Euclidean distance less
-    the query's square: both rank the gallery of a query as the distances do.
-    """
+
+class _Gallery:
+    """Gallery features with what turns a product into a distance: ``scale[j] * (q . g[j]) + bias[j]``."""
 
     def __init__(
-        self, features: torch.Tensor, metric: str, device: torch.device | str | None, width: int
+        self,
+        features: torch.Tensor,
+        squares: np.ndarray,
+        scale: np.ndarray,
+        bias: np.ndarray,
+        device: torch.device | str | None,
+        width: int,
     ) -> None:
         self.features = features.contiguous()
         self.on_cpu = self.features.cpu().numpy()
         self.device = torch.device(features.device if device is None else device)
         self.width = max(1, min(width, len(features)))
-        squares = _squared_lengths(self.on_cpu, "g_feats")
-        lengths = np.sqrt(squares)
-        if metric == "cosine":
-            self.scale, self.bias = -1 / np.maximum(lengths, NORM_FLOOR), np.zeros(len(features))
-        else:
-            self.scale, self.bias = np.full(len(features), -2.0), squares
-        self.longest = np.max(np.abs(self.scale) * lengths, initial=0)
+        self.scale, self.bias = scale, bias
+        self.longest = np.max(np.abs(scale) * np.sqrt(squares), initial=0)
         self.largest_bias = self.bias.max(initial=0)
 
     def precision(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

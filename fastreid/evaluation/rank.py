@@ -1,8 +1,8 @@
 """CMC, mAP and mINP of a distance matrix, without sorting the gallery.
 
 Conventions (Zheng et al., ICCV 2015; mINP: Ye et al., TPAMI 2021): gallery items with the query's
-person *and* camera are removed; a query without a match left is skipped; equal distances are ordered by
-gallery index, as a stable sort orders them.
+person *and* camera (or what a protocol counts as one: the match id) are removed; a query without a match
+left is skipped; equal distances are ordered by gallery index, as a stable sort orders them.
 """
 
 from types import ModuleType
@@ -48,8 +48,12 @@ class Labels(NamedTuple):
     starts: np.ndarray  # (Q,) int64; members[starts[i]:stops[i]] show the person of query i
     stops: np.ndarray  # (Q,) int64
 
+    def of_queries(self, rows: slice) -> "Labels":
+        """Return the labels of some of the queries against the whole gallery."""
+        return self._replace(q_camids=self.q_camids[rows], starts=self.starts[rows], stops=self.stops[rows])
+
     def hits_and_junk(self, query: int) -> tuple[np.ndarray, np.ndarray]:
-        """Gallery indices of the query's person: seen by other cameras, and by the query's own."""
+        """Return gallery indices of the query's person: seen by other cameras, and by the query's own."""
         members = self.members[self.starts[query] : self.stops[query]]
         other = self.g_camids[members] != self.q_camids[query]
         return members[other], members[~other]
@@ -91,7 +95,7 @@ def evaluate_rank(
 
 
 def rank_matrix(distmat: np.ndarray, labels: Labels, use_cython: bool = True) -> QueryScores:
-    """Every query's scores from a (Q, G) distance matrix. Raises ValueError on NaN."""
+    """Score every query of a (Q, G) distance matrix. Raises ValueError on NaN."""
     scores = QueryScores.empty(len(distmat))
     if not distmat.size:
         return scores
@@ -110,8 +114,8 @@ def rank_kernels(use_cython: bool = True) -> ModuleType:
     if use_cython and rank_cy is None:
         warn_once(
             __name__,
-            "The compiled rank kernels are not built, so NumPy counts, which is slower. To build them:"
-            " (cd fastreid/evaluation/rank_cylib && python setup.py build_ext --inplace)",
+            "the compiled rank kernels are not built, so NumPy counts, which is slower",
+            "build them: (cd fastreid/evaluation/rank_cylib && python setup.py build_ext --inplace)",
         )
     return rank_cy if use_cython and rank_cy is not None else rank_numpy
 

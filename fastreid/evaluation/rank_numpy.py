@@ -18,7 +18,7 @@ class Marks:
         return len(self.distances)
 
     def before(self, distances: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """How many marks come before each of the items."""
+        """Count the marks that come before each of the items."""
         stride = int(max(self.indices.max(), indices.max(initial=0))) + 1
 
         def order_key(distances: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ class BlockRanker:
                 self.counts[i] += marks.count(before)
 
     def _before(self, query: int, distances: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """How many marks come before each item; computed again in float64 where the block leaves it open."""
+        """Count the marks before each item; computed again in float64 where the block leaves it open."""
         marks, tolerance = self.marks[query], self.tolerance[query]
         before = marks.distances.searchsorted(distances - tolerance)
         following = np.append(marks.distances, np.inf)[before]

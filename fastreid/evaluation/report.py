@@ -1,27 +1,25 @@
-"""What an evaluation leaves behind: a table in the log, ``results.json``, and files of ranks."""
+"""The traces of an evaluation: a table in the log, and ``results.json``."""
 
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from tabulate import tabulate
 
 from fastreid.config import CfgNode
-from fastreid.evaluation.rank import QueryScores
+from fastreid.structures import Results
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write, write_json
+from fastreid.utils.file_io import write_json
 
 logger = logging.getLogger(__name__)
 
 
-def log_table(results: dict[str, dict[str, float]], sizes: dict[str, dict[str, int]]) -> None:
+def log_table(results: Results, sizes: dict[str, dict[str, int]]) -> None:
     """Log one row per protocol: its name, queries, those with a match, gallery, and metrics in percent."""
     rows = [{"protocol": name, **sizes[name], **metrics} for name, metrics in results.items()]
     table = tabulate(rows, headers="keys", tablefmt="github", floatfmt=".2f")
@@ -30,7 +28,7 @@ def log_table(results: dict[str, dict[str, float]], sizes: dict[str, dict[str, i
 
 def write_results(
     cfg: CfgNode,
-    results: dict[str, dict[str, float]],
+    results: Results,
     sizes: dict[str, dict[str, int]],
     checkpoint: str | None,
 ) -> None:
@@ -46,7 +44,7 @@ def write_results(
 
 
 def read_results(output_dir: str, metrics: Sequence[str] = ()) -> dict[str, Any]:
-    """What :func:`write_results` wrote.
+    """Read what :func:`write_results` wrote.
 
     Args:
         metrics: what every protocol must have, such as ``mAP``.
@@ -58,10 +56,10 @@ def read_results(output_dir: str, metrics: Sequence[str] = ()) -> dict[str, Any]
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"no readable results in {path}: it should be an evaluation's OUTPUT_DIR") from error
+        raise UserError(f"no readable results in {path}", "name the OUTPUT_DIR of an evaluation") from error
     results = content.get("results") if isinstance(content, dict) else None
     if not results or not isinstance(results, dict):
-        raise UserError(f'{path} has no "results" of protocols: it is not of an evaluation, run it again')
+        raise UserError(f'{path} has no "results" of protocols', "run the evaluation again")
     for protocol, values in results.items():
         found = values if isinstance(values, dict) else {}
         if missing := [name for name in metrics if not isinstance(found.get(name), int | float)]:
@@ -78,16 +76,3 @@ def describe_checkpoint(path: str | None) -> dict[str, str] | None:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return {"path": str(path), "sha256": digest.hexdigest()}
-
-
-def write_ranks(output_dir: str, protocol: str, scores: QueryScores, top_k: np.ndarray) -> None:
-    """Write ``ranks_PROTOCOL.npz``: per query, in the protocol's order, ``ap`` (float32, NaN without a
-    match), ``first_hit`` (int32, from 1; 0 without a match) and ``top_k`` (int32 gallery indices, -1 = none).
-    """
-    content = io.BytesIO()  # a zip file whose writing fails would complain once more when it is collected
-    np.savez_compressed(
-        content, ap=scores.ap.astype(np.float32), first_hit=scores.first_hit.astype(np.int32), top_k=top_k
-    )
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    with atomic_write(Path(output_dir) / f"ranks_{protocol}.npz") as file:
-        file.write(content.getbuffer())

@@ -21,7 +21,7 @@ PAIRS = 1 << 15  # feature pairs gathered at once
 def rerank_distance(
     q_feats: torch.Tensor, g_feats: torch.Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:
-    """(1 - lambda) * Jaccard + lambda * original distance (eq. 12), as a (Q, G) float32 matrix.
+    """Compute (1 - lambda) * Jaccard + lambda * original distance (eq. 12), as a (Q, G) float32 matrix.
 
     Args:
         q_feats, g_feats: (Q, D) and (G, D) float32.
@@ -41,7 +41,7 @@ def rerank_distance(
 
 
 def jaccard_distance(q_feats: torch.Tensor, g_feats: torch.Tensor, k1: int = 20, k2: int = 6) -> np.ndarray:
-    """(Q, G) float32 Jaccard distances of the k-reciprocal encodings; see `rerank_distance`."""
+    """Compute (Q, G) float32 Jaccard distances of the k-reciprocal encodings; see `rerank_distance`."""
     return rerank_distance(q_feats, g_feats, k1, k2, lambda_value=0)
 
 
@@ -104,7 +104,8 @@ def _nearest(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     except ImportError:
         warn_once(
             __name__,
-            "faiss is not installed (pip install faiss-cpu): re-ranking goes on with PyTorch, slower",
+            "faiss is not installed, so re-ranking goes on with PyTorch, which is slower",
+            "pip install faiss-cpu",
         )
         return _nearest_in_torch(torch.from_numpy(features), k)
     index = faiss.IndexFlatL2(features.shape[1])

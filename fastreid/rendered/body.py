@@ -18,7 +18,7 @@ Point = tuple[float, float, float]
 
 
 class Cloth(NamedTuple):
-    """What covers each of the P parts."""
+    """The cloth or skin of each of the P parts."""
 
     colours: np.ndarray  # (P, 2, 3) the two colours of the pattern, 0-1
     pattern: np.ndarray  # (P,) one of the pattern codes

@@ -17,7 +17,7 @@ WALL_STYLES = ("masonry", "windows", "hedge")
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """What stays the same over all pictures of one camera."""
+    """The constants of all pictures of one camera."""
 
     view: str  # "aerial", "ground" or "wearable"
     elevation: float  # degrees, typical (not used by a wearable camera)

@@ -21,7 +21,7 @@ _DATES = ("0211", "0214", "0305", "0318", "0402")
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """How much to write.
+    """The amount to write.
 
     `images_per_camera` is the number of pictures of one identity in *each camera that sees it*: both, or all
     three, of AG-ReID; two aerial and two ground cameras out of all for the others. A quarter of them (at
@@ -73,7 +73,7 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What distinguishes one benchmark from another."""
+    """The differences between one benchmark and another."""
 
     name: str  # also its folder
     number: int  # keeps the random streams of the benchmarks apart
@@ -287,5 +287,5 @@ LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _LAYOUT_LIST}
 
 
 def parameters_of(plan: Plan) -> dict[str, object]:
-    """What decides the bytes of a benchmark, as JSON values."""
+    """Return all that decides the bytes of a benchmark, as JSON values."""
     return {"benchmark": plan.layout.name, **asdict(plan.spec), "size": list(plan.spec.size)}

@@ -1,32 +1,15 @@
 """Whose folder is it? A manifest marks the folders that the benchmark writer made, and how it made them."""
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastreid.data.datasets.manifest import AUTHOR, MANIFEST, read_manifest
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json
 from fastreid.utils.logger import warn_once
-
-MANIFEST = "synthetic_manifest.json"
-AUTHOR = "fastreid synthetic benchmark"
-
-
-def read_manifest(folder: Path) -> dict | None:
-    """The manifest of `folder`, or None without one. Raises `UserError` when it is not one of ours."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): move or delete {folder}") from error
-    if not isinstance(manifest, dict) or manifest.get("author") != AUTHOR or "parameters" not in manifest:
-        raise UserError(f"{path} is not a manifest of the benchmark writer", "choose another --root")
-    return manifest
 
 
 def write_manifest(folder: Path, parameters: dict, images: int, complete: bool) -> None:
@@ -59,7 +42,7 @@ def claim_folder(folder: Path, parameters: dict, images: int) -> Iterator[None]:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether an interrupted writing of the manifest left this behind."""
+    """Tell whether an interrupted writing of the manifest left this behind."""
     return path.name.startswith(f".{MANIFEST}.") and path.name.endswith(".tmp")
 
 
@@ -82,9 +65,8 @@ def _locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise UserError(f"{folder} is being written by another process", "wait for it to end") from error
         except OSError as error:
-            warn_once(
-                __name__, f"{folder} cannot be locked ({error.strerror}): write it with one process at a time"
-            )
+            problem = f"{folder} cannot be locked ({error.strerror})"
+            warn_once(__name__, problem, "write it with one process at a time")
         yield
     finally:
         os.close(descriptor)

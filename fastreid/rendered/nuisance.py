@@ -1,4 +1,4 @@
-"""What a camera and a detector do to a picture after the light has been computed."""
+"""The marks of camera and detector on a picture whose light has been computed."""
 
 import io
 

@@ -71,7 +71,7 @@ def look_up(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def surroundings(camera: Camera, shot: Shot, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What rays (N, 3) from the camera meet behind the person: ground, a wall, or the sky.
+    """Colour what rays (N, 3) from the camera meet behind the person: ground, a wall, or the sky.
 
     Returns depth (N,) in units of the ray, colour (N, 3), and normals (N, 3); a sky pixel has a zero normal,
     which marks that it shines itself.

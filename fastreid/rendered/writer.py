@@ -90,7 +90,7 @@ def _fill(plan: Plan, folder: Path, workers: int) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a complete JPEG file is there. A crash of the machine can leave a renamed file empty."""
+    """Tell whether a complete JPEG file is there. A crash of the machine can leave a renamed file empty."""
     try:
         with open(path, "rb") as file:
             file.seek(-len(JPEG_END), os.SEEK_END)

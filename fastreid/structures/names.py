@@ -1,4 +1,4 @@
-"""What people call the things that a model counts from 0."""
+"""The names that people give to what a model counts from 0."""
 
 from typing import Any, NamedTuple
 

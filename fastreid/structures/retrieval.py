@@ -1,4 +1,4 @@
-"""What is evaluated, and what comes of it."""
+"""The tasks of an evaluation, and their metrics."""
 
 from typing import Protocol, TypeAlias
 
@@ -9,7 +9,7 @@ Results: TypeAlias = dict[str, Metrics]  # by protocol
 
 
 class RetrievalTask(Protocol):
-    """Queries and the gallery in which they are searched for: a dataset under a protocol, or held-out people."""
+    """Queries and the gallery to search: a dataset under a protocol, or held-out people."""
 
     name: str
     view_names: tuple[str, ...]

@@ -1,6 +1,6 @@
 """How command-line tools end: code 2 and one line for a mistake of the user, 128 + number for a signal.
 
-Imports nothing heavy, so that a tool can call `exit_during_imports` before what takes seconds.
+Imports nothing heavy, so that a program can call `exit_during_imports` before what takes seconds.
 """
 
 import argparse
@@ -20,8 +20,7 @@ from fastreid.utils.signals import STOPPING, let_stop_signals_through, stop_sign
 def exit_during_imports(module: str) -> None:
     """Let SIGINT and SIGTERM end a program at once, with one line, until `exit_cleanly` takes them over.
 
-    Called in a tool's file before its slow imports. At once, because an exception from a signal handler
-    can come out of half an import as any other error.
+    At once, because an exception from a signal handler can come out of half an import as any other error.
 
     Args:
         module: the file's ``__name__``; where it is neither run nor that of a spawned process (but imported
@@ -107,6 +106,17 @@ def number_from_zero(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
     return int(text)
+
+
+def add_imports_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--imports`` to a parser: what a configuration that the user has not named may have imported."""
+    parser.add_argument(
+        "--imports",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules, or .py files, of yours that the checkpoint's model needs",
+    )
 
 
 class CommandLineParser(argparse.ArgumentParser):

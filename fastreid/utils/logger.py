@@ -9,6 +9,8 @@ from pathlib import Path
 
 from termcolor import colored
 
+from fastreid.utils.errors import Complaint
+
 _COLORS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
 
 
@@ -108,6 +110,6 @@ def open_log_file(output_dir: str, rank: int = 0) -> None:
 
 
 @cache
-def warn_once(name: str, message: str) -> None:
-    """Log `message` as a warning of logger `name`, the first time only."""
-    logging.getLogger(name).warning(message)
+def warn_once(name: str, problem: str, fix: str = "") -> None:
+    """Log a :class:`Complaint` as a warning of logger `name`, the first time only."""
+    logging.getLogger(name).warning(Complaint(problem, fix))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastreid.data import ReIDDataset, Sample
-from fastreid.visualization.run_summary import RunSummary, camera_ids
+from fastreid.visualization.run_summary import RunSummary
 from fastreid.visualization.selection import choose_queries
 from fastreid.visualization.thumbnails import ThumbnailSheet
 
@@ -46,12 +46,12 @@ def collect_lists(
 
 def describe_sample(dataset: ReIDDataset, sample: Sample) -> dict[str, str]:
     """What the page says of an image: ``file``, the full ``text``, the ``short`` one under a picture."""
-    view, camera = dataset.view_names[sample.viewid], camera_ids(dataset, [sample])[0]
+    view = dataset.view_names[sample.viewid]
     person = f"person {sample.pid}" if sample.pid >= 0 else "nobody's"
     return {
         "file": os.path.basename(sample.path),
-        "text": f"{view} view, camera {camera}, {person}",
-        "short": f"{view}, cam {camera}",
+        "text": f"{view} view, camera {sample.camid}, {person}",
+        "short": f"{view}, cam {sample.camid}",
     }
 
 

@@ -22,7 +22,7 @@ from fastreid.visualization.charts import (
 )
 from fastreid.visualization.html import IMAGE_BYTES, write_page
 from fastreid.visualization.rank_lists import ShownLists, collect_lists
-from fastreid.visualization.run_summary import RunSummary, camera_ids
+from fastreid.visualization.run_summary import RunSummary
 from fastreid.visualization.thumbnails import ThumbnailSheet
 
 METRICS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
@@ -47,17 +47,12 @@ def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -
     curves = [draw(name, runs) for name in names for draw in (cmc_chart, precision_recall_chart)]
     changes = [change_chart(name, runs) for name in names] if len(runs) > 1 else []
     cameras = [
-        camera_table(d.name, runs, camera_ids(d, d.query).tolist(), camera_ids(d, d.gallery).tolist())
-        for d in datasets
+        camera_table(d.name, runs, [s.camid for s in d.query], [s.camid for s in d.gallery]) for d in datasets
     ]
     # a second stage keeps the prototypes of the first
     distinct = [run for i, run in enumerate(runs) if not i or not _same_prototypes(runs[0], run)]
-    camera_of = {}
-    for dataset in datasets:
-        samples = [*dataset.query, *dataset.gallery]
-        camera_of |= dict(zip((s.path for s in samples), camera_ids(dataset, samples).tolist(), strict=True))
     maps = [
-        map_chart(run.name, run.feature_map, views, [camera_of[s.path] for s in run.feature_map.samples])
+        map_chart(run.name, run.feature_map, views, [s.camid for s in run.feature_map.samples])
         for run in runs
     ]
     return Figures(curves, changes, cameras, [prototype_table(run, views) for run in distinct], maps)

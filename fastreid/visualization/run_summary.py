@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastreid.config import CfgNode, check_config
-from fastreid.data import ReIDDataset, Sample
+from fastreid.data import ReIDDataset
 from fastreid.engine import load_trained_model
 from fastreid.engine.defaults import load_config
 from fastreid.evaluation.distance import normalise
@@ -140,20 +140,12 @@ def summarise_protocol(
     except ValueError as error:
         raise UserError(f"protocol {dataset.name} cannot be scored: {error}") from error
     labels = check_labels(len(query), len(gallery), *label_columns(query, gallery))
-    cameras = camera_ids(dataset, [*query, *gallery])
-    codes = np.searchsorted(np.unique(cameras), cameras)
+    codes = np.unique([sample.camid for sample in (*query, *gallery)], return_inverse=True)[1]
     rankings = collect_rankings(
         evaluation.row_blocks(), labels, codes[: len(query)], codes[len(query) :], length
     )
     cmc = evaluation.scores.summarise(CMC_LENGTH, len(gallery))[0]
     return ProtocolSummary(evaluation.metrics, evaluation.scores, cmc, rankings)
-
-
-def camera_ids(dataset: ReIDDataset, samples: Sequence[Sample]) -> np.ndarray:
-    """(N,) int64 camera ids, the file names' where the protocol puts the view in their place."""
-    if dataset.protocol.camera_is_view:
-        samples = [dataset.benchmark.names.parse(sample.path) for sample in samples]
-    return np.array([sample.camid for sample in samples], np.int64)
 
 
 def prototype_similarity(model: nn.Module) -> np.ndarray:

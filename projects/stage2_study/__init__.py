@@ -1,1 +1,1 @@
-"""What the study of Stage 2 compares, how it trains and scores, and how it reports."""
+"""A study of Stage 2: the settings that it compares, its trainings and scores, and its report."""

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, load_config
 from fastreid.data import TrainSet, build_test_datasets, build_test_loader, build_train_dataset
 from fastreid.engine import DefaultTrainer, load_trained_model
-from fastreid.engine.defaults import load_config
-from fastreid.modeling.meta_arch.sdreid.feature_cache import encode_training_set
 from fastreid.evaluation.evaluator import distinct_samples
-from fastreid.modeling.backbones import EncoderOutput
+from fastreid.modeling.meta_arch.sdreid.feature_cache import encode_training_set
+from fastreid.structures import EncoderOutput
+from fastreid.utils.env import seed_all_rng
 from fastreid.utils.file_io import write_json
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "synthetic"
+CONFIGS = Path(__file__).with_name("configs")
 PROTOCOLS = {
     "CARGO": ("CARGO_A2G", "CARGO_G2A"),
     "AG_ReID_v2": ("AG_ReID_v2_AC", "AG_ReID_v2_AW", "AG_ReID_v2_CA", "AG_ReID_v2_WA"),
 }
-VIEWS = {"CARGO": 2, "AG_ReID_v2": 3}
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,13 @@ class Encoder:
         return self.output / self.layout / f"ids{self.identities}_seed{self.seed}"
 
     def config(self, name: str, *options: Any) -> CfgNode:
-        """``configs/synthetic/NAME.yml`` for this encoder's data and seed."""
+        """``configs/NAME.yml`` for this encoder's data and seed."""
         own = {
             "DATASETS.ROOT": str(self.root),
             "DATASETS.NAMES": [self.layout],
             "DATASETS.TESTS": list(PROTOCOLS[self.layout]),
             "DATASETS.HELD_OUT_IDS": self.held_out,
             "MODEL.SEED": self.seed,
-            "MODEL.SDMODEL.VIEW_NUM": VIEWS[self.layout],
         }
         pairs = [item for pair in own.items() for item in pair]
         return load_config(str(CONFIGS / f"{name}.yml"), [*pairs, *self.options, *options])
@@ -76,6 +74,7 @@ class Encoder:
         done = self.folder / "encoded.json"
         if done.exists():
             return
+        seed_all_rng(self.seed)
         trainer = DefaultTrainer(cfg)
         trainer.resume_or_load(resume=True)
         trainer.train()
@@ -109,11 +108,12 @@ class Encoder:
         )
 
     def _encode(self) -> None:
-        cfg = self.config("base_stage1", "MODEL.WEIGHTS", str(self.weights))
+        plain = ("INPUT.PADDING.ENABLED", "False", "INPUT.REA.ENABLED", "False")  # images as Stage 2 has them
+        cfg = self.config("base_stage1", "MODEL.WEIGHTS", str(self.weights), *plain)
         cfg.freeze()
         model = load_trained_model(cfg)
         encode_training_set(cfg, model, self.train_set, self.training_set)
         with torch.inference_mode():
-            parts = [model.encode(batch["images"]) for batch in build_test_loader(cfg, self.samples)]
+            parts = [model.encode(batch) for batch in build_test_loader(cfg, self.samples)]
         for name, values in zip(EncoderOutput._fields, zip(*parts, strict=True), strict=True):
             np.save(self.folder / f"{name}.npy", torch.cat(values).float().cpu().numpy())

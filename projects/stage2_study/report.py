@@ -25,7 +25,7 @@ def write_report(output: Path) -> None:
     """
     trials = [json.loads(path.read_text()) for path in sorted(output.glob("*/*/results/*.json"))]
     if not trials:
-        raise UserError(f"{output}: no finished trial yet", f"run the study without --report-only")
+        raise UserError(f"{output}: no finished trial yet", "run the study without --report-only")
     order = [(setting.name, retrieval.name) for setting in SETTINGS for retrieval in setting.retrievals]
     places = {row: place for place, row in enumerate(order)}
     trials.sort(key=lambda trial: places.get((trial["setting"], trial["retrieval"]), len(places)))

@@ -27,7 +27,7 @@ class Setting:
 
     Attributes:
         name: of its rows.
-        options: configuration keys on top of `configs/synthetic/base_stage2.yml`.
+        options: configuration keys on top of `configs/base_stage2.yml`.
         retrievals: each is a row.
         scope: one encoder; all layouts and seeds; or these and fewer training identities, too.
         control: train the regression control.

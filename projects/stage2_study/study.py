@@ -1,4 +1,6 @@
-"""Does Stage 2 help, and what of it? Trains and scores every setting on the embedded benchmark.
+"""Train and score every setting of the study of Stage 2, which docs/stage2_study.md reports.
+
+    python projects/stage2_study/study.py --output logs/study MODEL.DEVICE cpu
 
 It renders the data, trains an encoder for every layout and seed, then the generators, and writes
 results.json, table.md and gains.png to the output folder. What is finished is not done again, so that the
@@ -10,15 +12,22 @@ import argparse
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+
+exit_during_imports(__name__)
 
 import torch
 
 from fastreid.rendered import BenchmarkSpec, write_benchmark
 from fastreid.utils.file_io import check_output_folder, write_json
 from fastreid.utils.logger import setup_logger
-from projects.stage2_study.encoders import VIEWS, Encoder
+from projects.stage2_study.encoders import PROTOCOLS, Encoder
 from projects.stage2_study.report import write_report
 from projects.stage2_study.settings import SETTINGS, Setting
 from projects.stage2_study.trials import (
@@ -35,10 +44,12 @@ IMAGES_PER_CAMERA = {"CARGO": 2, "AG_ReID_v2": 3}
 logger = logging.getLogger("fastreid.study")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def build_parser() -> CommandLineParser:
+    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="datasets/study", help="of the data (default: %(default)s)")
     parser.add_argument("--output", default="logs/study", help="folder (default: %(default)s)")
-    parser.add_argument("--layouts", nargs="+", choices=list(VIEWS), default=list(VIEWS), help="default: all")
+    layouts = list(PROTOCOLS)
+    parser.add_argument("--layouts", nargs="+", choices=layouts, default=layouts, help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
     names = [setting.name for setting in SETTINGS]
     quoted = "; ".join(names)
@@ -53,22 +64,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--report-only", action="store_true", help="write the report of what is finished")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration keys for all runs")
+    return parser
 
 
-def main(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    setup_logger()
-    output = Path(args.output)
-    check_output_folder(output, "--output")
-    if not args.report_only:
-        for encoder, settings in plan(args, output):
-            render(encoder, args.test_ids, args.threads)
-            encoder.train()
-            for setting in settings:
-                run_setting(encoder, setting)
-            setup_logger()  # closes the last run's log file
-            shutil.rmtree(encoder.folder / "runs", ignore_errors=True)
-    write_report(output)
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    with exit_cleanly(argv, "the same command goes on"):
+        args = build_parser().parse_intermixed_args(argv)
+        torch.set_num_threads(args.threads)
+        setup_logger()
+        output = Path(args.output)
+        check_output_folder(output, "--output")
+        if not args.report_only:
+            run_trials(args, output)
+        write_report(output)
+
+
+def run_trials(args: argparse.Namespace, output: Path) -> None:
+    """Train and score what is not finished; leave the results and the encoded images."""
+    for encoder, settings in plan(args, output):
+        render(encoder, args.test_ids, args.threads)
+        encoder.train()
+        for setting in settings:
+            run_setting(encoder, setting)
+        setup_logger()  # closes the last run's log file
+        shutil.rmtree(encoder.folder / "runs", ignore_errors=True)
 
 
 def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list[Setting]]]:
@@ -132,3 +152,7 @@ def save(path: Path, encoder: Encoder, setting: str, retrieval: str, scores: dic
 def slug(name: str) -> str:
     """A file name for `name`."""
     return "".join(character if character.isalnum() else "_" for character in name)
+
+
+if __name__ == "__main__":
+    main()

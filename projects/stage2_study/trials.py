@@ -1,23 +1,21 @@
 """One trial of the study: train a generator, or the control, from encoded images, and score it."""
 
 import itertools
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode
-from fastreid.engine import DefaultTrainer
-from fastreid.modeling.meta_arch.sdreid.feature_cache import EncodedLoader
+from fastreid.engine import DefaultTrainer, HookBase
 from fastreid.engine.hooks import EvalHook
-from fastreid.engine.trained_model import with_num_classes
 from fastreid.evaluation.evaluator import ReidEvaluator, protocol_features
-from fastreid.modeling import build_model
+from fastreid.modeling import build_model, fit_config
+from fastreid.modeling.meta_arch.sdreid.feature_cache import EncodedLoader
 from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
 from fastreid.solver import build_lr_scheduler, build_optimizer
+from fastreid.structures import Batch, Sample
 from fastreid.utils.env import seed_all_rng
 from projects.stage2_study.encoders import Encoder
 from projects.stage2_study.settings import WEIGHTS, Options
@@ -28,25 +26,25 @@ HIDDEN = 1024  # of the control
 
 
 class EncodedTrainer(DefaultTrainer):
-    """Trains from the images that the study has encoded already; evaluates nothing itself."""
+    """A trainer on the images that the study has encoded already, which evaluates nothing itself."""
 
     def __init__(self, cfg: CfgNode, folder: Path) -> None:
         self.folder = folder
         super().__init__(cfg)
 
-    def build_hooks(self) -> list:
+    def build_hooks(self) -> list[HookBase]:
         return [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]
 
-    def build_statistics_loader(self, samples: list) -> Iterable[dict]:
-        epoch = -(-len(samples) // self.cfg.SOLVER.IMS_PER_BATCH)
-        return itertools.islice(EncodedLoader(self.cfg, self.train_set, self.folder, 0), epoch)
+    def build_train_loader(self, start_iter: int = 0) -> Iterable[Batch]:
+        return EncodedLoader(self.cfg, self.train_set, self.folder, start_iter)
 
-    def _batches_source(self) -> AbstractContextManager[Callable[[int], Iterable[dict]]]:
-        return nullcontext(partial(EncodedLoader, self.cfg, self.train_set, self.folder))
+    def build_statistics_loader(self, samples: list[Sample]) -> Iterable[Batch]:
+        epoch = -(-len(samples) // self.cfg.SOLVER.IMS_PER_BATCH)
+        return itertools.islice(self.build_train_loader(), epoch)
 
 
 def stage2_config(encoder: Encoder, folder: Path, *groups: Options) -> CfgNode:
-    """``configs/synthetic/base_stage2.yml`` for one trial, with the keys of `groups`."""
+    """``configs/base_stage2.yml`` for one trial, with the keys of `groups`."""
     options = [item for group in groups for pair in group.items() for item in pair]
     own = ["MODEL.WEIGHTS", str(encoder.weights), "OUTPUT_DIR", str(folder)]
     cfg = encoder.config("base_stage2", *own, *options)
@@ -66,14 +64,15 @@ def train_generator(encoder: Encoder, cfg: CfgNode) -> SDReIDStage2:
 @torch.inference_mode()
 def generate(encoder: Encoder, trained: SDReIDStage2, cfg: CfgNode) -> Tensor:
     """(N, V, D) features of the encoder's samples, generated as ``cfg.TEST.SDMODEL`` says."""
-    model = build_model(with_num_classes(cfg, trained.cfg.MODEL.HEADS.NUM_CLASSES))
+    names = trained.names
+    model = build_model(fit_config(cfg, len(names.identities), names.views), names)
     model.load_state_dict(trained.state_dict())
     prototypes = model.eval().memory_bank.prototypes
-    names = [sample.path for sample in encoder.samples]
+    paths = [sample.path for sample in encoder.samples]
     parts = [
-        model.generator.generate(tokens.to(model.device), prototypes, names[start : start + CHUNK]).cpu()
+        model.generator.generate(tokens.to(model.device), prototypes, paths[start : start + CHUNK]).cpu()
         for start, tokens in zip(
-            range(0, len(names), CHUNK), encoder.encoded.id_tokens.split(CHUNK), strict=True
+            range(0, len(paths), CHUNK), encoder.encoded.id_tokens.split(CHUNK), strict=True
         )
     ]
     return torch.cat(parts)
@@ -116,11 +115,10 @@ def train_control(encoder: Encoder, cfg: CfgNode) -> tuple[Tensor, SDReIDStage2]
     model.on_train_start(trainer.train_set, trainer.build_statistics_loader)
     bank, codec = model.memory_bank.prototypes.cpu(), model.generator.codec.cpu()
     standardized = model.generator.condition_learner.cpu().standardized
-    control = RegressionControl(cfg.MODEL.BACKBONE.FEAT_DIM, model.backbone.num_id_tokens)
+    control = RegressionControl(model.backbone.feat_dim, model.backbone.num_id_tokens)
     optimizer = build_optimizer(cfg, control)
     schedule = build_lr_scheduler(cfg, optimizer, cfg.SOLVER.ITERS_PER_EPOCH)
-    loader = EncodedLoader(cfg, trainer.train_set, encoder.training_set, 0)
-    for batch in itertools.islice(loader, trainer.max_iteration):
+    for batch in itertools.islice(trainer.build_train_loader(), trainer.max_iteration):
         chosen = model.other_images(batch)
         predicted = control(standardized(batch["id_tokens"]), bank[batch["viewids"][chosen]])
         latents = codec.encode(batch["features"][chosen]).flatten(1)

@@ -6,46 +6,27 @@ import pytest
 
 from fastreid.checks import Finding, as_json, has_errors, log_findings, summary, table
 from fastreid.checks.report import complaints, without_repetitions
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import Complaint, UserError
 
 OK = Finding("ok", "packages", "all there")
 DOUBT = Finding("warning", "schedule", "odd", "change it")
 WRONG = Finding("error", "CARGO", "missing", "set DATASETS.ROOT")
 
 
-@pytest.mark.parametrize(
-    ("message", "found", "fix"),
-    [
-        (
-            "CARGO: folder not found: x/CARGO; set DATASETS.ROOT",
-            "CARGO: folder not found: x/CARGO",
-            "set DATASETS.ROOT",
-        ),
-        (
-            "VIEW_NUM is 2, but A has 3 views (a: b): set it to 3",
-            "VIEW_NUM is 2, but A has 3 views (a: b)",
-            "set it to 3",
-        ),
-        ("no such thing; it ends here", "no such thing; it ends here", ""),
-        ("two\n lines", "two lines", ""),
-    ],
-)
-def test_what_to_do_stands_apart_from_what_was_found(message, found, fix):
-    assert Finding.from_message("error", "data", message) == Finding("error", "data", found, fix)
-
-
 def test_errors_and_warnings_of_the_package_become_findings_and_are_not_logged(caplog, monkeypatch):
     package = logging.getLogger("fastreid")
     monkeypatch.setattr(package, "propagate", True)
     with complaints("data") as findings:
-        logging.getLogger("fastreid.data").warning("%d files are odd; check them", 3)
+        logging.getLogger("fastreid.data").warning("%d files are\n odd; so be it", 3)
+        logging.getLogger("fastreid.data").warning(Complaint("a file is odd", "check it"))
         logging.getLogger("fastreid.data").info("nothing of note")
         findings.append(OK)
-        raise UserError("no folder; name one")
+        raise UserError("no folder; none\nat all", "name one")
     assert findings == [
-        Finding("warning", "data", "3 files are odd", "check them"),
+        Finding("warning", "data", "3 files are odd; so be it"),
+        Finding("warning", "data", "a file is odd", "check it"),
         OK,
-        Finding("error", "data", "no folder", "name one"),
+        Finding("error", "data", "no folder; none at all", "name one"),
     ]
     assert caplog.records == []
     logging.getLogger("fastreid.data").warning("afterwards")
@@ -118,6 +99,6 @@ def test_a_run_logs_warnings_and_stops_for_errors(caplog, monkeypatch):
         ("WARNING", "schedule: odd; change it")
     ]
     with pytest.raises(
-        UserError, match=r"^CARGO: missing; set DATASETS.ROOT \(and 1 more: tools/check_setup"
+        UserError, match=r"^CARGO: missing \(and 1 more: tools/check_setup.* all\); set DATASETS.ROOT$"
     ):
         log_findings([WRONG, OK, WRONG])

@@ -1,25 +1,17 @@
 """The program: one table of everything, exit code 2 for errors, and its cheap part before a training."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from fastreid.cli import check_setup, train_net
 from fastreid.utils.logger import setup_logger
 
 REPO = Path(__file__).resolve().parents[2]
-
-
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(f"{name}_under_test", REPO / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -33,12 +25,11 @@ def config(cfg, cargo) -> Path:
 @pytest.fixture
 def check(config, capsys) -> Callable[..., tuple[int, str]]:
     """Calls the program; its exit code and what it printed, after checking that it wrote nothing."""
-    program = load("check_setup")
 
     def call(*arguments: str) -> tuple[int, str]:
         before = sorted(config.parent.rglob("*"))
         try:
-            code = program.main(["--config-file", str(config), *arguments])
+            code = check_setup.main(["--config-file", str(config), *arguments])
         except SystemExit as stopped:
             code = stopped.code
         assert sorted(config.parent.rglob("*")) == before
@@ -156,23 +147,12 @@ def test_stage_2_without_its_folders(check):
     assert "batches" in found["ok"]
 
 
-def test_a_package_without_which_nothing_starts(check, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastreid.checks", None)
-    code, text = check()
-    assert code == 2
-    assert text.startswith(
-        "error: Python package fastreid.checks is missing; pip install -r requirements.txt"
-    )
-
-
 @pytest.fixture
-def train(config, monkeypatch) -> Callable[..., int]:
-    program = load("train_net")
+def train(config) -> Callable[..., int]:
 
     def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", str(config), *arguments])
         try:
-            program.run()
+            train_net.main(["--config-file", str(config), *arguments])
         except SystemExit as stopped:
             return stopped.code
         finally:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fastreid.cli import compare_runs
+
 METRICS = {"Rank-1": 50.0, "mAP": 40.0, "mINP": 30.0, "queries": 7}
 
 
@@ -17,7 +19,7 @@ def write_run(folder: Path, **protocols: dict) -> Path:
 
 @pytest.fixture
 def compare(run_tool):
-    return lambda *arguments: run_tool("compare_runs.py", *arguments)
+    return lambda *arguments: run_tool(compare_runs, *arguments)
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_a_name_is_given_once(compare, run, option):
     value = {"--run": run, "--seconds": "one=2"}[option]
     code, out, err = compare("--run", run, option, value, option, value)
     assert (code, out) == (2, "")
-    assert err == f"error: {option} one= is given twice: give each a name of its own\n"
+    assert err == f"error: {option} one= is given twice; give each a name of its own\n"
 
 
 @pytest.mark.parametrize(

@@ -1,49 +1,60 @@
-"""What all tools have in common, whatever they do."""
+"""What all commands have in common, whatever they do, and the small programs that run them."""
 
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from fastreid.cli import COMMANDS
 from fastreid.utils.errors import UserError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
-COMMANDS = [
-    *([path.name] for path in sorted(TOOLS.glob("*.py")) if path.name not in ("search.py", "benchmark.py")),
-    *(["search.py", command] for command in ("build", "query")),
-    *(["benchmark.py", path.stem] for path in sorted(TOOLS.glob("benchmarks/*.py"))),
+PROGRAMS = sorted(path for path in TOOLS.glob("*.py") if path.name != "checkout.py")
+EVERY = [
+    *([f"fastreid.cli.{module}"] for module, _ in COMMANDS.values() if module != "search"),
+    *(["fastreid.cli.search", part] for part in ("build", "query")),
+    *(["tools.benchmarks.__main__", part] for part in ("evaluation", "generation", "loader")),
+    ["tools.benchmarks.soak"],
+    ["projects.stage2_study.study"],
 ]
 
 
-@pytest.fixture
-def start(load_tool, monkeypatch):
-    """Runs a tool in this process, with the command line that it is given."""
-
-    def run(name: str, *arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        tool = load_tool(name)
-        getattr(tool, "run", tool.main)()
-
-    return run
+@pytest.fixture(params=EVERY, ids=" ".join)
+def command(request) -> tuple[ModuleType, list[str]]:
+    """A module with a `main`, and the subcommand of it, if any."""
+    name, *part = request.param
+    return import_module(name), part
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_names_the_option_for_the_traceback(start, capsys, command):
-    with pytest.raises(SystemExit) as stopped:
-        start(*command, "--help")
-    assert stopped.value.code == 0
-    assert "--debug" in capsys.readouterr().out
+def test_help_names_the_option_for_the_traceback(command, run_tool):
+    module, part = command
+    code, out, _ = run_tool(module, *part, "--help")
+    assert code == 0
+    assert "--debug" in out
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_an_error_is_one_line_or_with_that_option_an_exception(start, capsys, command):
-    name, *subcommand = command
-    with pytest.raises(SystemExit) as stopped:
-        start(name, *subcommand, "--no-such-option")
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
+def test_an_error_is_one_line_or_with_that_option_an_exception(command, run_tool):
+    module, part = command
+    code, _, error = run_tool(module, *part, "--no-such-option")
+    assert code == 2
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    for arguments in ((*subcommand, "--debug"), ("--debug", *subcommand)):
+    for arguments in ((*part, "--debug"), ("--debug", *part)):
         with pytest.raises(UserError):
-            start(name, *arguments, "--no-such-option")
+            run_tool(module, *arguments, "--no-such-option")
+
+
+def test_every_command_has_a_program_of_its_own():
+    names = {path.stem for path in PROGRAMS} - {"benchmark", "soak"}
+    assert names == {module for module, _ in COMMANDS.values()}
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_a_program_is_a_few_lines_and_runs_from_every_folder(program, tmp_path):
+    assert len(program.read_text().splitlines()) <= 5
+    done = subprocess.run([sys.executable, program, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {program.name} ")

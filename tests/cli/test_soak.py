@@ -3,10 +3,11 @@
 import pytest
 
 from fastreid.utils.errors import UserError
+from tools.benchmarks import soak
 
 
 def test_an_output_that_cannot_be_written_is_one_line(run_tool):
-    code, out, err = run_tool("soak.py", "--output", "/proc/x")
+    code, out, err = run_tool(soak, "--output", "/proc/x")
     assert (code, out) == (2, "")
     assert err.startswith("error: --output '/proc/x': no permission to write in /proc")
     assert err.count("\n") == 1
@@ -14,15 +15,15 @@ def test_an_output_that_cannot_be_written_is_one_line(run_tool):
 
 def test_data_that_cannot_be_rendered_are_one_line_with_the_reason(run_tool, tmp_path):
     (tmp_path / "data").touch()
-    code, out, err = run_tool("soak.py", "--output", tmp_path)
+    code, out, err = run_tool(soak, "--output", tmp_path)
     assert (code, out) == (2, "")
     assert err.startswith("error: rendering the data ended with code 2: ")
     assert f"{tmp_path}/data" in err
     assert err.count("\n") == 1
 
 
-def test_a_training_that_fails_is_named_with_the_last_thing_it_said(load_tool):
-    run = load_tool("soak.py").Run(["sh", "-c", "echo working; echo 'error: no room' >&2; exit 2"])
+def test_a_training_that_fails_is_named_with_the_last_thing_it_said():
+    run = soak.Run(["sh", "-c", "echo working; echo 'error: no room' >&2; exit 2"])
     assert list(run.iterations()) == []
     with pytest.raises(UserError, match="^a training ended with code 2: no room$"):
         run.check()

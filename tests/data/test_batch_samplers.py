@@ -171,7 +171,7 @@ def test_a_uniform_batch_must_divide_over_the_ranks_only(samples):
 @pytest.mark.parametrize("name", BY_IDENTITY)
 def test_too_few_identities_are_refused_with_numbers_and_a_way_out(samples, name):
     with pytest.raises(
-        UserError, match="needs 10 identities .* has 9: set SOLVER.IMS_PER_BATCH to 27 or less"
+        UserError, match="needs 10 identities .* has 9; set SOLVER.IMS_PER_BATCH to 27 or less"
     ):
         draw_batches(name, samples, 1, batch_size=30)
     assert len(draw_batches(name, samples, 1, batch_size=27)[0]) == 27

@@ -68,17 +68,25 @@ def test_cargo_training_is_the_same_for_every_protocol(cargo, name):
         ("CARGO_GG", [(GROUND_QUERY, 2519, 5, 1)], [(GROUND_GALLERY, 2519, 9, 1)]),
         (
             "CARGO_AG",
-            [(AERIAL_QUERY, 2519, 0, 0), (GROUND_QUERY, 2519, 1, 1)],
-            [(GROUND_GALLERY, 2519, 1, 1), (AERIAL_GALLERY, 2519, 0, 0)],
+            [(AERIAL_QUERY, 2519, 4, 0), (GROUND_QUERY, 2519, 5, 1)],
+            [(GROUND_GALLERY, 2519, 9, 1), (AERIAL_GALLERY, 2519, 1, 0)],
         ),
-        ("CARGO_A2G", [(AERIAL_QUERY, 2519, 0, 0)], [(GROUND_GALLERY, 2519, 1, 1)]),
-        ("CARGO_G2A", [(GROUND_QUERY, 2519, 1, 1)], [(AERIAL_GALLERY, 2519, 0, 0)]),
+        ("CARGO_A2G", [(AERIAL_QUERY, 2519, 4, 0)], [(GROUND_GALLERY, 2519, 9, 1)]),
+        ("CARGO_G2A", [(GROUND_QUERY, 2519, 5, 1)], [(AERIAL_GALLERY, 2519, 1, 0)]),
     ],
 )
 def test_cargo_protocols(cargo, name, query, gallery):
     protocol = dataset(name, cargo)
     assert short(protocol.query) == sorted(query)
     assert short(protocol.gallery) == sorted(gallery)
+
+
+@pytest.mark.parametrize("name", ["CARGO", "CARGO_AA", "CARGO_GG", "CARGO_AG", "CARGO_A2G", "CARGO_G2A"])
+def test_protocols_across_cargos_views_leave_out_by_view_the_others_by_camera(cargo, name):
+    protocol = dataset(name, cargo)
+    for sample in protocol.query + protocol.gallery:
+        across_views = name in ("CARGO_AG", "CARGO_A2G", "CARGO_G2A")
+        assert sample.match_id == (sample.viewid if across_views else sample.camid)
 
 
 # ------------------------------------------------------------------------------------------ AG-ReID v1

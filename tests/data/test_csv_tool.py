@@ -1,6 +1,5 @@
 """tools/make_csv.py: from a folder of person crops to a CSV file that trains."""
 
-import importlib.util
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -10,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastreid.cli import make_csv as program
 from fastreid.data import open_dataset
 from fastreid.data.person_folders import Crops, choose_queries
 from fastreid.utils.errors import UserError
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "make_csv.py"
 PERSONS = [f"p{number:02}" for number in range(10)]
 CROPS = [
     f"crops/{pid}/{view}/cam{camera}_{frame}.png"
@@ -28,9 +27,6 @@ OPTIONS = ("--levels", "pid/view", "--names", r"cam(?P<camera>\d+)_")
 
 @pytest.fixture(scope="module")
 def make_csv():
-    spec = importlib.util.spec_from_file_location("make_csv_under_test", TOOL)
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
     return lambda *argv: program.main(list(map(str, argv)))
 
 

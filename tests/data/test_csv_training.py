@@ -1,8 +1,6 @@
 """Both stages and the evaluation on a CSV file of three views, through the training program."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fastreid.cli import train_net as program
 from fastreid.utils.logger import setup_logger
 
 REPO = Path(__file__).resolve().parents[2]
@@ -44,9 +43,6 @@ def people(tmp_path_factory) -> Path:
 @pytest.fixture
 def train_net(monkeypatch, tmp_path, people):
     """Calls the training program in this process, in an empty folder, on the CSV file."""
-    spec = importlib.util.spec_from_file_location("train_net_on_csv", REPO / "tools" / "train_net.py")
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
     monkeypatch.chdir(tmp_path)
     data = ["DATASETS.CSV", people, "DATASETS.NAMES", '["CSVDataset"]']
     data += ["DATASETS.TESTS", '["CSVDataset", "CSVDataset_D2C", "CSVDataset_W2C"]']
@@ -54,8 +50,7 @@ def train_net(monkeypatch, tmp_path, people):
     def call(stage: int, *more: str) -> dict:
         config = REPO / "configs" / "demo" / f"base_stage{stage}.yml"
         command = ["--config-file", config, *TINY, *data, *more]
-        monkeypatch.setattr(sys, "argv", ["train_net.py", *map(str, command)])
-        program.run()
+        program.main(list(map(str, command)))
         setup_logger()  # closes the log file
         return json.loads((tmp_path / more[-1] / "results.json").read_text())["results"]
 

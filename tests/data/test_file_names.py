@@ -17,6 +17,21 @@ def test_cargo(camera, light, pid, index):
     assert FORMATS["CARGO"].parse(path) == Sample(path, pid, camera - 1, int(camera >= 6))
 
 
+@pytest.mark.parametrize(
+    ("name", "cameras"),
+    [
+        ("CARGO", {camid: str(camid + 1) for camid in range(13)}),
+        ("AG_ReID_v1", {0: "0", 1: "3"}),
+        ("AG_ReID_v2", {0: "0", 1: "3", 2: "2"}),
+        ("LAGPeR", {camid: str(camid + (camid > 9)) for camid in range(1, 22)}),
+        ("G2APS_ReID", {0: "0", 1: "ground"}),
+    ],
+)
+def test_cameras_have_the_names_of_the_files(name, cameras):
+    (benchmark,) = (benchmark for benchmark in BENCHMARKS if benchmark.name == name)
+    assert benchmark.camera_names == cameras
+
+
 @given(
     person=st.integers(0, 9999),
     day=st.integers(0, 9999),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastreid.config import CfgNode, get_cfg
+from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.data import build_transforms
 from fastreid.data.transforms import PadAndRandomCrop, RandomErasing, augmentation_seed, seeded_rng
 from fastreid.utils.errors import UserError
@@ -138,7 +138,6 @@ def test_colour_jitter_changes_colours_only(plain_cfg, image):
         ("INPUT.REA.VALUE", "[0.0, 0.0, 300.0]"),
         ("INPUT.PADDING.MODE", "black"),
         ("INPUT.PADDING.SIZE", "-1"),
-        ("INPUT.PADDING.SIZE", "128"),
         ("INPUT.CJ.HUE", "0.6"),
         ("INPUT.CJ.BRIGHTNESS", "-1.0"),
     ],
@@ -147,7 +146,17 @@ def test_values_out_of_range_are_named_by_their_key(key, value):
     cfg = get_cfg()
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=key):
+        check_config(cfg)
+
+
+def test_a_padding_is_smaller_than_the_image():
+    cfg = get_cfg()
+    cfg.INPUT.PADDING.SIZE = 128
+    with pytest.raises(UserError, match=r"INPUT\.PADDING\.SIZE is 128; it must be less than .* \[256, 128\]"):
         build_transforms(cfg, is_train=True)
+    build_transforms(cfg, is_train=False)
+    cfg.INPUT.PADDING.ENABLED = False
+    build_transforms(cfg, is_train=True)
 
 
 def test_seeding_inside_a_block_leaves_the_generator_outside_alone():

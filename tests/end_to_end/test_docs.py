@@ -11,6 +11,7 @@ import pytest
 from command_line import REPO
 
 DOCS = sorted((REPO / "docs").glob("*.md"))
+FILES = {"new_method.md": {"python": "camera_offset.py", "yaml": "camera_offset.yml"}}
 AT_ONCE = 2  # a process has one thread here
 BRIEF = ["SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "4", "TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"]
 
@@ -18,6 +19,13 @@ BRIEF = ["SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "4", "TEST.SDMODEL.N
 def commands_of(page: Path) -> str:
     """The page's bash blocks as one script."""
     return "\n".join(re.findall(r"^```bash\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """Write what the page says that its reader saves: its first block of each language, by name."""
+    for language, name in FILES.get(page.name, {}).items():
+        block = re.search(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+        (folder / name).write_text(block[1])
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
@@ -63,6 +71,7 @@ def after_the_demo(tmp_path_factory) -> Path:
 
 def test_every_command_of_the_documentation_runs(after_the_demo):
     def execute(page: Path) -> tuple[Path, subprocess.CompletedProcess]:
+        write_files(page, after_the_demo)
         return page, run(["bash", "-euo", "pipefail", "-c", commands_of(page)], after_the_demo)
 
     pages = [page for page in DOCS if commands_of(page)]

@@ -51,8 +51,9 @@ def pretrained(tmp_path_factory) -> Path:
 
 # Runs a tool and says the most memory that its process held (Linux).
 MEASURED = """
-import atexit, runpy, sys
+import atexit, os, runpy, sys
 sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as Python does for a program
 atexit.register(lambda: print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -1,6 +1,5 @@
 """The command line: arguments in any order, one line for bad input, nothing written."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ import pytest
 import torch
 from toy_cargo import tiny_cfg, write_cargo
 
+from fastreid.cli import train_net as program
 from fastreid.engine import default_argument_parser
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
@@ -22,20 +22,15 @@ REPO = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def train_net(monkeypatch, tmp_path):
     """Calls the program in this process, in an empty folder; returns its exit code."""
-    spec = importlib.util.spec_from_file_location("train_net_under_test", REPO / "tools/train_net.py")
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["train_net.py", *map(str, arguments)])
         try:
-            program.run()
+            program.main(list(map(str, arguments)))
         except SystemExit as stopped:
             return stopped.code
         return 0
 
-    call.module = program
     return call
 
 

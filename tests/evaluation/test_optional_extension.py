@@ -56,6 +56,7 @@ def kernel_folder(tmp_path):
     source = ROOT / "fastreid" / "evaluation" / "rank_cylib"
     folder = tmp_path / "rank_cylib"
     folder.mkdir()
+    shutil.copytree(ROOT / "configs", source / "configs")
     for name in ("setup.py", "rank_cy.pyx", "__init__.py"):
         shutil.copy(source / name, folder)
     return folder
@@ -74,6 +75,7 @@ def test_package_installs_with_an_extension_even_by_a_compiler_without_openmp(tm
     source, target = tmp_path / "source", tmp_path / "target"
     unbuilt = shutil.ignore_patterns("*.so", "*.c", "__pycache__", "build")
     shutil.copytree(ROOT / "fastreid", source / "fastreid", ignore=unbuilt)
+    shutil.copytree(ROOT / "configs", source / "configs")
     for name in ("setup.py", "pyproject.toml", "requirements.txt"):
         shutil.copy(ROOT / name, source)
     compiler = tmp_path / "cc-without-openmp"
@@ -82,9 +84,15 @@ def test_package_installs_with_an_extension_even_by_a_compiler_without_openmp(tm
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--no-build-isolation"]
     run([*pip, "--target", str(target), str(source)], env=os.environ | {"CC": str(compiler)})
 
-    script = f"import {MODULE} as module; print(module.__file__)"
+    script = (
+        f"import {MODULE} as module; from fastreid.config.node import find_config;"
+        "print(module.__file__, find_config('configs/v2/base_stage1.yml'))"
+    )
     environment = os.environ | {"PYTHONPATH": str(target)}
     done = run([sys.executable, "-c", script], cwd=tmp_path, env=environment)
-    installed = Path(done.stdout.strip())
-    assert installed.is_relative_to(target)
-    assert (target / "fastreid" / "data" / "synthetic" / "__init__.py").is_file()
+    kernels, config = map(Path, done.stdout.split())
+    assert kernels.is_relative_to(target)
+    assert config == target / "fastreid" / "configs" / "v2" / "base_stage1.yml"
+    assert (config.parent / "../methods/sdreid_stage1.yml").is_file()
+    assert (target / "fastreid" / "rendered" / "__init__.py").is_file()
+    assert "commands:" in run([target / "bin" / "fastreid", "--help"], cwd=tmp_path, env=environment).stdout

@@ -1,4 +1,4 @@
-"""From a model and protocols to the table, `results.json` and the files of ranks."""
+"""From a model and protocols to the table and `results.json`."""
 
 import hashlib
 import json
@@ -30,9 +30,8 @@ def protocols(tmp_path):
 
 
 def problem_of(protocol):
-    columns = [
-        [getattr(s, f) for s in part] for f in ("pid", "camid") for part in (protocol.query, protocol.gallery)
-    ]
+    parts = protocol.query, protocol.gallery
+    columns = [[getattr(s, field) for s in part] for field in ("pid", "match_id") for part in parts]
     return Problem(*map(np.array, columns))
 
 
@@ -124,22 +123,6 @@ def test_the_log_has_one_row_per_protocol(cfg, protocols, caplog):
     assert float(rows[1][7]) == pytest.approx(results["SECOND"]["mAP"], abs=0.005)
 
 
-def test_saved_ranks(cfg, protocols, tmp_path):
-    cfg.TEST.SAVE_RANKS = True
-    protocols[0].query[3] = protocols[0].query[3].__class__(protocols[0].query[3].path, 99, 0, 0)
-    evaluate_protocols(cfg, ToyModel(), protocols)
-    q, g = (unit(features_of(cfg, part)) for part in (protocols[0].query, protocols[0].gallery))
-    with np.load(tmp_path / "run" / "ranks_FIRST.npz") as ranks:
-        assert ranks["ap"].dtype == np.float32
-        assert np.isnan(ranks["ap"]).tolist() == [i == 3 for i in range(10)]
-        for i, query in enumerate(protocols[0].query):
-            own = [s.pid == query.pid and s.camid == query.camid for s in protocols[0].gallery]
-            order = [j for j in np.argsort(1 - q[i] @ g.T) if not own[j]]
-            assert ranks["top_k"][i].tolist() == order + [-1] * (50 - len(order))
-            hits = [rank for rank, j in enumerate(order, 1) if protocols[0].gallery[j].pid == query.pid]
-            assert ranks["first_hit"][i] == (hits[0] if hits else 0)
-
-
 def test_roc_and_query_expansion_are_part_of_the_row(cfg, protocols):
     plain = evaluate_protocols(cfg, ToyModel(), protocols)["FIRST"]
     cfg.TEST.ROC.ENABLED = cfg.TEST.AQE.ENABLED = True
@@ -160,7 +143,7 @@ def test_without_faiss_everything_works(cfg, protocols, monkeypatch):
 
 def test_unknown_metric_names_the_nearest(cfg):
     cfg.TEST.METRIC = "cosin"
-    with pytest.raises(UserError, match=r"TEST.METRIC 'cosin'. Did you mean 'cosine'\?"):
+    with pytest.raises(UserError, match=r"unknown metric 'cosin' in TEST.METRIC. Did you mean 'cosine'\?"):
         ReidEvaluator(cfg)
 
 

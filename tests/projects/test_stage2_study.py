@@ -1,12 +1,16 @@
 """The study of Stage 2: what it writes, what it chooses on, and that it goes on where it stopped."""
 
-import argparse
 import json
 
+import numpy as np
 import pytest
+import torch
 
+from fastreid.data import build_test_loader
+from fastreid.engine import load_trained_model
 from fastreid.utils.errors import UserError
-from tools.benchmarks import study
+from projects.stage2_study import study
+from projects.stage2_study.encoders import Encoder
 from projects.stage2_study.report import chosen_way, write_report
 
 LONGER_CONTROL = "MLP control, 4 x the iterations"
@@ -21,18 +25,16 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def tiny_study(tmp_path_factory):
-    """Arguments of a study of seconds, and its output folder after a first run."""
+    """The command line of a study of seconds, and its output folder after a first run."""
     folder = tmp_path_factory.mktemp("study")
-    parser = argparse.ArgumentParser()
-    study.add_arguments(parser)
     sizes = ["--identities", "8", "6", "--held-out-ids", "4", "--test-ids", "4"]
     runs = ["--layouts", "CARGO", "--seeds", "1", "2"]
     places = ["--root", str(folder / "data"), "--output", str(folder / "out")]
     chosen = ["--settings", "paper", "MLP control", LONGER_CONTROL, "cross-view, token mixing"]
     options = [item for pair in TINY.items() for item in pair]
-    args = parser.parse_args([*sizes, *runs, *places, *chosen, "--", *options])
-    study.main(args)
-    return args, folder / "out"
+    command = [*options, *sizes, *runs, *places, *chosen]
+    study.main(command)
+    return command, folder / "out"
 
 
 def test_every_row_is_scored_on_held_out_and_test_identities(tiny_study):
@@ -58,12 +60,23 @@ def test_the_report_has_a_table_and_a_plot(tiny_study):
     assert (tiny_study[1] / "gains.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_generators_train_on_images_that_are_encoded_as_they_are(tiny_study):
+    options = tuple(item for pair in TINY.items() for item in pair)
+    encoder = Encoder("CARGO", 1, 8, 4, tiny_study[1].parent / "data", tiny_study[1], options)
+    model = load_trained_model(encoder.config("base_stage1", "MODEL.WEIGHTS", str(encoder.weights)))
+    batches = build_test_loader(model.cfg, encoder.train_set.samples)
+    with torch.inference_mode():
+        expected = torch.cat([model.encode(batch).features for batch in batches])
+    found = np.load(encoder.training_set / "features.npy")[:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_what_is_finished_is_not_done_again(tiny_study, monkeypatch):
-    args, output = tiny_study
+    command, output = tiny_study
     before = (output / "results.json").read_text()
     for name in ("train_generator", "train_control", "generate"):
         monkeypatch.setattr(study, name, None)
-    study.main(args)
+    study.main(command)
     assert (output / "results.json").read_text() == before
 
 
@@ -81,9 +94,7 @@ def test_a_report_of_nothing_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_a_setting_that_does_not_exist_is_refused_before_anything_is_trained(capsys):
-    parser = argparse.ArgumentParser()
-    study.add_arguments(parser)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--settings", "papr"])
-    assert "'papr'" in capsys.readouterr().err
+def test_a_setting_that_does_not_exist_is_refused_before_anything_is_trained(run_tool):
+    code, _, error = run_tool(study, "--settings", "papr")
+    assert code == 2
+    assert "'papr'" in error

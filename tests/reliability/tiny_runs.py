@@ -1,16 +1,15 @@
 """The training program on a rendered benchmark, with models and schedules of seconds."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
+from fastreid.cli import train_net
 from fastreid.utils.logger import setup_logger
 
 REPO = Path(__file__).resolve().parents[2]
@@ -35,14 +34,10 @@ def arguments(stage: int, data: Path, output: Path, *more: Any) -> list[str]:
 
 def run_here(*command: Any) -> int:
     """The program called in this process with that command line; its exit code."""
-    spec = importlib.util.spec_from_file_location("train_net_in_process", PROGRAM)
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in `start`: sums over more threads would differ in the last bit
     try:
-        with patch.object(sys, "argv", ["train_net.py", *map(str, command)]):
-            program.run()
+        train_net.main(list(map(str, command)))
     except SystemExit as stopped:
         return stopped.code
     finally:

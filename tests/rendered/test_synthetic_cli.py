@@ -1,12 +1,12 @@
 """`tools/make_synthetic_benchmark.py` as a person uses it."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from fastreid.cli.make_synthetic_benchmark import main
 from fastreid.rendered import LAYOUTS
 from fastreid.utils.errors import UserError
 
@@ -14,15 +14,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "make_synthetic_benchmark.py"
 SMALL = ["--train-ids", "3", "--test-ids", "4", "--images-per-camera", "2", "--size", "32x16", "--seed", "7"]
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("make_synthetic_benchmark", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-def test_all_writes_the_five_benchmarks(main, written, digests, tmp_path):
+def test_all_writes_the_five_benchmarks(written, digests, tmp_path):
     assert main(["--benchmark", "all", "--root", str(tmp_path), "--workers", "1", *SMALL]) == 0
     assert digests(tmp_path) == digests(written)
     assert {path.name for path in tmp_path.iterdir()} == set(LAYOUTS)
@@ -51,7 +43,7 @@ def test_it_is_quiet_in_a_pipe(tmp_path):
         ([], "--benchmark"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(main, capsys, tmp_path, arguments, named):
+def test_bad_input_is_one_line_and_code_2(capsys, tmp_path, arguments, named):
     with pytest.raises(SystemExit) as stop:
         main(["--root", str(tmp_path / "data"), *arguments])
     assert stop.value.code == 2
@@ -62,7 +54,7 @@ def test_bad_input_is_one_line_and_code_2(main, capsys, tmp_path, arguments, nam
     assert not (tmp_path / "data").exists()
 
 
-def test_a_root_that_cannot_be_made_is_one_line(main, capsys, tmp_path):
+def test_a_root_that_cannot_be_made_is_one_line(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as stop:
         main(["--benchmark", "CARGO", "--root", str(tmp_path / "file" / "data"), *SMALL])
@@ -70,6 +62,6 @@ def test_a_root_that_cannot_be_made_is_one_line(main, capsys, tmp_path):
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
-def test_debug_lets_the_traceback_through(main, tmp_path):
+def test_debug_lets_the_traceback_through(tmp_path):
     with pytest.raises(UserError):
         main(["--root", str(tmp_path), "--benchmark", "CARGO2", "--debug"])

@@ -100,7 +100,7 @@ def wait_for_release(folder, seconds=10.0):
 
 def test_a_worker_that_dies_is_reported(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "render_jpeg", lambda *args: os._exit(1))
-    with pytest.raises(UserError, match="was killed: run again"):
+    with pytest.raises(UserError, match="was killed; run again"):
         write_benchmark("AG_ReID_v1", tmp_path, spec, workers=2)
 
 

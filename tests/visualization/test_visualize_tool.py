@@ -1,6 +1,5 @@
 """`tools/visualize.py` on checkpoints as training leaves them, and the browser that `.ci/run` asks for."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -12,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from fastreid.cli import visualize
 from fastreid.config import get_cfg
 from fastreid.data import build_test_datasets
-from fastreid.rendered import BenchmarkSpec, write_benchmark
 from fastreid.engine import load_trained_model
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model
+from fastreid.rendered import BenchmarkSpec, write_benchmark
 from fastreid.utils.env import preserved_rng_state
 from fastreid.utils.logger import setup_logger
 from fastreid.visualization.chart_png import save_table
@@ -56,10 +56,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("visualize_in_process", REPO / "tools" / "visualize.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield visualize
     setup_logger()
 
 

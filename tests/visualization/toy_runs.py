@@ -45,7 +45,6 @@ def make_protocol(samples: list[Sample], num_queries: int, name: str = "TOY") ->
         query=samples[:num_queries],
         gallery=samples[num_queries:],
         view_names=VIEWS,
-        protocol=SimpleNamespace(camera_is_view=False),
     )
 
 

@@ -24,20 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
-
-exit_during_imports(__name__)
-
 import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
+from fastreid.utils.cli import CommandLineParser, exit_cleanly
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_folder
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).resolve().parents[2]
 STAGES = (1, 2)
 ITERATION = re.compile(r"iter (\d+)/")
 RESUMED = re.compile(r"Resumed from .* (\d+) iterations done")
@@ -255,7 +250,3 @@ def main(argv: list[str] | None = None) -> int:
             for what, is_equal in found.items():
                 print(f"stage {stage}, {what}: {'equal' if is_equal else 'DIFFERENT'}")
     return 0 if all(all(found.values()) for found in equal.values()) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,30 +3,19 @@
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from fastreid.data.datasets.attributes import read_attributes
 from fastreid.data.datasets.files import missing_path_error, read_protocol_file, scan_images
+from fastreid.data.datasets.registry import DATASET_REGISTRY
+from fastreid.structures import Sample
 from fastreid.utils.errors import UserError
-from fastreid.utils.registry import Registry
-
-DATASET_REGISTRY = Registry("dataset", "DATASETS.NAMES / DATASETS.TESTS")
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image: its path, person id (negative: junk, nobody's), camera id and view id (0 = aerial)."""
-
-    path: str
-    pid: int
-    camid: int
-    viewid: int
 
 
 @dataclass(frozen=True)
 class NameFormat:
-    """How a benchmark's file names tell identity and camera.
+    """The file names of a benchmark, which tell identity and camera.
 
     Attributes:
         pattern: matched at the start of the file name; the group ``camera`` is the camera's number, all
@@ -42,7 +31,7 @@ class NameFormat:
     other_cameras: tuple[int, int] | None = None
 
     def parse(self, path: str) -> Sample:
-        """The sample that the file name stands for.
+        """Return the sample that the file name stands for.
 
         Raises:
             UserError: if the name does not follow the pattern, or its camera does not exist.
@@ -61,7 +50,7 @@ class NameFormat:
 
 @dataclass(frozen=True)
 class PublishedSizes:
-    """What the publication counts; None where it says nothing. `images` and `ids`: of the whole benchmark."""
+    """Counts of the publication; None where it says nothing. `images` and `ids`: of the whole benchmark."""
 
     train: int | None = None
     train_ids: int | None = None
@@ -80,7 +69,7 @@ class Protocol:
         query, gallery: folders; unused with a `list_file`.
         list_file: protocol file that lists query and gallery.
         query_view, gallery_view: keep the images of this view only; None keeps all.
-        camera_is_view: the camera id is the view id, so that only matches in another view count.
+        camera_is_view: a query's matches are in another view, not only in another camera.
         published: its sizes, of query and gallery.
     """
 
@@ -110,6 +99,17 @@ class Benchmark:
     attributes: str = ""
     published: PublishedSizes = PublishedSizes()  # of the training set and the whole
 
+    @property
+    def camera_names(self) -> dict[int, str]:
+        """The number in file names by camera id; the view's name where an id stands for several cameras."""
+        if self.names is None:
+            return {}
+        names = {camid: str(camera) for camera, (camid, _) in self.names.cameras.items()}
+        if self.names.other_cameras is not None:
+            camid, view = self.names.other_cameras
+            names[camid] = self.view_names[view]
+        return names
+
     def register(self) -> None:
         """Enter every protocol in the registry, as ``name + suffix``."""
         for protocol in self.protocols:
@@ -124,19 +124,21 @@ class ReIDDataset:
         root: the folder that holds the benchmark's folder; ``~`` is expanded.
         folder: the benchmark's folder.
         view_names: what the view ids stand for.
+        camera_names: the same of the camera ids.
         bad_names: what becomes of a file name that cannot be read. None: it is an error, the default. A
             list: its path is added there, and the image left out.
     """
 
     bad_names: list[str] | None = None
 
-    def __init__(self, benchmark: Benchmark, protocol: Protocol, root: str) -> None:
+    def __init__(self, benchmark: Benchmark, protocol: Protocol, root: str, csv: str = "") -> None:
         self.benchmark = benchmark
         self.protocol = protocol
         self.name = benchmark.name + protocol.suffix
         self.root = os.path.expanduser(root)
         self.folder = os.path.join(self.root, benchmark.folder)
         self.view_names = benchmark.view_names
+        self.camera_names = benchmark.camera_names
 
     def __repr__(self) -> str:
         return f"ReIDDataset({self.name!r}, root={self.root!r})"
@@ -153,7 +155,8 @@ class ReIDDataset:
         if not kept:
             raise UserError(
                 f"{self.name}: no training images in {os.path.join(self.folder, self.benchmark.train)}"
-                f" ({len(samples)} files, all junk)"
+                f" ({len(samples)} files, all junk)",
+                "complete the folder",
             )
         return kept
 
@@ -226,12 +229,12 @@ class ReIDDataset:
             if (view is None or sample.viewid == view) and not (drop_junk and sample.pid < 0)
         ]
         if self.protocol.camera_is_view:
-            return [Sample(sample.path, sample.pid, sample.viewid, sample.viewid) for sample in kept]
+            return [replace(sample, match_id=sample.viewid) for sample in kept]
         return kept
 
 
 def joint_view_names(datasets: Iterable[ReIDDataset]) -> tuple[str, ...]:
-    """What the view ids stand for where benchmarks are joined: the names of the one with the most views.
+    """Return the view names of joined benchmarks: those of the one with the most views.
 
     Its first views mean the same, or nearly, in the others.
     """

@@ -3,11 +3,11 @@
 import os
 from functools import cached_property
 
-from fastreid.data.datasets.base import DATASET_REGISTRY, Benchmark, Protocol, ReIDDataset, Sample
+from fastreid.data.datasets.base import Benchmark, Protocol, ReIDDataset
 from fastreid.data.datasets.csv_file import Row, Table, read_table
+from fastreid.data.datasets.registry import CSV_DATASET, DATASET_REGISTRY
+from fastreid.structures import Sample
 from fastreid.utils.errors import UserError, nearest_name
-
-CSV_DATASET = "CSVDataset"
 
 
 @DATASET_REGISTRY.register(CSV_DATASET)
@@ -29,7 +29,7 @@ class CSVDataset(ReIDDataset):
 
     def __init__(self, root: str = "", csv: str = "", protocol: str = "", table: Table | None = None) -> None:
         if not csv:
-            raise UserError(f"DATASETS.CSV is empty: {CSV_DATASET} reads the CSV file that it names")
+            raise UserError("DATASETS.CSV is empty", f"name in it the CSV file that {CSV_DATASET} reads")
         self.table = table or read_table(os.path.expanduser(csv))
         known = self.table.protocols
         if protocol and protocol not in known:
@@ -42,6 +42,7 @@ class CSVDataset(ReIDDataset):
         views = self.table.view_names
         benchmark = Benchmark(CSV_DATASET, folder, views, names=None, train="", protocols=())
         super().__init__(benchmark, Protocol(f"_{protocol}" if protocol else ""), root="")
+        self.camera_names = {row.camid: str(row.camid) for row in self.table.rows}
         self._only = protocol
 
     def __repr__(self) -> str:
@@ -92,7 +93,7 @@ class CSVDataset(ReIDDataset):
 
 
 def open_dataset(name: str, root: str, csv: str = "") -> ReIDDataset:
-    """The dataset of a name in ``DATASETS.NAMES`` or ``DATASETS.TESTS``.
+    """Open the dataset of a name in ``DATASETS.NAMES`` or ``DATASETS.TESTS``; its files are not read yet.
 
     Args:
         name: a registry name, or ``CSVDataset_PROTOCOL``.
@@ -102,7 +103,4 @@ def open_dataset(name: str, root: str, csv: str = "") -> ReIDDataset:
     Raises:
         UserError: for an unknown name, or a CSV file that is not good.
     """
-    base, _, protocol = name.partition("_")
-    if base == CSV_DATASET:
-        return CSVDataset(root, csv, protocol)
-    return DATASET_REGISTRY.get(name)(root=root)
+    return DATASET_REGISTRY.get(name)(root=root, csv=csv)

@@ -66,7 +66,7 @@ def _read_unchanged(path: str, changed: int, size: int) -> Table:
 
 
 def check_table(text: str, path: str) -> Table:
-    """The table that `text` is as the content of the file `path`, be that written or not.
+    """Return the table that `text` is as the content of the file `path`, be that written or not.
 
     Raises:
         UserError: as :func:`read_table`.
@@ -78,7 +78,8 @@ def check_table(text: str, path: str) -> Table:
         if row.path in missing:
             raise UserError(
                 f"{path}, line {row.line}: image not found: {row.path} ({len(missing)} of the file's images"
-                " are missing); paths are relative to the CSV file's folder, or absolute"
+                " are missing)",
+                "give paths relative to the CSV file's folder, or absolute ones",
             )
     return Table(path, tuple(rows), tuple(sorted({row.view for row in rows})))
 
@@ -99,7 +100,7 @@ def _read_text(path: str) -> str:
 
 
 def parse_rows(text: str, source: str, folder: str = "") -> list[Row]:
-    """The rows of a file's text, each checked on its own; blank rows mean nothing.
+    """Read the rows of a file's text, each checked on its own; blank rows mean nothing.
 
     Args:
         source: the file, for messages.
@@ -148,10 +149,11 @@ def _check_header(columns: list[str], place: str) -> list[str]:
         if name not in columns:
             found = ", ".join(map(repr, columns)) or "nothing"
             separated = len(columns) == 1 and re.search(r"[;\t|]", columns[0])
-            hint = "; separate the columns by commas" if separated else ""
+            fix = "separate the columns by commas" if separated else ""
             raise UserError(
                 f"{place}: column {name!r} is missing; the first line names the columns {', '.join(COLUMNS)}"
-                f" and, if wanted, {OPTIONAL_COLUMN}, but it has {found}{hint}"
+                f" and, if wanted, {OPTIONAL_COLUMN}, but it has {found}",
+                fix,
             )
     for name in known:
         if columns.count(name) > 1:
@@ -181,8 +183,8 @@ def _row(cells: dict[str, str], line: int, place: str, folder: str) -> Row:
         raise UserError(f"{place}: camid is {camid}; camera ids are 0 or more")
     if protocol and split == "train":
         raise UserError(
-            f"{place}: a training image under protocol {protocol!r}; all protocols share the training images,"
-            " leave the cell empty"
+            f"{place}: a training image under protocol {protocol!r}; all protocols share the training images",
+            "leave the cell empty",
         )
     if protocol and not PROTOCOL_NAME.fullmatch(protocol):
         raise UserError(f"{place}: protocol is {protocol!r}", "use letters, digits and any of _ . + -")
@@ -248,5 +250,6 @@ def _check_labels(rows: list[Row], source: str) -> None:
         if camera.view != row.view:
             raise UserError(
                 f"{place}: camid {row.camid} has view {row.view!r}, but {camera.view!r} on line"
-                f" {camera.line}; a camera has one view, give different cameras different ids"
+                f" {camera.line}; a camera has one view",
+                "give different cameras different ids",
             )

@@ -1,4 +1,4 @@
-"""What stands in a benchmark's folder: image files, and protocol files that list them."""
+"""The content of a benchmark's folder: image files, and protocol files that list them."""
 
 import os
 from collections import defaultdict
@@ -12,21 +12,21 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is read as an image; hidden files (``._0001.jpg``) are not."""
+    """Tell whether a file of this name is read as an image; hidden files (``._0001.jpg``) are not."""
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def missing_path_error(benchmark: str, kind: str, path: str) -> UserError:
-    """The error for a `kind` ("folder", "protocol file") of a benchmark that is not where it should be."""
+    """Make the error for a `kind` ("folder", "protocol file") of a benchmark that is not there."""
     return UserError(
         f"{benchmark}: {kind} not found: {path}",
-        "set DATASETS.ROOT, or the environment variable"
-        " FASTREID_DATASETS, to the folder that holds the benchmark's folder",
+        "set DATASETS.ROOT, or the environment variable FASTREID_DATASETS, to the folder that holds the"
+        " benchmark's folder",
     )
 
 
 def scan_images(folder: str) -> list[str]:
-    """Paths of all image files at any depth below `folder`, sorted; hidden files and folders are left out.
+    """List the image files at any depth below `folder`, sorted; hidden files and folders are left out.
 
     Raises:
         UserError: if a folder cannot be read.
@@ -85,7 +85,7 @@ def parse_protocol(text: str, source: str) -> tuple[list[str], list[str]]:
 
 
 def read_protocol_file(benchmark: str, folder: str, name: str) -> tuple[list[str], list[str]]:
-    """Full paths of the query and gallery images that protocol file `name` in `folder` lists.
+    """Read the full paths of query and gallery images from protocol file `name` in `folder`.
 
     Raises:
         UserError: if the file is missing, is not text, has a malformed line, or names missing images.
@@ -108,7 +108,7 @@ def read_protocol_file(benchmark: str, folder: str, name: str) -> tuple[list[str
 def missing_paths(
     paths: Iterable[str], counts: Callable[[os.DirEntry], bool] = lambda entry: True
 ) -> set[str]:
-    """Those of `paths` that do not exist, or do not count. Opens none, and lists each folder once.
+    """Return those of `paths` that do not exist, or do not count. Opens none, and lists each folder once.
 
     Args:
         counts: whether what is there is good enough.

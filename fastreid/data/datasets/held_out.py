@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
-from fastreid.data.datasets.base import ReIDDataset, Sample
+from fastreid.data.datasets.base import ReIDDataset
+from fastreid.structures import Sample
 from fastreid.utils.errors import UserError
 
 
@@ -19,7 +20,7 @@ class HeldOutProtocol:
 
 
 def hold_out(datasets: list[ReIDDataset], count: int) -> set[tuple[int, int]]:
-    """`count` training identities as pairs (index of the dataset, pid), evenly spaced in their order.
+    """Choose `count` training identities as pairs (index of the dataset, pid), evenly spaced in their order.
 
     They depend on nothing else: both stages, and runs with other seeds, hold out the same ones.
 
@@ -38,7 +39,7 @@ def hold_out(datasets: list[ReIDDataset], count: int) -> set[tuple[int, int]]:
 def held_out_protocols(
     datasets: list[ReIDDataset], people: Iterable[tuple[int, int]]
 ) -> list[HeldOutProtocol]:
-    """Every ordered pair of different views of each benchmark that has a true match in it.
+    """Make a protocol of every ordered pair of different views of each benchmark with a true match in it.
 
     Raises:
         UserError: if no pair of views has one.

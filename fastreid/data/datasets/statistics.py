@@ -1,4 +1,4 @@
-"""How many images, identities, views and cameras a split has, and the table of them that a run logs."""
+"""Counts of a split's images, identities, views and cameras, and the table of them that a run logs."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from fastreid.data.datasets.base import ReIDDataset, Sample
+from fastreid.data.datasets.base import ReIDDataset
+from fastreid.structures import Sample
 
 
 class SplitCounts(NamedTuple):
-    """What a list of samples holds; junk counts as images, not as an identity."""
+    """Counts of a list of samples; junk counts as images, not as an identity."""
 
     images: int
     ids: int
@@ -30,7 +31,7 @@ def count_samples(samples: Sequence[Sample]) -> SplitCounts:
 
 
 def describe(datasets: Iterable[ReIDDataset], splits: Sequence[str] = ("train", "query", "gallery")) -> str:
-    """A table of images, identities and cameras of the named splits; reads only those splits."""
+    """Make a table of images, identities and cameras of the named splits; reads only those splits."""
     rows = []
     for dataset in datasets:
         for split in splits:

@@ -86,7 +86,7 @@ cdef void sort_marks(Marks* marks) noexcept nogil:
 
 
 cdef inline Py_ssize_t marks_before(const Marks* marks, double distance, int64_t index) noexcept nogil:
-    """How many of the n >= 1 marks come before the item."""
+    """Count those of the n >= 1 marks that come before the item."""
     cdef Py_ssize_t cell = cell_of(marks, distance)
     cdef Py_ssize_t low = marks.cells[cell], high = marks.cells[cell + 1], middle
     while low < high:

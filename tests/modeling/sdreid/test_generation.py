@@ -4,10 +4,10 @@ from unittest import mock
 
 import pytest
 import torch
+from fastreid.modeling.meta_arch.sdreid.constant_conditions import constant_conditions
 from toy_conditions import DIM, conditions, count_rows
 
 from fastreid.config import check_config
-from fastreid.modeling.meta_arch.sdreid.constant_conditions import constant_conditions
 from fastreid.modeling.meta_arch.sdreid.noise import noise_generators
 from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents
 from fastreid.modeling.meta_arch.sdreid.schedulers import SCHEDULERS, build_scheduler

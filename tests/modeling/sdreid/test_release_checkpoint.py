@@ -3,7 +3,6 @@
 The files are written here by hand, name by name, and their outputs computed with torch's own modules.
 """
 
-import importlib.util
 import math
 import re
 from pathlib import Path
@@ -13,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastreid.cli import convert_checkpoint
 from fastreid.config import get_cfg
 from fastreid.engine import load_trained_model
 from fastreid.utils.checkpoint import load_checkpoint
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "convert_checkpoint.py"
 DIM, BLOCKS, HEADS, PATCH, VIEWS, IDENTITIES = 128, 3, 4, 16, 3, 5
 HEIGHT, WIDTH = 64, 32
 UNET_WIDTHS = (32, 32, 64)
@@ -173,16 +172,8 @@ def learn_conditions(names: Names, tokens: Tensor, layers: int) -> Tensor:
     return tokens
 
 
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("convert_checkpoint_under_test", TOOL)
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    return program
-
-
 @pytest.fixture
-def run_tool(tool, tmp_path, capsys):
+def run_tool(tmp_path, capsys):
     """Converts a file that holds `content`; gives the exit code and what was printed."""
 
     def run(content: dict, architecture: str, *more: str) -> tuple[int, str]:
@@ -191,7 +182,8 @@ def run_tool(tool, tmp_path, capsys):
         files = ["--weights", tmp_path / "theirs.pth", "--config-file", tmp_path / "theirs.yml"]
         code = 0
         try:
-            tool.main(list(map(str, [*files, "--output", tmp_path / "ours" / "model_best.pth", *more])))
+            output = tmp_path / "ours" / "model_best.pth"
+            convert_checkpoint.main(list(map(str, [*files, "--output", output, *more])))
         except SystemExit as stopped:
             code = stopped.code
         printed = capsys.readouterr()

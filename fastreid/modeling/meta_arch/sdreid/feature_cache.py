@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from fastreid.config import CfgNode
 from fastreid.data import TrainSet, build_train_loader
-from fastreid.data.loaders import ReIDLoader
-from fastreid.data.train_set import ImageSet
-from fastreid.data.transforms import mirror_decision
+from fastreid.data.image_set import ImageSet
+from fastreid.data.loaders import ReIDLoader, loader_options
+from fastreid.data.transforms import mirror_decision, resize
 from fastreid.evaluation.extraction import split_batches
 from fastreid.structures import Batch, EncoderOutput, Sample
 from fastreid.utils import comm
@@ -115,10 +115,9 @@ class EncodedLoader:
 
 def _plain_loader(cfg: CfgNode, samples: list[Sample]) -> Iterable[Batch]:
     """The images of training (``INPUT.SIZE_TRAIN``) in order, without augmentation."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.INPUT.FLIP.ENABLED = False
-    return ReIDLoader(cfg, ImageSet(cfg, samples, is_train=True), batch_size=cfg.TEST.IMS_PER_BATCH)
+    size = tuple(cfg.INPUT.SIZE_TRAIN)
+    images = ImageSet(samples, resize(size), size)
+    return ReIDLoader(images, batch_size=cfg.TEST.IMS_PER_BATCH, **loader_options(cfg))
 
 
 def _create_files(cfg: CfgNode, model: nn.Module, images: int, folder: Path) -> None:

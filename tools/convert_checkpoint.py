@@ -1,0 +1,5 @@
+"""Convert a checkpoint of the reference release."""
+
+from checkout import run
+
+run("fastreid.cli.convert_checkpoint", __name__)
