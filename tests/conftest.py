@@ -1,14 +1,20 @@
-"""What every test starts from: the package's logger as on import, no warning given yet; the commands."""
+"""What every test starts from: the package's logger as on import, no warning given yet; and the programs."""
 
+import io
 import logging
+import re
 from collections.abc import Callable
-from types import ModuleType
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from fastreid.config import get_cfg
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
 @pytest.fixture(autouse=True)
@@ -27,19 +33,21 @@ def _reset_logger() -> None:
     logger.propagate = True
 
 
-@pytest.fixture
-def run_tool(capsys) -> Callable[..., tuple[int, str, str]]:
-    """`run_tool(search, argument, …)`: exit code, stdout and stderr of a command, in this process."""
+@pytest.fixture(scope="session")
+def run_tool() -> Callable[..., tuple[int, str, str]]:
+    """`run_tool("search.py", argument, …)`: its exit code, stdout and stderr, in this process."""
 
-    def run(command: ModuleType, *arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            code = command.main(list(map(str, arguments))) or 0
-        except SystemExit as stopped:
-            code = stopped.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        (module,) = re.findall(r'^run\("(.+)", __name__\)$', (TOOLS / name).read_text(), re.MULTILINE)
+        program = import_module(module)
+        code, out, err = 0, _stream(), _stream()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = program.main(list(map(str, arguments))) or 0
+            except SystemExit as stopped:
+                code = stopped.code
+        _reset_logger()  # its handlers write to these streams
+        return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
     return run
 
@@ -53,3 +61,7 @@ def own_names():
     for registry, entries in before.items():
         registry._entries.clear()
         registry._entries.update(entries)
+
+
+def _stream() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastreid.checks.report import Finding, complaints, has_errors
+from fastreid.checks.report import complaints, has_errors
 from fastreid.config import CfgNode
 from fastreid.data import ReIDDataset, Sample, open_dataset
 from fastreid.data.bad_images import check_image_files
@@ -13,6 +13,7 @@ from fastreid.data.datasets.base import PublishedSizes
 from fastreid.data.datasets.manifest import read_manifest
 from fastreid.data.datasets.statistics import SplitCounts, count_samples
 from fastreid.data.loaders import check_matches, queries_with_match
+from fastreid.structures import Finding
 
 TEST_SPLITS = ("query", "gallery")
 EXAMPLES = 3  # file names shown of many
@@ -20,7 +21,7 @@ EXAMPLES = 3  # file names shown of many
 
 @dataclass
 class CheckedData:
-    """What `check_datasets` found, and the datasets that could be read, to be looked at further."""
+    """The findings of `check_datasets`, and the datasets that could be read, to be looked at further."""
 
     findings: list[Finding] = field(default_factory=list)
     train: list[ReIDDataset] = field(default_factory=list)
@@ -58,7 +59,7 @@ def _named(key: str, names: list[str], what: str) -> list[Finding]:
 def _read(
     cfg: CfgNode, name: str, splits: Sequence[str], findings: list[Finding], odd_names: set[str]
 ) -> list[ReIDDataset]:
-    """The dataset, if it can be read; what was found is added to `findings` and `odd_names`."""
+    """Open the dataset, if it can be read; what was found is added to `findings` and `odd_names`."""
     with complaints(name) as found:
         dataset = open_dataset(name, cfg.DATASETS.ROOT, cfg.DATASETS.CSV)
         dataset.bad_names = []
@@ -87,7 +88,7 @@ def _count_split(dataset: ReIDDataset, split: str) -> list[Finding]:
 
 
 def _published(dataset: ReIDDataset, split: str) -> dict[str, int]:
-    """What is published of ``images`` and ``ids`` of the split; nothing for people that we rendered."""
+    """Return what is published of ``images`` and ``ids`` of the split; nothing for rendered people."""
     if read_manifest(Path(dataset.folder)) is not None:
         return {}
     if split == "train":
@@ -112,7 +113,7 @@ def _counted(dataset: ReIDDataset, counts: SplitCounts, published: dict[str, int
 
 
 def _check_names(dataset: ReIDDataset, splits: Sequence[str], reported: set[str]) -> list[Finding]:
-    """File names of `dataset` that cannot be read, unless another dataset has reported them."""
+    """Report file names of `dataset` that cannot be read, unless another dataset has reported them."""
     odd = [path for path in dataset.bad_names if path not in reported]
     if not odd:
         return []
@@ -149,7 +150,7 @@ def _check_protocol(cfg: CfgNode, dataset: ReIDDataset) -> list[Finding]:
 
 
 def _check_origin(data: CheckedData) -> list[Finding]:
-    """For each folder: whether we rendered it, else its size beside that of the whole benchmark."""
+    """Say of each folder that we rendered it, or give its size beside that of the whole benchmark."""
     samples: dict[str, list[Sample]] = defaultdict(list)
     for dataset in data.train:
         samples[dataset.folder] += dataset.train

@@ -1,4 +1,4 @@
-"""Python, packages, device, compiled kernels: what a run finds on this machine."""
+"""Python, packages, device and compiled kernels of this machine."""
 
 import importlib.util
 import os
@@ -9,19 +9,20 @@ from pathlib import Path
 import torch
 from packaging.requirements import Requirement
 
-from fastreid.checks.report import Finding, complaints
+from fastreid.checks.report import complaints
 from fastreid.config import CfgNode
 from fastreid.evaluation.rank_cylib import rank_cy
+from fastreid.modeling import META_ARCH_REGISTRY
+from fastreid.structures import Finding
 from fastreid.utils.env import code_version, resolve_device
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
-STAGE2_ONLY = {"diffusers", "transformers"}
 OPTIONAL = {"faiss-cpu", "cython", "setuptools"}  # the first has a check of its own, the others build kernels
 BUILD_KERNELS = "(cd fastreid/evaluation/rank_cylib && python setup.py build_ext --inplace)"
 
 
 def check_environment(cfg: CfgNode, processes: int = 1) -> list[Finding]:
-    """Versions, device, compiled kernels and faiss, as far as `cfg` needs them; imports nothing for it.
+    """Check versions, device, compiled kernels and faiss, as far as `cfg` needs them; import nothing.
 
     Args:
         processes: of the run on this machine; each takes a GPU.
@@ -30,7 +31,6 @@ def check_environment(cfg: CfgNode, processes: int = 1) -> list[Finding]:
 
 
 def _packages(cfg: CfgNode) -> list[Finding]:
-    stage2 = cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2"
     with complaints("packages") as findings:
         present = [f"fastreid {code_version()}", f"Python {platform.python_version()}"]
         for wanted in requirements():
@@ -40,8 +40,9 @@ def _packages(cfg: CfgNode) -> list[Finding]:
             try:
                 version = metadata.version(name)
             except metadata.PackageNotFoundError:
-                needed = stage2 or name not in STAGE2_ONLY
-                found = f"{name} is not installed" + ("" if needed else ", which Stage 2 needs")
+                users = [user for user in META_ARCH_REGISTRY if name in META_ARCH_REGISTRY.get(user).packages]
+                needed = not users or cfg.MODEL.META_ARCHITECTURE in users
+                found = f"{name} is not installed" + ("" if needed else f", which {', '.join(users)} needs")
                 level = "error" if needed else "warning"
                 findings.append(Finding(level, "packages", found, f'pip install "{wanted}"'))
                 continue
@@ -55,7 +56,7 @@ def _packages(cfg: CfgNode) -> list[Finding]:
 
 
 def requirements() -> list[Requirement]:
-    """What the package requires: requirements.txt in a checkout, else what the installation recorded."""
+    """Return what the package requires: a checkout's requirements.txt, else what the installation says."""
     if REQUIREMENTS.is_file():
         lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     else:
@@ -98,7 +99,7 @@ def _cpu() -> list[Finding]:
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
+    """Count the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

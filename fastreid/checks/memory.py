@@ -1,15 +1,18 @@
-"""How much memory a training takes: counted where it can be, else estimated without computing anything."""
+"""The memory that a training takes: counted where it can be, else estimated without computing anything."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from fastreid.checks.report import Finding, complaints
+from fastreid.checks.trial import attempt, fake_tensors, training_step
 from fastreid.config import CfgNode
+from fastreid.modeling import MetaArch, method_of
+from fastreid.solver.optimizer import OPTIMIZER_REGISTRY
+from fastreid.structures import Finding
 from fastreid.utils.amp import AMP_DTYPES
 from fastreid.utils.env import resolve_device
 
@@ -35,36 +38,35 @@ class TrainingMemory(NamedTuple):
         return sum(self)
 
 
-def training_memory(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> TrainingMemory:
-    """The memory of one training process.
+def training_memory(cfg: CfgNode, model: MetaArch, world_size: int = 1) -> TrainingMemory:
+    """Estimate the memory of one training process.
 
     Args:
         model: on the ``meta`` device, as `build_meta_model` makes it; it is changed.
         world_size: processes that share a batch.
+
+    Raises:
+        Exception: whatever the model raises in a training step.
     """
     trained = _bytes(p for p in model.parameters() if p.requires_grad)
-    # An optimiser of another name is an error that `check_config` reports.
-    copies = {"SGD": int(cfg.SOLVER.MOMENTUM > 0), "Adam": 2, "AdamW": 2}.get(cfg.SOLVER.OPT, 0)
     return TrainingMemory(
         model=_bytes(model.parameters()) + _bytes(model.buffers()),
         gradients=trained,
-        optimizer=copies * trained,
+        optimizer=OPTIMIZER_REGISTRY.get(cfg.SOLVER.OPT).state_copies(cfg) * trained,
         activations=activation_bytes(cfg, model, cfg.SOLVER.IMS_PER_BATCH // world_size),
     )
 
 
-def activation_bytes(cfg: CfgNode, model: nn.Module, batch_size: int) -> int:
-    """Bytes of the tensors that autograd keeps from one training step of `batch_size` images.
+def activation_bytes(cfg: CfgNode, model: MetaArch, batch_size: int) -> int:
+    """Estimate the bytes of the tensors that autograd keeps from one training step of `batch_size` images.
 
-    The step runs on tensors without numbers (torch's fake tensors), which costs neither memory nor
-    arithmetic. They pretend to be the CPU's: other kernels keep a little more or less, and the largest
-    intermediate results of the backward pass come on top. Gradient checkpointing is not seen inside.
+    The step runs on tensors without numbers. They pretend to be the CPU's: other kernels keep a little more
+    or less, and the largest intermediate results of the backward pass come on top. Gradient checkpointing is
+    not seen inside.
 
     Args:
         model: on the ``meta`` device; it is moved to the fake one.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import, and of use here alone
-
     use_amp = cfg.SOLVER.AMP.ENABLED and resolve_device(cfg.MODEL.DEVICE).type == "cuda"
     kept: dict[int, tuple[int, Tensor]] = {}
 
@@ -73,24 +75,24 @@ def activation_bytes(cfg: CfgNode, model: nn.Module, batch_size: int) -> int:
         kept[storage._cdata] = storage.nbytes(), tensor  # with the tensor, so that the address stays its own
         return tensor
 
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with fake_tensors():
         model = model.to_empty(device="cpu").train()
-        labels = torch.zeros(batch_size, dtype=torch.long)
-        images = torch.empty(batch_size, 3, *cfg.INPUT.SIZE_TRAIN, dtype=torch.uint8)
-        batch = {"images": images, "targets": labels, "viewids": labels, "img_paths": [""] * batch_size}
         dtype = AMP_DTYPES[cfg.SOLVER.AMP.DTYPE]
         with saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", dtype, enabled=use_amp):
-            losses = model(batch)
-    del losses
+            total = training_step(cfg, model, batch_size)
+    del total
     for tensor in (*model.parameters(), *model.buffers()):
         kept.pop(tensor.untyped_storage()._cdata, None)
     return sum(size for size, _ in kept.values())
 
 
-def check_memory(cfg: CfgNode, model: nn.Module, world_size: int = 1, training: bool = True) -> list[Finding]:
-    """Size of the model and, for training, the memory of a process beside what the machine has.
+def check_memory(cfg: CfgNode, model: MetaArch, world_size: int = 1, training: bool = True) -> list[Finding]:
+    """Give the size of the model and, for training, the memory of a process beside what the machine has.
+
+    That takes a training step, whose failure is an error.
 
     Args:
+        cfg: the model's own.
         model: on the ``meta`` device; it is changed.
         world_size: processes of the run, all of them taken to be on this machine.
     """
@@ -98,12 +100,11 @@ def check_memory(cfg: CfgNode, model: nn.Module, world_size: int = 1, training: 
     findings = [Finding("ok", "parameters", "{:,}, of which {:,} train".format(*counts))]
     if not training:
         return findings
-    with complaints("memory") as found:
+    with attempt("training step") as found:
         needed = training_memory(cfg, model, world_size)
-        device = resolve_device(cfg.MODEL.DEVICE)
         parts = [f"{name} {_gigabytes(size)}" for name, size in needed._asdict().items()]
         text = f"about {_gigabytes(needed.total)} a process ({', '.join(parts)})"
-        available, where, sharing = _available(device, world_size)
+        available, where, sharing = _available(resolve_device(cfg.MODEL.DEVICE), world_size)
         text += f"; {where} has {_gigabytes(available)}"
         if needed.total * sharing > FULL * available:
             found.append(Finding("warning", "memory", text, _advice(cfg)))
@@ -116,20 +117,18 @@ def _advice(cfg: CfgNode) -> str:
     ways = ["lower SOLVER.IMS_PER_BATCH", "use more GPUs"]
     if not cfg.SOLVER.AMP.ENABLED:
         ways.append("SOLVER.AMP.ENABLED True")
-    if cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2" and not cfg.MODEL.SDMODEL.GRADIENT_CHECKPOINTING:
-        ways.append("MODEL.SDMODEL.GRADIENT_CHECKPOINTING True")
-    return ", or ".join(ways)
+    return ", or ".join([*ways, *method_of(cfg).memory_advice(cfg)])
 
 
 def _available(device: torch.device, world_size: int) -> tuple[int, str, int]:
-    """Bytes that are there, what has them, and how many processes share them."""
+    """Return the bytes that are there, what has them, and how many processes share them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1], "the GPU", 1
     return free_main_memory(), "the machine", world_size
 
 
 def free_main_memory(proc: Path = MEMINFO, limit: Path = CONTAINER_LIMIT) -> int:
-    """Bytes of main memory that are available, or that the container may use where that is less."""
+    """Return the bytes of main memory that are available, or that the container may use if less."""
     lines = proc.read_text().splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     text = limit.read_text().strip() if limit.is_file() else "max"

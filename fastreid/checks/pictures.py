@@ -8,16 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from tqdm import tqdm
 
 from fastreid.checks.datasets import EXAMPLES, CheckedData
-from fastreid.checks.report import Finding
 from fastreid.config import CfgNode
 from fastreid.data import read_image
+from fastreid.structures import Finding
 from fastreid.utils.errors import UserError
 
 AT_ONCE = 32  # pictures that a thread takes in one go
 
 
 def check_pictures(cfg: CfgNode, data: CheckedData, workers: int) -> list[Finding]:
-    """Whether every picture of the datasets can be decoded; a line for training and one for evaluation."""
+    """Decode every picture of the datasets; a line for training and one for evaluation."""
     train = {sample.path for dataset in data.train for sample in dataset.train}
     tests = {sample.path for dataset in data.tests for sample in (*dataset.query, *dataset.gallery)}
     bad = unreadable_pictures(sorted(train | tests), workers)

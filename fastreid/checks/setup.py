@@ -1,27 +1,28 @@
 """Everything that can be checked before a run, in one list of findings."""
 
-from torch import nn
-
 from fastreid.checks.assets import check_asset_contents, check_assets
 from fastreid.checks.batches import check_batches
 from fastreid.checks.datasets import CheckedData, check_datasets
 from fastreid.checks.environment import check_environment
 from fastreid.checks.memory import check_memory
 from fastreid.checks.pictures import check_pictures
-from fastreid.checks.report import Finding, complaints, has_errors, without_repetitions
+from fastreid.checks.report import complaints, has_errors, without_repetitions
+from fastreid.checks.trial import try_model
 from fastreid.config import CfgNode, check_config
 from fastreid.data import TrainSet
+from fastreid.data.datasets.base import joint_view_names
 from fastreid.data.train_set import join_train_datasets
-from fastreid.engine.defaults import check_output_dir
-from fastreid.engine.trained_model import with_num_classes
-from fastreid.modeling import build_meta_model
+from fastreid.engine.run_folder import check_output_dir
+from fastreid.engine.trained_model import fit_to_checkpoint
+from fastreid.modeling import MetaArch, build_meta_model, fit_config
+from fastreid.structures import DataNames, Finding
 from fastreid.utils.checkpoint import load_checkpoint
 
 
 def check_setup(
     cfg: CfgNode, world_size: int = 1, training: bool = True, picture_workers: int = 0
 ) -> list[Finding]:
-    """Every check of `cfg`, in the order of the report; a check that fails hides no other.
+    """Run every check of `cfg`, in the order of the report; a check that fails hides no other.
 
     Args:
         cfg: loaded, but not checked, see `load_config`.
@@ -43,11 +44,12 @@ def check_setup(
         findings += found
     if train_set is not None:
         findings += check_batches(cfg, train_set, world_size)
-    model, found = _model(cfg, assets, train_set, training)
+    model, found = _model(cfg, assets, data, train_set, training)
     findings += found
-    findings += check_asset_contents(cfg, assets, model, training)
     if model is not None:
-        findings += check_memory(cfg, model, world_size, training)
+        findings += check_asset_contents(cfg, assets, model, training)
+        findings += try_model(model.cfg, model, training)
+        findings += check_memory(model.cfg, model, world_size, training)
     return without_repetitions(findings)
 
 
@@ -72,16 +74,22 @@ def _join(cfg: CfgNode, data: CheckedData) -> tuple[TrainSet | None, list[Findin
 
 
 def _model(
-    cfg: CfgNode, assets: list[Finding], train_set: TrainSet | None, training: bool
-) -> tuple[nn.Module | None, list[Finding]]:
-    """The model without numbers; without training data its classifier has one identity."""
-    if has_errors([finding for finding in assets if "folder" in finding.check]):
-        found = "not built, because its folders are not complete: no estimate of memory"
-        return None, [Finding("warning", "model", found, "see the errors above")]
+    cfg: CfgNode, assets: list[Finding], data: CheckedData, train_set: TrainSet | None, training: bool
+) -> tuple[MetaArch | None, list[Finding]]:
+    """Build the model without numbers; for one identity where neither data nor checkpoint tells more."""
     model = None
     with complaints("model") as findings:
-        identities = train_set.num_classes if train_set is not None else 1
-        if not training and cfg.MODEL.WEIGHTS and not has_errors(assets):
-            identities = load_checkpoint(cfg.MODEL.WEIGHTS)["meta"].get("num_classes", 1)
-        model = build_meta_model(with_num_classes(cfg, identities))
+        if train_set is not None:
+            names = train_set.names
+            fitted = fit_config(cfg, len(names.identities), names.views)
+        elif not training and cfg.MODEL.WEIGHTS and not has_errors(assets):
+            fitted, names = fit_to_checkpoint(cfg, load_checkpoint(cfg.MODEL.WEIGHTS))
+        else:
+            names = DataNames(views=joint_view_names([*data.train, *data.tests]))
+            fitted = fit_config(cfg, 1, names.views)
+        model = build_meta_model(fitted, names)
+    errors = [finding.found for finding in findings if finding.level == "error"]
+    if errors and set(errors) <= {finding.found for finding in assets}:
+        found = "not built, because its files are not complete: neither tried, nor its memory estimated"
+        return None, [Finding("warning", "model", found, "see the errors above")]
     return model, findings

@@ -12,7 +12,8 @@ from tabulate import tabulate
 
 from fastreid.config import check_config, load_config
 from fastreid.deploy.onnx_export import export_model, require_packages
-from fastreid.engine.trained_model import load_trained_model
+from fastreid.engine import load_trained_model
+from fastreid.modeling import method_of
 from fastreid.utils.cli import CommandLineParser, exit_cleanly
 
 
@@ -32,9 +33,9 @@ def main(argv: list[str] | None = None) -> None:
     with exit_cleanly(argv):
         args = build_parser().parse_intermixed_args(argv)
         require_packages()
-        opts = [*args.opts, "MODEL.DEVICE", "cpu", "MODEL.SDMODEL.COMPILE", "False"]
-        cfg = load_config(args.config_file, opts)
+        cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
         check_config(cfg, training=False)
+        method_of(cfg).prepare_export(cfg)
         folder = Path(args.output or Path(cfg.OUTPUT_DIR) / "export")
         agreements = export_model(load_trained_model(cfg), folder, args.pt2)
         print(tabulate(agreements, headers=agreements[0]._fields, floatfmt=("", "", "", ".7f", ".1e")))

@@ -33,7 +33,7 @@ def build_parser() -> CommandLineParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--folder", metavar="DIR", help="all pictures below this folder")
-    source.add_argument("--list", metavar="FILE", help="a text file with the path of a picture in each line")
+    source.add_argument("--list", metavar="FILE", help="a path a line, or CSV: path, camid, view, …")
     source.add_argument("--dataset", metavar="NAME", help="a dataset in DATASETS.ROOT, such as CARGO_AG")
     parser.add_argument("--split", choices=SPLITS, help="of the dataset; default: all of them")
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
@@ -48,7 +48,10 @@ def build_parser() -> CommandLineParser:
         help="pictures a file (default %(default)s)",
     )
     parser.add_argument(
-        "--views", type=view_list, metavar="NAMES", help="Stage 2: all (default), none, or names with commas"
+        "--views",
+        type=view_list,
+        metavar="NAMES",
+        help="generated ones: all (default), none, or names with commas",
     )
     parser.add_argument(
         "--skip-bad", action="store_true", help="a row of NaN for a picture that cannot be read, no stop"

@@ -11,8 +11,7 @@ import torch
 from tabulate import tabulate
 
 from fastreid.config import CfgNode, check_config, load_config
-from fastreid.deploy.model_cost import ModelSize, find_weights, measure_stages, model_size
-from fastreid.engine.trained_model import with_num_classes
+from fastreid.deploy.model_cost import ModelSize, find_weights, measure_parts, model_size
 from fastreid.utils.cli import CommandLineParser, exit_cleanly, positive_number
 from fastreid.utils.complexity import Measurement
 from fastreid.utils.env import resolve_device
@@ -21,7 +20,7 @@ from fastreid.utils.file_io import check_output_file, named_output, write_json
 
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="of either stage")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="of any method")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: MODEL.DEVICE)")
     parser.add_argument(
         "--batch-size",
@@ -47,10 +46,9 @@ def main(argv: list[str] | None = None) -> None:
         args = build_parser().parse_intermixed_args(argv)
         if args.output:
             check_output_file(args.output, "--output")
-        cfg = read_config(args)
-        weights = find_weights(cfg)
-        cfg = with_num_classes(cfg, weights.num_classes)
-        size = model_size(cfg, args.batch_size)
+        weights = find_weights(read_config(args))
+        cfg = weights.cfg
+        size = model_size(weights, args.batch_size)
         print(f"{args.config_file}, {args.batch_size} image(s) of {cfg.INPUT.SIZE_TEST}")
         print(f"weights: {weights.note}")
         print(size_table(size, args.batch_size))
@@ -58,9 +56,9 @@ def main(argv: list[str] | None = None) -> None:
         report |= size_report(size)
         if not args.no_timing:
             device = resolve_device(cfg.MODEL.DEVICE)
-            stages = measure_stages(cfg, weights, args.batch_size, args.repeats)
-            print(timing_table(stages, args.batch_size, device))
-            report |= timing_report(stages, device)
+            parts = measure_parts(weights, args.batch_size, args.repeats)
+            print(timing_table(parts, args.batch_size, device))
+            report |= timing_report(parts, device)
         if args.output:
             with named_output(args.output):
                 write_json(args.output, report)
@@ -69,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def read_config(args: argparse.Namespace) -> CfgNode:
     device = ["MODEL.DEVICE", args.device] if args.device else []
-    opts = [*args.opts, *device, "MODEL.SDMODEL.COMPILE", "False"]
+    opts = [*args.opts, *device]
     cfg = load_config(args.config_file, opts)
     check_config(cfg, training=False)
     return cfg
@@ -81,12 +79,8 @@ def size_table(size: ModelSize, batch_size: int) -> str:
         for part, total, trainable in size.parameters
     ]
     table = tabulate(rows, ["part", "M parameters", "M trainable", "GFLOP an image"], floatfmt=".3f")
-    if size.unet_latents:
-        each = size.flops["generator.unet"] / size.unet_latents / 1e9
-        table += f"\nUNet: {each:.2f} GFLOP a latent, {size.unet_latents / batch_size:g} latents an image"
-    return (
-        table + "\nGFLOP: matrix products, convolutions and attention; a multiplication and an addition are 2"
-    )
+    legend = "GFLOP: matrix products, convolutions and attention; a multiplication and an addition are 2"
+    return "\n".join([table, *size.notes, legend])
 
 
 def size_report(size: ModelSize) -> dict[str, Any]:
@@ -95,11 +89,11 @@ def size_report(size: ModelSize) -> dict[str, Any]:
             part: {"total": total, "trainable": trainable} for part, total, trainable in size.parameters
         },
         "flops": size.flops,
-        "unet_latents": size.unet_latents,
+        "notes": size.notes,
     }
 
 
-def timing_table(stages: dict[str, Measurement], batch_size: int, device: torch.device) -> str:
+def timing_table(parts: dict[str, Measurement], batch_size: int, device: torch.device) -> str:
     rows = [
         [
             name,
@@ -107,24 +101,24 @@ def timing_table(stages: dict[str, Measurement], batch_size: int, device: torch.
             f"{batch_size / result.median:.1f}",
             f"{result.peak_bytes / 1e9:.2f}",
         ]
-        for name, result in stages.items()
+        for name, result in parts.items()
     ]
     headers = [f"on {device}", "ms a batch (min - max)", "images/s", "peak GB"]
     return tabulate(rows, headers, disable_numparse=True)
 
 
-def timing_report(stages: dict[str, Measurement], device: torch.device) -> dict[str, Any]:
+def timing_report(parts: dict[str, Measurement], device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return {
         "device": name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "timing": {
-            stage: {
+            part: {
                 "median_seconds": result.median,
                 "seconds": result.seconds,
                 "peak_bytes": result.peak_bytes,
             }
-            for stage, result in stages.items()
+            for part, result in parts.items()
         },
     }

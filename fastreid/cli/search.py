@@ -12,8 +12,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fastreid.deploy.feature_files import FeatureSet
-from fastreid.deploy.image_lists import list_pictures
+from fastreid.deploy.feature_files import FeatureSet, feature_choice
+from fastreid.deploy.image_lists import list_file, list_pictures
+from fastreid.deploy.labels import column_arguments
 from fastreid.deploy.search_index import KINDS, SearchIndex, check_index_folder
 from fastreid.utils.cli import CommandLineParser, add_imports_option, exit_cleanly, positive_number
 from fastreid.utils.file_io import check_output_file, check_output_folder
@@ -31,8 +32,12 @@ def build_parser() -> CommandLineParser:
     )
     query = commands.add_parser("query", help="search an index")
     query.add_argument("--index", required=True, metavar="DIR", help="what `build` wrote")
-    query.add_argument(
-        "--pictures", required=True, nargs="+", metavar="PATH", help="query pictures, or folders of them"
+    pictures = query.add_mutually_exclusive_group(required=True)
+    pictures.add_argument("--pictures", nargs="+", metavar="PATH", help="query pictures, or folders of them")
+    pictures.add_argument(
+        "--list",
+        metavar="FILE",
+        help="a path a line, or CSV: path, and camid or view where the model reads it",
     )
     query.add_argument(
         "--top", type=positive_number, default=10, metavar="K", help="hits (default %(default)s)"
@@ -69,9 +74,11 @@ def query(args: argparse.Namespace) -> None:
     if args.html:
         check_output_file(args.html, "--html")
     index = SearchIndex.open(args.index)
-    paths = list_pictures(args.pictures)
+    columns = list_file(args.list) if args.list else {"path": list_pictures(args.pictures)}
+    paths = columns["path"]
     model = index.load_model(args.checkpoint, args.device, args.imports)
-    features = model.extract(paths, index.facts["views"])
+    labels = column_arguments(model.method, model.model.test_labels, columns)
+    features = model.extract(paths, **feature_choice(index.facts), **labels)
     scores, rows = index.search(features, args.top)
     answers = [
         {"query": path, "results": hits(index, *found)}

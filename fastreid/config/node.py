@@ -57,7 +57,7 @@ class CfgNode(YacsNode):
         Raises:
             UserError: for a missing or malformed file, a cycle of bases, an unknown key, a wrong type.
         """
-        self.merge_values(_load_with_bases(find_config(path), ()), source=str(path))
+        self.merge_values(read_config(find_config(path)), source=str(path))
 
     def merge_from_list(self, options: list[str]) -> None:
         """Merge ``["KEY", "VALUE", …]`` pairs, as they stand on a command line.
@@ -210,7 +210,12 @@ def flat_keys(node: YacsNode, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _load_with_bases(path: Path, including: tuple[Path, ...]) -> dict:
+def read_config(path: Path, including: tuple[Path, ...] = ()) -> dict:
+    """Return the nested values of a YAML file and of its bases; `including`: the files whose base it is.
+
+    Raises:
+        UserError: for a missing or malformed file, or a cycle of bases.
+    """
     path = path.resolve()
     if path in including:
         chain = " -> ".join(str(p) for p in (*including, path))
@@ -234,7 +239,7 @@ def _load_with_bases(path: Path, including: tuple[Path, ...]) -> dict:
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"config {path}: {BASE_KEY} is {bases!r}; expected a config's path or a list of them")
     for base in bases:
-        _update_nested(merged, _load_with_bases(path.parent / base, (*including, path)))
+        _update_nested(merged, read_config(path.parent / base, (*including, path)))
     if isinstance(values.get("IMPORTS"), list):
         values["IMPORTS"] = absolute_imports(values["IMPORTS"], path.parent)
     _update_nested(merged, values)

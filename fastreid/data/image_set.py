@@ -16,14 +16,10 @@ from fastreid.utils.errors import UserError
 
 
 class ReportingSet(Dataset):
-    """A dataset whose errors cross from a worker process to the loader in one piece.
-
-    Attributes:
-        replaced: path -> how often another image stood in for it, as the loader counts ``bad_images``.
-    """
+    """A dataset whose errors cross from a worker process to the loader in one piece."""
 
     def __init__(self) -> None:
-        self.replaced: Counter[str] = Counter()
+        self.replaced: Counter[str] = Counter()  # path -> its ``bad_images`` in the batches consumed so far
 
     def __getitems__(self, indices: Sequence[Any]) -> list[dict[str, Any] | UserError]:
         """Return a batch's items, as torch's loaders ask for them, or the `UserError` that one raised."""
@@ -66,8 +62,8 @@ class ImageSet(ReportingSet):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return ``images`` uint8 (3, H, W) RGB; ``targets``, ``camids``, ``viewids`` int; ``img_paths`` str.
 
-        Where bad images are replaced also ``bad_images``, the paths that could not be read before this one
-        could; the loader takes them out of the batch and counts them in `replaced`.
+        Where bad images are replaced also ``bad_images``, the paths that could not be read before this one;
+        the loader takes them out of the batch and counts them in `replaced`.
 
         Raises:
             UserError: if the file cannot be read; it names the file, and with `may_skip` the setting.
@@ -108,12 +104,7 @@ class ImageSet(ReportingSet):
 def image_set_options(
     cfg: CfgNode, samples: list[Sample], is_train: bool, may_skip: bool = False
 ) -> dict[str, Any]:
-    """Return the arguments of :class:`ImageSet` for `samples`.
-
-    Args:
-        is_train: augment them.
-        may_skip: whether ``DATALOADER.ON_BAD_IMAGE`` skip holds for them.
-    """
+    """Return the arguments of :class:`ImageSet`; with `may_skip`, ``DATALOADER.ON_BAD_IMAGE`` skip holds."""
     skip = may_skip and cfg.DATALOADER.ON_BAD_IMAGE == "skip"
     return {
         "samples": samples,

@@ -34,11 +34,7 @@ class ReIDLoader(DataLoader):
 
     def __init__(self, dataset: ReportingSet, **options: Any) -> None:
         super().__init__(
-            dataset,
-            worker_init_fn=_init_worker,
-            collate_fn=_collate,
-            generator=torch.Generator(),
-            **options,
+            dataset, worker_init_fn=_init_worker, collate_fn=_collate, generator=torch.Generator(), **options
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -62,16 +58,9 @@ class ReIDLoader(DataLoader):
 class TrainLoader(ReIDLoader):
     """Endless; its length is the number of iterations of an epoch."""
 
-    def __init__(
-        self, train_set: TrainSet, sampler: Sampler, iters_per_epoch: int, num_workers: int, pin_memory: bool
-    ) -> None:
-        super().__init__(
-            train_set,
-            batch_sampler=sampler,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-        )
+    def __init__(self, train_set: TrainSet, sampler: Sampler, iters_per_epoch: int, **options: Any) -> None:
+        keeps_workers = options["num_workers"] > 0
+        super().__init__(train_set, batch_sampler=sampler, persistent_workers=keeps_workers, **options)
         self._iters_per_epoch = iters_per_epoch
 
     def __len__(self) -> int:

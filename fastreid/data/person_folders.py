@@ -71,7 +71,7 @@ class Crops:
             raise UserError(f"folder not found: {folder}", "name the one that holds the person crops")
         crops = [self._read(path, folder) for path in scan_images(folder)]
         if not crops:
-            raise UserError(f"no images in {folder}; it should hold person crops (.jpg, .jpeg, .png or .bmp)")
+            raise UserError(f"no images in {folder}", "name a folder of person crops (.jpg, .png or .bmp)")
         return crops
 
     def _read(self, path: str, folder: str) -> Crop:
@@ -79,7 +79,8 @@ class Crops:
         if len(folders) != len(self.levels):
             raise UserError(
                 f"{path} lies {len(folders)} folders below {folder}, but --levels {'/'.join(self.levels)}"
-                f" names {len(self.levels)}; '{UNUSED_LEVEL}' stands for a level that says nothing"
+                f" names {len(self.levels)}",
+                f"name every level, '{UNUSED_LEVEL}' for one that says nothing",
             )
         match = self.pattern.search(name)
         if match is None:
@@ -138,7 +139,10 @@ def split_persons(
             no training images.
     """
     if not 0 < train_share < 1 or query_per_camera < 1:
-        raise UserError("--train-share lies between 0 and 1, and --query-per-camera is 1 or more")
+        raise UserError(
+            f"--train-share is {train_share} and --query-per-camera is {query_per_camera}; expected a share"
+            " between 0 and 1, and at least 1 query"
+        )
     persons, cameras = number_persons(crops), number_cameras(crops)
     if len(persons) < 2:
         raise UserError(f"{len(persons)} person: training and test need different ones, so at least two")

@@ -17,11 +17,7 @@ from fastreid.utils.logger import warn_once
 
 
 class TrainSet(ImageSet):
-    """Training images with pids 0 … ``num_classes`` - 1; indexed by the sampler's draws.
-
-    Args:
-        seed: fixes the augmentation of each draw.
-        options: what :class:`ImageSet` takes.
+    """An :class:`ImageSet` with pids 0 … ``num_classes`` - 1; indexed by the sampler's draws.
 
     Attributes:
         samples: the images of all `datasets`, one after the other.
@@ -41,11 +37,8 @@ class TrainSet(ImageSet):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.datasets = datasets
-        self.held_out = held_out
-        self.names = names
-        self.num_classes = len(names.identities)
-        self.num_views = len(names.views)
+        self.datasets, self.held_out, self.names = datasets, held_out, names
+        self.num_classes, self.num_views = len(names.identities), len(names.views)
         self._seed = seed
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:

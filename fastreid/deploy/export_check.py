@@ -1,6 +1,5 @@
-"""Whether an exported file computes what PyTorch does."""
+"""The comparison of exported files with PyTorch."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,28 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastreid.structures import ExportPart, Tensors
 from fastreid.utils.errors import UserError
 
 MIN_COSINE = 0.9999
 BATCH_SIZES = (1, 3, 8)
 
-Tensors = dict[str, Tensor]
-
-
-class Part(NamedTuple):
-    """A module that becomes a file."""
-
-    name: str
-    module: nn.Module
-    outputs: tuple[str, ...]
-    draw_inputs: Callable[[int], Tensors]
-    """Inputs for a batch size, by name. The first dimension is the batch, but of scalars."""
-    max_batch: int | None = None
-    """Largest batch that ``torch.export`` may assume; None: any."""
-
 
 class Agreement(NamedTuple):
-    """How well one output of a file agrees with PyTorch at one batch size."""
+    """The agreement of one output of a file with PyTorch at one batch size."""
 
     file: str
     output: str
@@ -40,14 +26,7 @@ class Agreement(NamedTuple):
     """The largest absolute one."""
 
 
-def reduced(model: nn.Module, *children: str) -> nn.Module:
-    """A shallow copy of `model` that has no other children than these: the others stay out of its file."""
-    copied = copy.copy(model)
-    copied.__dict__["_modules"] = {name: model.get_submodule(name) for name in children}
-    return copied
-
-
-def check_part(part: Part, file: str, run: Callable[[Tensors], list[Tensor]]) -> list[Agreement]:
+def check_part(part: ExportPart, file: str, run: Callable[[Tensors], list[Tensor]]) -> list[Agreement]:
     """Compare `run`, which is how the file computes, with the module at every one of `BATCH_SIZES`.
 
     Raises:
@@ -65,14 +44,14 @@ def check_part(part: Part, file: str, run: Callable[[Tensors], list[Tensor]]) ->
             if not cosine >= MIN_COSINE:  # NaN too
                 raise UserError(
                     f"{file} does not compute what PyTorch does: its {output} has a cosine of {cosine:.6f}"
-                    f" at batch size {batch_size}, expected at least {MIN_COSINE}; nothing was written."
-                    " Try other versions of torch, onnxscript and onnxruntime"
+                    f" at batch size {batch_size}, expected at least {MIN_COSINE}. Nothing was written",
+                    "try other versions of torch, onnxscript and onnxruntime",
                 )
     return agreements
 
 
 def compare(expected: Tensor, actual: Tensor) -> tuple[float, float]:
-    """The smallest cosine of any item and the largest absolute difference; NaN when shapes differ."""
+    """Return the smallest cosine of any item and the largest absolute difference; NaN when shapes differ."""
     if expected.shape != actual.shape:
         return float("nan"), float("nan")
     cosine = torch.cosine_similarity(expected.flatten(1).double(), actual.flatten(1).double(), dim=1)
@@ -80,7 +59,7 @@ def compare(expected: Tensor, actual: Tensor) -> tuple[float, float]:
 
 
 def onnx_session(path: Path) -> Any:
-    """An onnxruntime session on the CPU with as many threads as torch has."""
+    """Open an onnxruntime session on the CPU with as many threads as torch has."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

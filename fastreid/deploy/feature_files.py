@@ -1,4 +1,4 @@
-"""Features on disk: shards of rows, the list of their pictures, and what they were made with.
+"""Features on disk: shards of rows, the list of their pictures, and the facts of how they were made.
 
 A folder holds ``features.json`` (see `FeatureSet.facts`), ``images.csv`` (a line for each picture: path
 and, of a dataset, pid, camid, viewid and split) and the shards ``features_00000.npy``, …: float32 (n, D),
@@ -6,14 +6,12 @@ for the lines of ``images.csv`` one after the other. Shards of the format ``npz`
 columns of their lines. Every file is complete when it appears under its name.
 """
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -21,10 +19,11 @@ from zipfile import BadZipFile
 import numpy as np
 import yaml
 
-from fastreid.config import CfgNode
-from fastreid.config.config import flat_keys
-from fastreid.deploy.image_lists import Columns
-from fastreid.deploy.reid_model import ReIDModel, Views
+from fastreid.config import CfgNode, Changes
+from fastreid.config.node import flat_keys
+from fastreid.deploy.image_lists import Columns, csv_text, read_columns
+from fastreid.deploy.labels import Names, column_arguments
+from fastreid.deploy.reid_model import ReIDModel
 from fastreid.evaluation.report import describe_checkpoint
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, write_json
@@ -33,13 +32,8 @@ logger = logging.getLogger(__name__)
 
 FACTS, IMAGES = "features.json", "images.csv"
 FORMATS = ("npy", "npz")
-KEYS = ("checkpoint", "config", "stage", "views", "images", "width", "images_sha256", "format", "shard_size")
+KEYS = ("checkpoint", "config", "images", "width", "images_sha256", "format", "shard_size")
 SHARD_SIZE = 10_000  # pictures: 31 MB of 768-wide features
-
-# What a feature's numbers depend on, beside the weights and the picture.
-SETTINGS = ("MODEL.BACKBONE.", "MODEL.HEADS.", "MODEL.SDMODEL.", "MODEL.PIXEL_", "MODEL.SEED", "MODEL.META")
-SETTINGS += ("INPUT.SIZE_TEST", "TEST.AMP.", "TEST.FLIP.", "TEST.SDMODEL.")
-NO_SETTINGS = ("PRETRAIN", "NUM_CLASSES")  # of them: where training started from
 
 
 class FeatureSet:
@@ -47,9 +41,10 @@ class FeatureSet:
 
     Attributes:
         folder: where they are.
-        facts: ``checkpoint`` (path, sha256), ``config`` (nested), ``stage``, ``views`` (indices of the
-            generated ones), ``images`` N, ``width`` D, ``images_sha256`` (of images.csv), ``format``,
-            ``shard_size``.
+        facts: ``checkpoint`` (path, sha256), ``config`` (nested), ``method``, ``parts`` (names of the
+            feature's parts, in their order), ``images`` N, ``width`` D, ``images_sha256`` (of images.csv),
+            ``format``, ``shard_size``. Older folders have ``views`` (numbers of the generated ones) instead
+            of parts.
     """
 
     def __init__(self, folder: str | os.PathLike, facts: dict[str, Any]) -> None:
@@ -57,7 +52,7 @@ class FeatureSet:
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "FeatureSet":
-        """The complete features of a folder.
+        """Open the complete features of a folder.
 
         Raises:
             UserError: if there are none, or shards are missing.
@@ -80,23 +75,23 @@ class FeatureSet:
 
     @property
     def missing(self) -> list[int]:
-        """Numbers of the shards that are not there yet."""
+        """The numbers of the shards that are not there yet."""
         return [number for number in range(self.num_shards) if not self.shard_path(number).is_file()]
 
     def shard_path(self, number: int) -> Path:
         return self.folder / f"features_{number:05d}.{self.facts['format']}"
 
     def rows(self, number: int) -> slice:
-        """Which lines of images.csv, from 0, shard `number` holds."""
+        """Return the lines of images.csv, from 0, that shard `number` holds."""
         size = self.facts["shard_size"]
         return slice(number * size, min((number + 1) * size, len(self)))
 
     def columns(self) -> Columns:
-        """The table of the pictures, as images.csv has it."""
+        """Read the table of the pictures, as images.csv has it."""
         return read_columns(self.folder / IMAGES)
 
     def shards(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """``(rows, (n, D) float32)`` of each shard in turn; ``npy`` ones stay on disk until they are read.
+        """Give ``(rows, (n, D) float32)`` of each shard in turn; ``npy`` ones stay on disk until read.
 
         Raises:
             UserError: for a file that cannot be read or has another shape.
@@ -119,7 +114,7 @@ class FeatureSet:
             yield rows, features
 
     def load(self) -> np.ndarray:
-        """All features, (N, D) float32, in memory."""
+        """Read all features, (N, D) float32."""
         features = np.empty((len(self), self.facts["width"]), np.float32)
         for rows, part in self.shards():
             features[rows] = part
@@ -140,10 +135,11 @@ def extract_to_files(
     model: ReIDModel,
     columns: Columns,
     folder: str | os.PathLike,
-    views: Views = None,
+    views: Names = None,
     file_format: str = "npy",
     shard_size: int = SHARD_SIZE,
     skip_bad: bool = False,
+    parts: Sequence[str] | None = None,
 ) -> FeatureSet:
     """Write the features of the pictures `columns["path"]` shard by shard; go on where a call was stopped.
 
@@ -151,20 +147,23 @@ def extract_to_files(
     shard. Only one process may write to a folder.
 
     Args:
-        columns: a table as `image_lists` makes them.
-        views, skip_bad: as in `ReIDModel.extract`.
+        columns: a table as `image_lists` makes them, with what the model reads of each picture.
+        views, parts: of the features, as in `ReIDModel.extract`.
+        skip_bad: as there.
         file_format: ``npy`` or ``npz``.
         shard_size: pictures of a shard.
 
     Raises:
         UserError: if the folder holds features of other weights, pictures or settings, or other files of
-            these names, if it cannot be written, or a picture cannot be read.
+            these names, if it cannot be written, a picture cannot be read, or a column is missing.
     """
-    table = _csv_text(columns)
-    facts = _facts(model, model.view_indices(views), len(columns["path"]), table)
+    table = csv_text(columns)
+    parts = model.part_names(views, parts)
+    labels = column_arguments(model.method, model.model.test_labels, columns)
+    facts = _facts(model, parts, len(columns["path"]), table)
     features = FeatureSet(folder, facts | {"format": file_format, "shard_size": shard_size})
     try:
-        _begin(features, table)
+        _begin(features, table, model)
         pending = features.missing
         done, start = 0, time.perf_counter()
         if len(pending) < features.num_shards:
@@ -172,8 +171,9 @@ def extract_to_files(
                 "%d of %d shards are there already", features.num_shards - len(pending), features.num_shards
             )
         for position, number in enumerate(pending, start=1):
-            paths = columns["path"][features.rows(number)]
-            features.write_shard(number, model.extract(paths, views, skip_bad), columns)
+            rows = features.rows(number)
+            paths, own = columns["path"][rows], {name: values[rows] for name, values in labels.items()}
+            features.write_shard(number, model.extract(paths, skip_bad=skip_bad, parts=parts, **own), columns)
             done += len(paths)
             rate = done / (time.perf_counter() - start)
             left = sum(features.rows(n).stop - features.rows(n).start for n in pending[position:]) / rate
@@ -192,58 +192,29 @@ def extract_to_files(
     return features
 
 
-def read_columns(path: str | os.PathLike) -> Columns:
-    """The table of a CSV file that `write_columns` wrote.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            header, *rows = csv.reader(file)
-        values = zip(*rows, strict=True) if rows else [()] * len(header)
-        columns: Columns = dict(zip(header, map(list, values), strict=True))
-        for name in {"pid", "camid", "viewid"} & set(columns):
-            columns[name] = list(map(int, columns[name]))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"table of pictures {path} cannot be read: {error}") from error
-    return columns
+def feature_choice(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `ReIDModel.extract` that give features of the parts that `facts` name."""
+    return {name: facts[name] for name in ("parts", "views") if name in facts}
 
 
-def write_columns(path: str | os.PathLike, columns: Columns) -> None:
-    """Write a table as CSV, atomically."""
-    with atomic_write(path) as file:
-        file.write(_csv_text(columns))
-
-
-def _csv_text(columns: Columns) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    # file names need not be valid text
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _facts(model: ReIDModel, views: list[int] | None, count: int, table: bytes) -> dict[str, Any]:
-    generated = range(model.cfg.MODEL.SDMODEL.VIEW_NUM if model.stage == 2 else 0)
+def _facts(model: ReIDModel, parts: list[str], count: int, table: bytes) -> dict[str, Any]:
     return {
         "checkpoint": describe_checkpoint(model.cfg.MODEL.WEIGHTS),
-        "stage": model.stage,
-        "views": list(generated if views is None else views),
+        "method": model.method,
+        "parts": parts,
         "images": count,
-        "width": model.feature_width(views),
+        "width": model.feature_width(parts),
         "images_sha256": hashlib.sha256(table).hexdigest(),
         "config": yaml.safe_load(model.cfg.dump()),
     }
 
 
-def _begin(features: FeatureSet, table: bytes) -> None:
+def _begin(features: FeatureSet, table: bytes, model: ReIDModel) -> None:
     """Begin the folder, or make sure that what it holds was begun with the same facts."""
     features.folder.mkdir(parents=True, exist_ok=True)
     path = features.folder / FACTS
     if path.is_file():
-        _check_same(features, _read_facts(path))
+        _check_same(features, _read_facts(path), model)
         for partial in features.folder.glob(".features_*.tmp"):  # left by a process that was killed
             partial.unlink()
     elif foreign := [*features.folder.glob(IMAGES), *features.folder.glob("features_*.np[yz]")]:
@@ -259,37 +230,31 @@ def _read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in KEYS if key not in facts]
+        if not feature_choice(facts):
+            missing.append("parts")
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"no features in {path.parent}: {path} is not there or not readable") from error
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}: it is not of tools/extract_features.py")
+        raise UserError(f"{path} lacks {', '.join(missing)}", "name a folder of tools/extract_features.py")
     return facts
 
 
-def _check_same(features: FeatureSet, earlier: dict[str, Any]) -> None:
+def _check_same(features: FeatureSet, earlier: dict[str, Any], model: ReIDModel) -> None:
     facts, different = features.facts, []
     if earlier["checkpoint"]["sha256"] != facts["checkpoint"]["sha256"]:
         different.append(f"weights ({earlier['checkpoint']['path']})")
     if earlier["images_sha256"] != facts["images_sha256"]:
         different.append(f"pictures ({earlier['images']} of them)")
-    for key in ("views", "format", "shard_size"):
-        if earlier[key] != facts[key]:
-            different.append(f"{key} {earlier[key]}")
-    settings = [_settings(content["config"]) for content in (earlier, facts)]
-    different += [
-        f"{key} {settings[0].get(key)}" for key in settings[1] if settings[0].get(key) != settings[1][key]
-    ]
+    begun = earlier.get("parts") or model.part_names(earlier["views"])
+    if begun != facts["parts"]:
+        different.append(f"parts {', '.join(begun)}")
+    different += [f"{key} {earlier[key]}" for key in ("format", "shard_size") if earlier[key] != facts[key]]
+    old, new = (flat_keys(CfgNode(content["config"])) for content in (earlier, facts))
+    for key, about in model.cfg.declared.items():
+        if about.changes & Changes.FEATURES and key in old and key in new and old[key] != new[key]:
+            different.append(f"{key} {old[key]}")
     if different:
         raise UserError(
             f"{features.folder} holds features of other {', '.join(different)}",
             "go on with the command that began it, or choose another output folder",
         )
-
-
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that features depend on, by their full names."""
-    return {
-        key: value
-        for key, value in flat_keys(CfgNode(config)).items()
-        if key.startswith(SETTINGS) and not any(name in key for name in NO_SETTINGS)
-    }

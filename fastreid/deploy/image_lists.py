@@ -1,22 +1,26 @@
-"""Which pictures to extract features of, as a table: columns by name, a row for each picture."""
+"""Tables of pictures to extract features of: columns by name, a row for each picture."""
 
+import csv
+import io
 import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
-from fastreid.data.datasets import Sample, open_dataset
+from fastreid.data.datasets import open_dataset
 from fastreid.data.datasets.files import scan_images
+from fastreid.structures import Sample
 from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import atomic_write
 
-Columns: TypeAlias = dict[str, list[Any]]  # "path" str always; "pid", "camid", "viewid" int and "split" str
+Columns: TypeAlias = dict[str, list[Any]]  # "path" str always; "pid", "camid", "viewid" int; others str
 
 SPLITS = ("train", "query", "gallery")
 
 
 def list_folder(folder: str) -> Columns:
-    """All image files below `folder`, sorted: ``{"path": […]}``.
+    """Return all image files below `folder`, sorted: ``{"path": […]}``.
 
     Raises:
         UserError: if it cannot be read or holds no image.
@@ -28,7 +32,11 @@ def list_folder(folder: str) -> Columns:
 
 
 def list_file(path: str) -> Columns:
-    """The pictures that a text file lists, one path a line, blank lines left out: ``{"path": […]}``.
+    """Return the pictures that a file lists; relative paths start from the current folder.
+
+    Args:
+        path: of a text file, one path a line, blank lines left out; or of a CSV file whose first line has the
+            column ``path``, and perhaps ``camid``, ``view``, ``viewid`` and others.
 
     Raises:
         UserError: if it cannot be read or lists nothing.
@@ -37,14 +45,17 @@ def list_file(path: str) -> Columns:
         lines = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
         raise UserError(f"list of pictures {path} cannot be read: {error.strerror}") from error
-    paths = [line.strip() for line in lines if line.strip()]
-    if not paths:
+    if "path" in next(csv.reader(lines[:1]), ()):
+        columns = read_columns(path)
+    else:
+        columns = {"path": [line.strip() for line in lines if line.strip()]}
+    if not columns["path"]:
         raise UserError(f"list of pictures {path} is empty: expected the path of a picture in each line")
-    return {"path": paths}
+    return columns
 
 
 def list_dataset(name: str, cfg: CfgNode, split: str | None = None) -> Columns:
-    """The images of a registered dataset, each path once, with pid, camid, viewid and split.
+    """Return the images of a registered dataset, each path once, with pid, camid, viewid and split.
 
     Args:
         name: registry name, such as ``CARGO_AG``.
@@ -72,7 +83,7 @@ def list_dataset(name: str, cfg: CfgNode, split: str | None = None) -> Columns:
 
 
 def list_pictures(places: list[str]) -> list[str]:
-    """Files and, of folders, all image files below them, in this order.
+    """Return files and, of folders, all image files below them, in this order.
 
     Raises:
         UserError: for a place that does not exist, and missing or empty files.
@@ -82,3 +93,37 @@ def list_pictures(places: list[str]) -> list[str]:
         paths += list_folder(place)["path"] if os.path.isdir(place) else [place]
     check_image_files(paths, "the query", may_skip=False)
     return paths
+
+
+def read_columns(path: str | os.PathLike) -> Columns:
+    """Read a table from a CSV file whose first line has the names of the columns, among them ``path``.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+        values = zip(*rows, strict=True) if rows else [()] * len(header)
+        columns: Columns = dict(zip(header, map(list, values), strict=True))
+        for name in {"pid", "camid", "viewid"} & set(columns):
+            columns[name] = list(map(int, columns[name]))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"table of pictures {path} cannot be read: {error}") from error
+    return columns
+
+
+def write_columns(path: str | os.PathLike, columns: Columns) -> None:
+    """Write a table as CSV, atomically."""
+    with atomic_write(path) as file:
+        file.write(csv_text(columns))
+
+
+def csv_text(columns: Columns) -> bytes:
+    """Return a table as the content of a CSV file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    # file names need not be valid text
+    return text.getvalue().encode("utf-8", "surrogateescape")

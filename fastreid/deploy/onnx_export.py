@@ -4,7 +4,7 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastreid.deploy.export_check import (
-    Agreement,
-    Part,
-    Tensors,
-    check_part,
-    onnx_session,
-    reduced,
-    run_onnx,
-    run_pt2,
-)
-from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
+from fastreid.deploy.export_check import Agreement, check_part, onnx_session, run_onnx, run_pt2
+from fastreid.modeling import MetaArch
+from fastreid.modeling.meta_arch.export import draw_images
+from fastreid.structures import ExportPart, Tensors
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json
@@ -36,27 +29,13 @@ MAX_WEIGHT_BYTES = 1_900_000_000  # in one file: protobuf ends at 2 GiB
 DESCRIPTION = "export.json"
 
 
-class Encoder(nn.Module):
-    """What a model does with images before anything is generated."""
-
-    def __init__(self, model: SDReIDStage1) -> None:
-        super().__init__()
-        self.model = reduced(model, "backbone", "heads")
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """uint8 RGB (B, 3, H, W) -> the post-neck feature (B, E); for Stage 2 also id tokens (B, L-1, D)."""
-        encoded = self.model.encode(images)
-        feature = self.model.heads(encoded.features).float()
-        return (feature,) if self.model.stage == 1 else (feature, encoded.id_tokens)
-
-
-def export_model(model: SDReIDStage1, folder: str | Path, with_pt2: bool = False) -> list[Agreement]:
+def export_model(model: MetaArch, folder: str | Path, with_pt2: bool = False) -> list[Agreement]:
     """Write `model` to `folder` as ONNX files; docs/export.md says what is in them.
 
     The folder appears complete and checked, in the place of an earlier export, or not at all.
 
     Args:
-        model: of either stage. It is moved to the CPU and to eval mode.
+        model: of any method. It is moved to the CPU and to eval mode.
         folder: does not exist, is empty, or holds an earlier export.
         with_pt2: also write what ``torch.export`` makes of each part, as ``.pt2``.
 
@@ -68,17 +47,17 @@ def export_model(model: SDReIDStage1, folder: str | Path, with_pt2: bool = False
     model = model.cpu().eval().requires_grad_(False)
     with replaced_folder(Path(folder)) as staging:
         files, agreements = {}, []
-        parts = model_parts(model)
-        for part in tqdm(parts, desc="export", unit="file", disable=not sys.stderr.isatty()):
+        for part in tqdm(model.export_parts(), desc="export", unit="file", disable=not sys.stderr.isatty()):
             files[part.name], checked = export_part(part, staging, with_pt2)
             agreements += checked
-        if model.stage == 2:
-            _save_sampling_plan(model, staging)
+        for name, tensors in model.export_extras().items():
+            np.savez(staging / f"{name}.npz", **{key: value.numpy() for key, value in tensors.items()})
         agreements += _check_folder(model, staging)
         description = {
             "fastreid": code_version(),
             "torch": torch.__version__,
-            "stage": model.stage,
+            "method": type(model).__name__,
+            "feature_parts": model.feature_parts(),
             "files": files,
             "checks": [agreement._asdict() for agreement in agreements],
         }
@@ -97,25 +76,8 @@ def require_packages() -> None:
         raise UserError(f"export needs {', '.join(missing)}", f"pip install {' '.join(missing)}")
 
 
-def model_parts(model: SDReIDStage1) -> list[Part]:
-    """The encoder and, of a Stage-2 model, the denoising step and the fusion."""
-    if model.stage == 1:
-        return [Part("encoder", Encoder(model), ("feature",), partial(draw_images, model))]
-    from fastreid.modeling.meta_arch.sdreid.onnx_parts import stage2_parts  # imports diffusers
-
-    encoder = Part("encoder", Encoder(model), ("feature", "id_tokens"), partial(draw_images, model))
-    return [encoder, *stage2_parts(model, encoder)]
-
-
-def draw_images(model: SDReIDStage1, batch_size: int) -> Tensors:
-    """Random pictures of the model's test size."""
-    shape = (batch_size, 3, *model.cfg.INPUT.SIZE_TEST)
-    generator = torch.Generator().manual_seed(batch_size)
-    return {"images": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)}
-
-
-def export_part(part: Part, folder: Path, with_pt2: bool) -> tuple[dict[str, Any], list[Agreement]]:
-    """Write one part and check it; what its file is like, and how well it agrees."""
+def export_part(part: ExportPart, folder: Path, with_pt2: bool) -> tuple[dict[str, Any], list[Agreement]]:
+    """Write one part and check it; return its file's description, and how well it agrees."""
     inputs = part.draw_inputs(TRACED_BATCH)
     batch = torch.export.Dim("batch", max=part.max_batch)
     with torch.no_grad():
@@ -147,7 +109,7 @@ def export_part(part: Part, folder: Path, with_pt2: bool) -> tuple[dict[str, Any
 
 
 def _describe(session: Any) -> dict[str, Any]:
-    """``{"inputs": {name: {"type", "shape"}}, "outputs": …}``."""
+    """Return ``{"inputs": {name: {"type", "shape"}}, "outputs": …}``."""
     described = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
     return {
         side: {value.name: {"type": value.type, "shape": value.shape} for value in values}
@@ -155,47 +117,42 @@ def _describe(session: Any) -> dict[str, Any]:
     }
 
 
-def _save_sampling_plan(model: SDReIDStage1, folder: Path) -> None:
-    from fastreid.modeling.meta_arch.sdreid.onnx_parts import sampling_plan
-
-    plan = sampling_plan(model.generator, len(model.memory_bank.prototypes))._asdict()
-    np.savez(folder / "sampling.npz", **{name: value for name, value in plan.items() if value is not None})
-
-
-def _check_folder(model: SDReIDStage1, folder: Path) -> list[Agreement]:
+def _check_folder(model: MetaArch, folder: Path) -> list[Agreement]:
     """Compare the features that all files give together with what evaluation computes."""
     from fastreid.deploy.onnx_model import OnnxReIDModel
 
     exported = OnnxReIDModel(folder, threads=torch.get_num_threads())
 
     def run(inputs: Tensors) -> list[Tensor]:
-        noise = None
-        if model.stage == 2:
-            from fastreid.modeling.meta_arch.sdreid.onnx_parts import image_noise
+        images, *labels = (value.numpy() for value in inputs.values())
+        noise = model.export_noise(_names(images))
+        return [
+            torch.from_numpy(exported.extract(images, noise, **dict(zip([*inputs][1:], labels, strict=True))))
+        ]
 
-            noise = image_noise(model, _names(inputs["images"]))
-        return [torch.from_numpy(exported.extract(inputs["images"].numpy(), noise))]
-
-    part = Part("model", _Evaluated(model), ("retrieval_feature",), partial(draw_images, model))
+    part = ExportPart("model", _Evaluated(model), ("retrieval_feature",), partial(draw_images, model))
     return check_part(part, "all files", run)
 
 
 class _Evaluated(nn.Module):
-    def __init__(self, model: SDReIDStage1) -> None:
+    """The model as an evaluation calls it, on images and the labels that it reads."""
+
+    def __init__(self, model: MetaArch) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model({"images": images, "img_paths": _names(images)})
+    def forward(self, images: Tensor, *labels: Tensor) -> Tensor:
+        read = dict(zip(sorted(self.model.test_labels), labels, strict=True))
+        return self.model({"images": images, "img_paths": _names(images), **read})
 
 
-def _names(images: Tensor) -> list[str]:
+def _names(images: Sequence) -> list[str]:
     return [f"{number}.jpg" for number in range(len(images))]
 
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of `path` when the block ends well, and else disappears.
+    """Give an empty folder that takes the place of `path` when the block ends well, and else disappears.
 
     Raises:
         UserError: if `path` holds something else than an earlier export, or cannot be written.

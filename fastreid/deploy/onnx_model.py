@@ -11,7 +11,8 @@ class OnnxReIDModel:
     """The model in a folder that ``tools/export.py`` wrote.
 
     Args:
-        folder: holds ``encoder.onnx`` and, for Stage 2, ``denoiser.onnx``, ``fusion.onnx``, ``sampling.npz``.
+        folder: holds ``encoder.onnx`` and, for a model that generates features, ``denoiser.onnx``,
+            ``fusion.onnx`` and ``sampling.npz``.
         providers: onnxruntime's execution providers; by default the CPU's.
         threads: of the CPU; 0 leaves their number to onnxruntime.
     """
@@ -27,6 +28,7 @@ class OnnxReIDModel:
             return onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=list(providers))
 
         self.encoder = session("encoder")
+        self.labels = [value.name for value in self.encoder.get_inputs()][1:]
         self.generates = (folder / "sampling.npz").exists()
         if self.generates:
             self.denoiser = session("denoiser")
@@ -34,21 +36,28 @@ class OnnxReIDModel:
             with np.load(folder / "sampling.npz") as plan:
                 self.plan = dict(plan)
 
-    def extract(self, images: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
-        """Retrieval features.
+    def extract(
+        self, images: np.ndarray, noise: np.ndarray | None = None, **labels: np.ndarray
+    ) -> np.ndarray:
+        """Compute retrieval features.
 
         Args:
             images: (B, 3, H, W) uint8 RGB of the exported size.
-            noise: (R, B, V, 4, h, w) float32 standard normal, for a Stage-2 model whose images have noise of
-                their own (``TEST.SDMODEL.NOISE per_image``); else it is in the folder.
+            noise: (R, B, V, 4, h, w) float32 standard normal, for a model that generates features and whose
+                images have noise of their own (``TEST.SDMODEL.NOISE per_image``); else it is in the folder.
+            labels: ``camids`` or ``viewids`` (B,), numbers, for a model that reads them.
 
         Returns:
-            (B, E) float32 for Stage 1, (B, E + V * D) for Stage 2.
+            (B, D) float32.
 
         Raises:
-            ValueError: if noise is needed and not given.
+            ValueError: if noise or labels are needed and not given, or labels are not read.
         """
-        encoded = self.encoder.run(None, {"images": images})
+        if set(labels) != set(self.labels):
+            wanted = ", ".join(self.labels) or "no labels"
+            raise ValueError(f"this model reads {wanted} beside images, given: {', '.join(labels) or 'none'}")
+        read = {name: np.asarray(values, np.int64) for name, values in labels.items()}
+        encoded = self.encoder.run(None, {"images": images, **read})
         if not self.generates:
             return encoded[0]
         feature, id_tokens = encoded
@@ -61,7 +70,7 @@ class OnnxReIDModel:
         return self.fusion.run(None, {"feature": feature, "latents": self._sample(id_tokens, noise)})[0]
 
     def _sample(self, id_tokens: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Latents (B, V, 4, h, w) of B images in V views."""
+        """Sample latents (B, V, 4, h, w) of B images in V views."""
         batch, views = noise.shape[1:3]
         conditions = {
             "id_tokens": np.repeat(id_tokens, views, axis=0),

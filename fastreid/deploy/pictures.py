@@ -24,7 +24,7 @@ WAY_OUT = ", or leave it out (skip_bad=True, tools/extract_features.py --skip-ba
 
 
 def as_pictures(pictures: Picture | Iterable[Picture]) -> list[Picture]:
-    """One picture or several, always as a list; a 4-dimensional array or tensor is several."""
+    """Return one picture or several, always as a list; a 4-dimensional array or tensor is several."""
     if isinstance(pictures, str | os.PathLike | Image.Image):
         return [pictures]
     if isinstance(pictures, np.ndarray | torch.Tensor) and pictures.ndim == 3:
@@ -35,14 +35,14 @@ def as_pictures(pictures: Picture | Iterable[Picture]) -> list[Picture]:
 
 
 def picture_name(picture: Picture) -> str:
-    """The path of a file or of an image that PIL opened; empty for what has none."""
+    """Return the path of a file or of an image that PIL opened; empty for what has none."""
     if isinstance(picture, str | os.PathLike):
         return os.fspath(picture)
     return os.fspath(getattr(picture, "filename", "") or "")
 
 
 def to_pixels(picture: Picture, size: tuple[int, int]) -> torch.Tensor:
-    """uint8 (3, H, W), RGB, upright, in channels-last memory, as `read_image` gives files.
+    """Return uint8 (3, H, W), RGB, upright, in channels-last memory, as `read_image` gives files.
 
     Args:
         size: (height, width) that the picture will be resized to; a JPEG file may be decoded smaller.
@@ -56,7 +56,7 @@ def to_pixels(picture: Picture, size: tuple[int, int]) -> torch.Tensor:
         try:
             picture = np.array(upright_rgb(picture.copy()))
         except OSError as error:
-            raise UserError(f"cannot decode a PIL image: {error}") from error
+            raise UserError(f"cannot decode a PIL image: {error}", "give another picture") from error
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise UserError(f"an array of {picture.dtype} {picture.shape} is no picture: {EXPECTED}")
@@ -87,16 +87,20 @@ class PictureSet(ReportingSet):
     Args:
         pictures: as `as_pictures` gives them.
         skip_bad: let a grey picture stand in for one that cannot be read, and name it in ``bad_images``.
+        labels: of each picture by their name in a batch, such as ``camids``.
 
     Attributes:
         replaced: path -> how often a grey picture stood in for it, as the loader counts.
     """
 
-    def __init__(self, cfg: CfgNode, pictures: list[Picture], skip_bad: bool) -> None:
+    def __init__(
+        self, cfg: CfgNode, pictures: list[Picture], skip_bad: bool, labels: dict[str, list[int]]
+    ) -> None:
         super().__init__()
         self.names = [picture_name(picture) for picture in pictures]
         self._pictures = pictures
         self._skip_bad = skip_bad
+        self._labels = labels
         self._transform = build_transforms(cfg, is_train=False)
         self._size = tuple(cfg.INPUT.SIZE_TEST)
 
@@ -109,11 +113,12 @@ class PictureSet(ReportingSet):
             pixels = self._transform(to_pixels(self._pictures[index], self._size))
         except UserError as error:
             if not name:
-                raise UserError(f"picture {index} (from 0): {error}") from error
+                raise UserError(f"picture {index} (from 0): {error.problem}", error.fix) from error
             if not self._skip_bad:
-                raise UserError(f"{error}{WAY_OUT}") from error
+                raise UserError(error.problem, f"{error.fix}{WAY_OUT}") from error
             pixels, bad = torch.full((3, *self._size), 127, dtype=torch.uint8), [name]
-        return {"images": pixels, "img_paths": name, "bad_images": bad}
+        labels = {label: values[index] for label, values in self._labels.items()}
+        return {"images": pixels, "img_paths": name, "bad_images": bad, **labels}
 
     @property
     def bad_rows(self) -> list[int]:

@@ -12,13 +12,17 @@ import yaml
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, check_config, get_cfg
+from fastreid.config.node import read_config
 from fastreid.data.datasets import open_dataset
 from fastreid.data.datasets.base import joint_view_names
 from fastreid.data.loaders import ReIDLoader, loader_options
+from fastreid.deploy.labels import Names, as_list, label_values, number_of
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
 from fastreid.engine.trained_model import load_trained_model
 from fastreid.evaluation import extract_features
+from fastreid.modeling import MetaArch
 from fastreid.modeling.assets import check_assets
+from fastreid.structures import Batch
 from fastreid.utils.amp import amp_dtype
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.env import preserved_rng_state
@@ -26,11 +30,9 @@ from fastreid.utils.errors import UserError, nearest_name
 
 logger = logging.getLogger(__name__)
 
-Views = Sequence[str | int] | str | int | None
-
 
 class ReIDModel:
-    """A trained model of either stage that turns pictures into retrieval features.
+    """A trained model of any method that turns pictures into retrieval features.
 
     ::
 
@@ -42,17 +44,19 @@ class ReIDModel:
     Attributes:
         cfg: the configuration, frozen.
         model: the torch module, in eval mode.
+        method: the name of its method.
         device: where it computes.
     """
 
     def __init__(self, cfg: CfgNode, checkpoint: dict[str, Any] | None = None) -> None:
-        """The model of `cfg`, whose MODEL.WEIGHTS (or `checkpoint`, its content) has the weights."""
+        """Load the model of `cfg`, whose MODEL.WEIGHTS (or `checkpoint`, its content) has the weights."""
         check_config(cfg, training=False)
         check_assets(cfg, training=False)
         self.cfg = cfg.clone()
         self.cfg.freeze()
         with preserved_rng_state():  # the weights are initialised before they are loaded
-            self.model = load_trained_model(self.cfg, checkpoint)
+            self.model: MetaArch = load_trained_model(self.cfg, checkpoint)
+        self.method = type(self.model).__name__
         self.device: torch.device = self.model.device
 
     @classmethod
@@ -62,8 +66,9 @@ class ReIDModel:
         config: str | os.PathLike | CfgNode | None = None,
         device: str = "auto",
         options: Sequence[str] = (),
+        imports: Sequence[str] = (),
     ) -> "ReIDModel":
-        """The model of a checkpoint that training wrote.
+        """Load the model of a checkpoint that training wrote.
 
         Args:
             path: such as ``logs/demo/stage2/model_best.pth``.
@@ -72,31 +77,38 @@ class ReIDModel:
             device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
             options: ``["KEY", "VALUE", …]`` that win over the configuration, such as
                 ``["TEST.FLIP.ENABLED", "True"]``.
+            imports: modules or .py files of yours that may be imported for the model. Those that only the
+                configuration beside or in the checkpoint names are not.
 
         Raises:
             UserError: for a checkpoint or configuration that cannot be used, or without a configuration.
         """
         checkpoint = load_checkpoint(path)
-        cfg = _config_of(Path(path), config, checkpoint["meta"])
+        cfg = _config_of(Path(path), config, checkpoint["meta"], imports)
         cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = str(path), device
         cfg.merge_from_list(list(options))
         return cls(cfg, checkpoint)
 
     @property
-    def stage(self) -> int:
-        """1, or 2 for a model that generates views."""
-        return self.model.stage
-
-    @property
     def view_names(self) -> tuple[str, ...]:
-        """What the view indices 0 … V-1 stand for, as the training data names them."""
+        """The names of the views 0 … V-1 in the data that the model was trained on.
+
+        A checkpoint from before they had them is taken to be of the views that DATASETS.NAMES has now.
+        """
+        if self.model.names.views:
+            return self.model.names.views
         data = self.cfg.DATASETS
         return joint_view_names(open_dataset(name, data.ROOT, data.CSV) for name in data.NAMES)
 
     def extract(
-        self, pictures: Picture | Iterable[Picture], views: Views = None, skip_bad: bool = False
+        self,
+        pictures: Picture | Iterable[Picture],
+        views: Names = None,
+        skip_bad: bool = False,
+        cameras: Names = None,
+        parts: Sequence[str] | None = None,
     ) -> np.ndarray:
-        """The retrieval features that an evaluation computes for these pictures, not normalised.
+        """Compute the retrieval features that an evaluation computes for these pictures, not normalised.
 
         Decoding, resizing, ``TEST.FLIP``, ``TEST.AMP`` and the batch size are the configuration's. A row
         depends on its picture alone, to within the rounding of float32: not on the others or their order.
@@ -105,11 +117,16 @@ class ReIDModel:
             pictures: one picture or several: paths, PIL images, uint8 RGB arrays (H, W, 3), tensors
                 (3, H, W) RGB of uint8 or of floats from 0 to 1. Pictures in memory are resized from the size
                 they have; a large JPEG *file* is decoded at a smaller one, which is not quite the same.
-            views: the views whose generated features a Stage-2 model joins to the person's: names or
-                indices, in this order; None: all of them, as in an evaluation; []: the person feature
-                alone. The others are not computed. With Stage 1 only None and [] make sense.
+            views: names or indices. For a model that reads the pictures' views: the view of each picture.
+                For others: the views whose generated features are joined to the person's, in this order;
+                None: all of them, as in an evaluation; []: the person feature alone. The others are not
+                computed. With a model that generates none only None and [] make sense.
             skip_bad: give a picture file that cannot be read a row of NaN, with a warning that counts them,
                 instead of stopping.
+            cameras: the camera of each picture, for a model that reads them: ids, or names as the training
+                data has them.
+            parts: names of the feature's parts (``model.feature_parts()``) to compute, in this order; None:
+                all of them.
 
         With ``TEST.SDMODEL.NOISE per_image`` a picture's noise comes from its file's name. Arrays, tensors
         and PIL images that were not opened from a file have none: they all get the noise of the empty name,
@@ -119,18 +136,25 @@ class ReIDModel:
             (N, D) float32, a row for each picture in their order; N is 1 for a single one.
 
         Raises:
-            UserError: for an unknown view, a file that cannot be read, or what is no picture.
+            UserError: for an unknown view, camera or part, labels that the model reads and that are missing
+                or that it does not read, a file that cannot be read, or what is no picture.
         """
-        pictures, chosen = as_pictures(pictures), self.view_indices(views)
+        pictures = as_pictures(pictures)
+        reads_views = "viewids" in self.model.test_labels
+        labels = self._labels(len(pictures), cameras, views if reads_views else None)
+        chosen = self.part_names(None if reads_views else views, parts)
         if not pictures:
             return np.empty((0, self.feature_width(chosen)), np.float32)
-        images = PictureSet(self.cfg, pictures, skip_bad)
-        options = loader_options(self._loader_cfg(pictures))
+        images = PictureSet(self.cfg, pictures, skip_bad, labels)
+        options = loader_options(self.cfg)
+        in_memory = not all(isinstance(picture, str | os.PathLike) for picture in pictures)
+        if in_memory or len(pictures) <= self.cfg.TEST.IMS_PER_BATCH:
+            options["num_workers"] = 0  # processes would take longer than the work
         loader = ReIDLoader(images, batch_size=self.cfg.TEST.IMS_PER_BATCH, **options)
-        model = self.model if self.stage == 1 else _WithViews(self.model, chosen)
         amp = amp_dtype(self.cfg.TEST.AMP, self.device)
         benchmark = self.cfg.CUDNN_BENCHMARK
         with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=not benchmark):
+            model = _WithParts(self.model, chosen)
             features = extract_features(model, loader, self.cfg.TEST.FLIP.ENABLED, amp).numpy()
         if bad := images.bad_rows:
             features[bad] = np.nan
@@ -142,78 +166,82 @@ class ReIDModel:
             )
         return features
 
-    def view_indices(self, views: Views) -> list[int] | None:
-        """`views` of :meth:`extract` as indices; None stays None.
+    def part_names(self, views: Names = None, parts: Sequence[str] | None = None) -> list[str]:
+        """Return the names of the feature's parts that these `views` or `parts` of :meth:`extract` mean.
+
+        The first part is the person's; the others are the views', by their numbers.
 
         Raises:
-            UserError: for an unknown or repeated view, or any view of a Stage-1 model.
+            UserError: for an unknown or repeated one, both at once, or a view where none is generated.
         """
-        if views is None:
-            return None
-        views = [views] if isinstance(views, str | int) else list(views)
-        if views and self.stage == 1:
-            raise UserError(f"views {views}: a Stage-1 model generates none", "leave them out")
-        indices = [self._view_index(view) for view in views]
-        if len(set(indices)) < len(indices):
-            raise UserError(f"views {views} name a view twice")
-        return indices
+        known = list(self.model.feature_parts())
+        if views is not None:
+            if parts is not None:
+                raise UserError("both views and parts of the feature are given", "give one of them")
+            generated = known[1:]
+            if as_list(views) and not generated:
+                raise UserError(f"views {views}: {self.method} generates none", "leave them out")
+            numbers = [self._view_number(view, len(generated)) for view in as_list(views)]
+            parts = [known[0], *(generated[number] for number in numbers)]
+        chosen = known if parts is None else as_list(parts)
+        for name in chosen:
+            if name not in known:
+                near = nearest_name(str(name), known)
+                raise UserError(f"unknown part {name!r} of the feature.{near} It has {', '.join(known)}")
+        if len(set(chosen)) < len(chosen) or not chosen:
+            raise UserError(f"parts {chosen} of the feature: expected each once, and at least one")
+        return chosen
 
-    def feature_width(self, views: list[int] | None) -> int:
-        """D, the numbers of a feature with these views (indices; None: all)."""
-        width = self.cfg.MODEL.BACKBONE.FEAT_DIM
-        person = self.cfg.MODEL.HEADS.EMBEDDING_DIM or width
-        if self.stage == 1:
-            return person
-        generated = person if self.cfg.TEST.SDMODEL.GENERATED_NECK else width
-        count = self.cfg.MODEL.SDMODEL.VIEW_NUM if views is None else len(views)
-        return person + count * generated
+    def feature_width(self, parts: Sequence[str] | None = None) -> int:
+        """Return D, the numbers of a feature with these parts; None: all."""
+        widths = self.model.feature_parts()
+        return sum(widths[name] for name in (widths if parts is None else parts))
 
-    def _view_index(self, view: str | int) -> int:
-        count = self.cfg.MODEL.SDMODEL.VIEW_NUM
-        if not isinstance(view, str):
-            if view not in range(count):
-                raise UserError(f"view {view}: this model has views 0 to {count - 1}")
-            return int(view)
-        names = self.view_names
-        if view not in names[:count]:
-            near = nearest_name(view, list(names))
-            raise UserError(f"unknown view {view!r}.{near} This model has {', '.join(names[:count])}")
-        return names.index(view)
+    def _labels(self, count: int, cameras: Names, views: Names) -> dict[str, list[int]]:
+        given = {"camids": cameras, "viewids": views}
+        values = label_values(self.method, self.model.test_labels, count, given)
+        known = self.model.names.cameras
+        labels = {
+            "camids": [number_of("camera", camera, known) for camera in values.get("camids", ())],
+            "viewids": [self._view_number(view) for view in values.get("viewids", ())],
+        }
+        return {label: labels[label] for label in values}
 
-    def _loader_cfg(self, pictures: list[Picture]) -> CfgNode:
-        """Without worker processes where they take longer than the work: for one batch, and for pixels."""
-        cfg = self.cfg.clone()
-        in_memory = not all(isinstance(picture, str | os.PathLike) for picture in pictures)
-        if in_memory or len(pictures) <= cfg.TEST.IMS_PER_BATCH:
-            cfg.defrost()
-            cfg.DATALOADER.NUM_WORKERS = 0
-        return cfg
+    def _view_number(self, view: str | int, count: int | None = None) -> int:
+        """Return the number of one of the first `count` views; None: of those that have names."""
+        if count is not None and not isinstance(view, str):
+            return number_of("view", view, dict.fromkeys(range(count), ""))
+        return number_of("view", view, dict(enumerate(self.view_names[:count])))
 
 
-class _WithViews(nn.Module):
-    """A Stage-2 model that generates `views` only."""
+class _WithParts(nn.Module):
+    """A model that computes some parts of its feature only."""
 
-    def __init__(self, model: nn.Module, views: list[int] | None) -> None:
+    def __init__(self, model: MetaArch, parts: list[str]) -> None:
         super().__init__()
-        self.model, self.views = model, views
+        self.model, self.parts = model, parts
 
-    def forward(self, batch: dict) -> Tensor:
-        return self.model(batch, self.views)
+    def forward(self, batch: Batch) -> Tensor:
+        return self.model(batch, self.parts)
 
 
-def _config_of(path: Path, config: str | os.PathLike | CfgNode | None, meta: dict[str, Any]) -> CfgNode:
-    """A mutable configuration for the checkpoint at `path` with that `meta`; see `from_checkpoint`."""
+def _config_of(
+    path: Path, config: str | os.PathLike | CfgNode | None, meta: dict[str, Any], imports: Sequence[str]
+) -> CfgNode:
+    """Return a mutable configuration for the checkpoint at `path` with that `meta`; see `from_checkpoint`."""
     if isinstance(config, CfgNode):
         cfg = config.clone()
         cfg.defrost()
         return cfg
     cfg, beside = get_cfg(), path.with_name("config.yaml")
     if config is not None:
+        if imports:
+            cfg.merge_values({"IMPORTS": list(imports)}, "--imports")
         cfg.merge_from_file(config)
     elif beside.is_file():
-        cfg.merge_from_file(beside)
+        cfg.merge_stored(read_config(beside), str(beside), imports)
     elif meta.get("config"):
-        cfg.merge_values(yaml.safe_load(meta["config"]), source=f"stored in {path}")
+        cfg.merge_stored(yaml.safe_load(meta["config"]), f"stored in {path}", imports)
     else:
         raise UserError(
             f"no configuration for {path}: there is no {beside}, and the checkpoint holds none",

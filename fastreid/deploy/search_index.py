@@ -1,9 +1,10 @@
-"""A faiss index of features: which indexed pictures are nearest to a picture, by cosine similarity."""
+"""A faiss index of features: it finds the pictures nearest to a picture, by cosine similarity."""
 
 import json
 import logging
 import math
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from fastreid.config import get_cfg
-from fastreid.deploy.feature_files import FeatureSet, read_columns, write_columns
-from fastreid.deploy.image_lists import Columns
+from fastreid.deploy.feature_files import FeatureSet, feature_choice
+from fastreid.deploy.image_lists import Columns, read_columns, write_columns
 from fastreid.deploy.reid_model import ReIDModel
 from fastreid.evaluation.report import describe_checkpoint
 from fastreid.utils.errors import UserError
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 FACTS, INDEX, IMAGES = "index.json", "index.faiss", "index.csv"
 KINDS = ("auto", "exact", "ivf")
-KEYS = {"kind", "lists", "probes", "recall", "checkpoint", "config", "views"}
+KEYS = {"kind", "lists", "probes", "recall", "checkpoint", "config"}
 
 EXACT_LIMIT = 100_000  # pictures: up to here `auto` compares a query with every one of them
 TRAINING_PER_LIST = 64  # pictures that place a list's centre; faiss warns below 39
@@ -44,7 +45,7 @@ class SearchIndex:
         index: faiss's.
         columns: the table of the pictures; row i is the index's item i.
         facts: ``kind``, ``lists`` and ``probes`` (1 and 1 for exact), ``recall`` (that share, 1.0 for exact),
-            and of the features ``checkpoint``, ``config`` and ``views``.
+            and of the features ``checkpoint``, ``config`` and ``parts`` (``views`` of older ones).
     """
 
     def __init__(self, index: Any, columns: Columns, facts: dict[str, Any]) -> None:
@@ -73,7 +74,9 @@ class SearchIndex:
             logger.warning("%d pictures without features are left out", len(features) - len(rows))
         if kind == "auto":
             kind = "exact" if len(rows) <= EXACT_LIMIT else "ivf"
-        facts = {key: features.facts[key] for key in ("checkpoint", "config", "views")}
+        facts = {key: features.facts[key] for key in ("checkpoint", "config")} | feature_choice(
+            features.facts
+        )
         facts |= {"kind": kind, "lists": 1, "probes": 1, "recall": 1.0}
         generator = np.random.default_rng(seed)
         index = import_faiss().IndexFlatIP(features.facts["width"])
@@ -92,7 +95,7 @@ class SearchIndex:
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "SearchIndex":
-        """The index that :meth:`save` wrote.
+        """Open the index that :meth:`save` wrote.
 
         Raises:
             UserError: without faiss, or if there is none or its files do not belong together.
@@ -131,7 +134,7 @@ class SearchIndex:
             raise UserError(f"cannot write the index in {folder}: {error}") from error
 
     def search(self, features: np.ndarray, top: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest pictures of each query.
+        """Find the nearest pictures of each query.
 
         Args:
             features: (Q, D) float32, of any length.
@@ -151,14 +154,20 @@ class SearchIndex:
         return self._search(normalised(features), min(top, len(self)), probes)
 
     def recall(self, features: np.ndarray, top: int) -> float:
-        """The share of the queries' exact `top` neighbours that :meth:`search` finds."""
+        """Return the share of the queries' exact `top` neighbours that :meth:`search` finds."""
         return recall(self.search(features, top)[1], self.search(features, top, exact=True)[1])
 
-    def load_model(self, checkpoint: str | os.PathLike | None = None, device: str = "auto") -> ReIDModel:
-        """The model, with its settings, that the indexed features were made with.
+    def load_model(
+        self,
+        checkpoint: str | os.PathLike | None = None,
+        device: str = "auto",
+        imports: Sequence[str] = (),
+    ) -> ReIDModel:
+        """Load the model, with its settings, that the indexed features were made with.
 
         Args:
             checkpoint: where its weights are now; None: where they were.
+            imports: as in `ReIDModel.from_checkpoint`.
 
         Raises:
             UserError: if the file is not there or has other weights.
@@ -174,7 +183,7 @@ class SearchIndex:
                 "name the checkpoint that they were made with, or extract and index the features again",
             )
         cfg = get_cfg()
-        cfg.merge_values(self.facts["config"], source="the index")
+        cfg.merge_stored(self.facts["config"], "the index", imports)
         return ReIDModel.from_checkpoint(path, cfg, device)
 
     def _search(self, queries: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,15 +219,15 @@ def check_index_folder(folder: str | os.PathLike) -> None:
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:
-    """The facts of the index in `folder`, be it finished or not; OSError or ValueError without one."""
+    """Read the facts of the index in `folder`, be it finished or not; OSError or ValueError without one."""
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    if not isinstance(facts, dict) or not facts.keys() >= KEYS:
+    if not isinstance(facts, dict) or not facts.keys() >= KEYS or not feature_choice(facts):
         raise ValueError(f"{folder / FACTS} lacks what the facts of an index have")
     return facts
 
 
 def _empty_ivf(centres: Any, features: FeatureSet, rows: np.ndarray, generator: np.random.Generator) -> Any:
-    """An IVF index whose lists' centres, the items of the flat index `centres`, are placed by `rows`."""
+    """Make an IVF index whose lists' centres, the items of the flat index `centres`, `rows` place."""
     faiss = import_faiss()
     lists = max(1, min(round(4 * math.sqrt(len(rows))), len(rows) // TRAINING_PER_LIST))
     index = faiss.IndexIVFFlat(centres, centres.d, lists, faiss.METRIC_INNER_PRODUCT)
@@ -228,7 +237,7 @@ def _empty_ivf(centres: Any, features: FeatureSet, rows: np.ndarray, generator: 
 
 
 def import_faiss() -> ModuleType:
-    """The faiss module.
+    """Return the faiss module.
 
     Raises:
         UserError: if it is not installed.
@@ -241,13 +250,13 @@ def import_faiss() -> ModuleType:
 
 
 def normalised(features: np.ndarray) -> np.ndarray:
-    """The rows of (N, D) as contiguous float32 of length 1; a zero row stays zero."""
+    """Return the rows of (N, D) as contiguous float32 of length 1; a zero row stays zero."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return np.ascontiguousarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
 def recall(found: np.ndarray, exact: np.ndarray) -> float:
-    """The share of the row numbers in each row of `exact` that is in the same row of `found`; -1 is none."""
+    """Return the share of the row numbers of `exact` that `found` has in the same row; -1 is none."""
     hits = [len(np.intersect1d(row, true[true >= 0])) for row, true in zip(found, exact, strict=True)]
     return sum(hits) / max(1, int((exact >= 0).sum()))
 
@@ -260,18 +269,18 @@ def _others(found: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def _finite_rows(features: FeatureSet) -> np.ndarray:
-    """(n,) int64, rising."""
+    """Return (n,) int64, rising."""
     finite = [rows.start + np.flatnonzero(np.isfinite(part).all(axis=1)) for rows, part in features.shards()]
     return np.concatenate([np.empty(0, np.int64), *finite])
 
 
 def _draw(generator: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of `rows`, rising."""
+    """Draw at most `count` of `rows`, rising."""
     return np.sort(generator.choice(rows, min(count, len(rows)), replace=False))
 
 
 def _take(features: FeatureSet, rows: np.ndarray) -> np.ndarray:
-    """Normalised features of `rows`, which rise."""
+    """Return normalised features of `rows`, which rise."""
     parts = []
     for own, part in features.shards():
         chosen = rows[np.searchsorted(rows, own.start) : np.searchsorted(rows, own.stop)]

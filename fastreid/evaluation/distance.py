@@ -1,6 +1,6 @@
 """Distances between features. A new one is a `Metric` in the registry."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,32 +15,21 @@ NORM_FLOOR = 1e-12  # a shorter feature is not scaled to length 1, as in torch.n
 
 
 class Metric:
-    """A distance of features; `distances` alone must be given.
+    """A distance of features; a new one must give `distances` alone.
 
-    ::
-
-        @METRIC_REGISTRY.register("manhattan")
-        class Manhattan(Metric):
-            def distances(self, q_feats, g_feats):
-                return torch.cdist(q_feats, g_feats, p=1)
+    Attributes:
+        whole: a distance depends on all images: `matrix` gives it, `distances` does not.
+        product_form: from the squared lengths of the gallery's features, (G,) float64, the scale and the
+            bias, (G,) float64 each, with which ``scale[j] * (q . g[j]) + bias[j]`` ranks the gallery of a
+            query as the distances do. Ranks are then fast, and exact to nine digits. None: there is none.
     """
 
     whole = False
-    """A distance depends on all images: `matrix` gives it, `distances` does not."""
+    product_form: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
     def distances(self, q_feats: Tensor, g_feats: Tensor) -> Tensor:
         """(Q, D) x (G, D) float32 -> (Q, G) float32, on their device, of any part of queries and gallery."""
         raise NotImplementedError
-
-    def product_form(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Give scale and bias, (G,) float64 each, where a product ranks the gallery as the distances do.
-
-        It does by ``scale[j] * (q . g[j]) + bias[j]``; such a metric is ranked fast and to nine digits.
-
-        Args:
-            squares: (G,) float64, of the lengths of the gallery's features.
-        """
-        return None
 
     def prepare(self, features: Tensor) -> Tensor:
         """Give the features (N, D) between which re-ranking takes Euclidean distances."""
@@ -71,7 +60,7 @@ class Cosine(Metric):
         return 1 - normalise(q_feats) @ normalise(g_feats).T
 
     def product_form(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Minus the similarity times the query's length."""
+        # minus the similarity times the query's length
         return -1 / np.maximum(np.sqrt(squares), NORM_FLOOR), np.zeros(len(squares))
 
     def prepare(self, features: Tensor) -> Tensor:
@@ -88,7 +77,7 @@ class Euclidean(Metric):
         return squared.clamp_(min=0).sqrt_()
 
     def product_form(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The squared distance less the query's square."""
+        # the squared distance less the query's square
         return np.full(len(squares), -2.0), squares
 
 

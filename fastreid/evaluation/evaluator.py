@@ -50,11 +50,7 @@ class ReidEvaluator:
         self.reranks = self.test.RERANK.ENABLED or self.metric.whole
 
     def evaluate(
-        self,
-        q_feats: torch.Tensor,
-        g_feats: torch.Tensor,
-        query: Sequence[Sample],
-        gallery: Sequence[Sample],
+        self, q_feats: torch.Tensor, g_feats: torch.Tensor, query: Sequence[Sample], gallery: Sequence[Sample]
     ) -> Evaluation:
         """Score (Q, D) against (G, D) float32 features of the samples `query` and `gallery`.
 

@@ -22,10 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def extract_features(
-    model: nn.Module,
-    loader: Iterable[Batch],
-    flip: bool = False,
-    amp: torch.dtype | None = None,
+    model: nn.Module, loader: Iterable[Batch], flip: bool = False, amp: torch.dtype | None = None
 ) -> torch.Tensor:
     """Encode the images of `loader` in its order.
 

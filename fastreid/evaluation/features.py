@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastreid.evaluation.distance import distance_rows, metric_of_pairs
+from fastreid.evaluation.distance import Metric, distance_rows, metric_of_pairs
 from fastreid.evaluation.rank import (
     Labels,
     QueryScores,
@@ -77,13 +77,11 @@ def rank_features(
     """Score every query; arguments and errors as in `evaluate_features`."""
     measure = metric_of_pairs(metric)
     _check_features(q_feats, g_feats)
-    squares = _squared_lengths(g_feats.detach().cpu().numpy(), "g_feats")
-    form = measure.product_form(squares)
-    if form is None:
-        device = g_feats.device if device is None else device
-        q_feats, g_feats = (features.detach().to(device) for features in (q_feats, g_feats))
-        return _rank_rows(q_feats, g_feats, labels, metric, use_cython)
-    gallery = _Gallery(g_feats.detach(), squares, *form, device, block[1])
+    device = torch.device(g_feats.device if device is None else device)
+    if measure.product_form is None:
+        on_device = (features.detach().to(device) for features in (q_feats, g_feats))
+        return _rank_rows(*on_device, labels, metric, use_cython)
+    gallery = _Gallery(g_feats.detach(), measure, device, block[1])
     ranker_class = rank_kernels(use_cython).BlockRanker
     scores = QueryScores.empty(len(q_feats))
     most_marks = int((labels.stops - labels.starts).max(initial=1))
@@ -126,21 +124,14 @@ def _rank_rows(
 class _Gallery:
     """Gallery features with what turns a product into a distance: ``scale[j] * (q . g[j]) + bias[j]``."""
 
-    def __init__(
-        self,
-        features: torch.Tensor,
-        squares: np.ndarray,
-        scale: np.ndarray,
-        bias: np.ndarray,
-        device: torch.device | str | None,
-        width: int,
-    ) -> None:
+    def __init__(self, features: torch.Tensor, metric: Metric, device: torch.device, width: int) -> None:
         self.features = features.contiguous()
         self.on_cpu = self.features.cpu().numpy()
-        self.device = torch.device(features.device if device is None else device)
+        self.device = device
         self.width = max(1, min(width, len(features)))
-        self.scale, self.bias = scale, bias
-        self.longest = np.max(np.abs(scale) * np.sqrt(squares), initial=0)
+        squares = _squared_lengths(self.on_cpu, "g_feats")
+        self.scale, self.bias = metric.product_form(squares)
+        self.longest = np.max(np.abs(self.scale) * np.sqrt(squares), initial=0)
         self.largest_bias = self.bias.max(initial=0)
 
     def precision(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,10 +27,7 @@ def log_table(results: Results, sizes: dict[str, dict[str, int]]) -> None:
 
 
 def write_results(
-    cfg: CfgNode,
-    results: Results,
-    sizes: dict[str, dict[str, int]],
-    checkpoint: str | None,
+    cfg: CfgNode, results: Results, sizes: dict[str, dict[str, int]], checkpoint: str | None
 ) -> None:
     """Write ``OUTPUT_DIR/results.json``: results with sizes, checkpoint and hash, code version, config."""
     Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)

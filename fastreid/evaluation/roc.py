@@ -12,9 +12,7 @@ RowBlocks = Iterable[tuple[slice, np.ndarray]]
 
 
 def tpr_at_fpr(
-    row_blocks: Callable[[], RowBlocks],
-    labels: Labels,
-    rates: Sequence[float] = FALSE_POSITIVE_RATES,
+    row_blocks: Callable[[], RowBlocks], labels: Labels, rates: Sequence[float] = FALSE_POSITIVE_RATES
 ) -> np.ndarray:
     """The highest share of matching pairs accepted at a threshold that accepts at most `rate` of the others.
 

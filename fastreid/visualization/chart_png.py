@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fastreid.structures import Table
 from fastreid.utils.file_io import atomic_write, named_output
-from fastreid.visualization.charts import Chart, Table
+from fastreid.visualization.charts import Chart
 
 DPI = 150
 COLOURS = ("#1756c4", "#a2500a", "#6b3fb5")  # those of the page's light mode

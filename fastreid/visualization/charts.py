@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastreid.structures import Table
 from fastreid.visualization.feature_map import METHODS, FeatureMap
 from fastreid.visualization.rankings import RECALL_LEVELS
 from fastreid.visualization.run_summary import ProtocolSummary, RunSummary
@@ -41,24 +42,8 @@ class Chart:
     ticks: bool = True  # False: the axes have no scale
 
 
-@dataclass(frozen=True)
-class Table:
-    """A matrix of numbers, the higher the stronger coloured."""
-
-    name: str  # of its file
-    title: str
-    row_label: str
-    column_label: str
-    row_names: list[str]
-    column_names: list[str]
-    values: list[list[float | None]]  # None: nothing to say
-    notes: list[list[str]]  # what is said of each value; "" for nothing
-    limits: tuple[float, float]  # of the colours
-    decimals: int = 1
-
-
 def cmc_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
-    """Share of queries with a true match among the first r."""
+    """Draw the share of queries with a true match among the first r."""
     series = [
         Series(run.name, _points(range(1, 51), 100 * run.protocols[protocol].cmc, decimals=2)) for run in runs
     ]
@@ -78,7 +63,7 @@ def cmc_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
 
 
 def precision_recall_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
-    """Interpolated precision at each level of recall, mean over the queries."""
+    """Draw the interpolated precision at each level of recall, mean over the queries."""
     series = [
         Series(
             run.name,
@@ -92,7 +77,7 @@ def precision_recall_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
 
 
 def change_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
-    """How many queries' AP changed by how much, from the second of two runs to the first."""
+    """Draw how many queries' AP changed by how much, from the second of two runs to the first."""
     change = ap_change(*(run.protocols[protocol] for run in runs))
     change = change[~np.isnan(change)]
     width = max(1, math.ceil(np.abs(change).max() / 10)) * 10 / CHANGE_BARS
@@ -117,12 +102,12 @@ def change_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
 
 
 def ap_change(first: ProtocolSummary, second: ProtocolSummary) -> np.ndarray:
-    """(Q,) float64, percent points from the second to the first; NaN without a match."""
+    """Return (Q,) float64, percent points from the second to the first; NaN without a match."""
     return 100 * (first.scores.ap - second.scores.ap)
 
 
-def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str], cameras: Sequence[int]) -> Chart:
-    """A map of features, a series for each view. `cameras`: (M,) camera ids of its images."""
+def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str]) -> Chart:
+    """Draw a map of features, a series for each view."""
     low, high = feature_map.points.min(0), feature_map.points.max(0)
     shape = np.array([MAP_ASPECT, 1.0])
     span = max(float(((high - low) / shape).max()), 1e-12)  # one scale for both directions keeps distances
@@ -130,10 +115,8 @@ def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str], cam
     series = []
     for view, view_name in enumerate(view_names):
         members = [row for row, sample in enumerate(feature_map.samples) if sample.viewid == view]
-        labels = [
-            f"person {feature_map.samples[row].pid}, {view_name} view, camera {cameras[row]}"
-            for row in members
-        ]
+        samples = [feature_map.samples[row] for row in members]
+        labels = [f"person {s.pid}, {view_name} view, camera {s.camid}" for s in samples]
         series.append(Series(view_name, _points(*places[members].T, decimals=4), labels))
     method = METHODS[feature_map.method]
     axes = ("component 1", "component 2") if feature_map.method == "pca" else ("", "")
@@ -153,7 +136,7 @@ def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str], cam
 def camera_table(
     protocol: str, runs: Sequence[RunSummary], q_cameras: Sequence[int], g_cameras: Sequence[int]
 ) -> Table:
-    """mAP of each query camera against each gallery camera, of the first run; what the second adds as notes.
+    """Give the first run's mAP of each query camera against each gallery camera; notes tell the second's.
 
     Args:
         q_cameras, g_cameras: camera ids of the queries and of the gallery.
@@ -179,26 +162,6 @@ def camera_table(
         _or_none(values),
         notes,
         (low, max(float(np.nanmax(values)), low + 1)),
-    )
-
-
-def prototype_table(run: RunSummary, view_names: Sequence[str]) -> Table:
-    """Cosine similarity of the view prototypes, of which there may be more or fewer than named views."""
-    count = len(run.prototypes)
-    names = [*view_names[:count], *(f"view {number}" for number in range(len(view_names), count))]
-    notes = [[""] * len(names) for _ in names]
-    title = f"View prototypes, {run.name}"
-    return Table(
-        f"prototypes_{run.name}",
-        title,
-        "view",
-        "view",
-        names,
-        names,
-        _or_none(run.prototypes),
-        notes,
-        (0, 1),
-        decimals=3,
     )
 
 

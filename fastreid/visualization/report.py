@@ -1,7 +1,7 @@
 """The HTML report of one trained model, or of one against another."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,16 +9,15 @@ import numpy as np
 
 from fastreid.data import ReIDDataset
 from fastreid.data.datasets.base import joint_view_names
+from fastreid.structures import Table
 from fastreid.visualization.charts import (
     Chart,
-    Table,
     ap_change,
     camera_table,
     change_chart,
     cmc_chart,
     map_chart,
     precision_recall_chart,
-    prototype_table,
 )
 from fastreid.visualization.html import IMAGE_BYTES, write_page
 from fastreid.visualization.rank_lists import ShownLists, collect_lists
@@ -36,7 +35,7 @@ class Figures(NamedTuple):
     curves: list[Chart]  # two for each protocol
     changes: list[Chart]  # one for each protocol, with two runs
     cameras: list[Table]  # one for each protocol
-    prototypes: list[Table]
+    tables: list[Table]  # that the methods add
     maps: list[Chart]  # one for each run
 
 
@@ -49,13 +48,29 @@ def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -
     cameras = [
         camera_table(d.name, runs, [s.camid for s in d.query], [s.camid for s in d.gallery]) for d in datasets
     ]
-    # a second stage keeps the prototypes of the first
-    distinct = [run for i, run in enumerate(runs) if not i or not _same_prototypes(runs[0], run)]
-    maps = [
-        map_chart(run.name, run.feature_map, views, [s.camid for s in run.feature_map.samples])
-        for run in runs
-    ]
-    return Figures(curves, changes, cameras, [prototype_table(run, views) for run in distinct], maps)
+    maps = [map_chart(run.name, run.feature_map, views) for run in runs]
+    return Figures(curves, changes, cameras, _method_tables(runs), maps)
+
+
+def _method_tables(runs: Sequence[RunSummary]) -> list[Table]:
+    """Return the runs' own tables, each named by its run; where two runs have the same one, the first's."""
+    tables: list[Table] = []
+    shown: list[Table] = []
+    for run in runs:
+        for table in run.tables:
+            if not any(_same(table, other) for other in shown):
+                shown.append(table)
+                tables.append(
+                    replace(table, name=f"{table.name}_{run.name}", title=f"{table.title}, {run.name}")
+                )
+    return tables
+
+
+def _same(first: Table, second: Table) -> bool:
+    """Tell whether tables have the same content, but for the rounding of float32."""
+    values = [np.array(table.values, np.float64) for table in (first, second)]
+    alike = values[0].shape == values[1].shape and np.allclose(*values, atol=1e-6, equal_nan=True)
+    return bool(alike) and replace(first, values=[]) == replace(second, values=[])
 
 
 def write_report(
@@ -123,7 +138,7 @@ def _describe_protocol(dataset: ReIDDataset, runs: Sequence[RunSummary], lists: 
 
 
 def _describe_change(protocol: str, runs: Sequence[RunSummary], lists: ShownLists) -> dict[str, Any]:
-    """How many queries got better or worse, and which of the shown ones most."""
+    """Count the queries that got better or worse, and name the shown ones that did most."""
     change = ap_change(*(run.protocols[protocol] for run in runs))
     change = change[~np.isnan(change)]
     shown = [
@@ -139,9 +154,3 @@ def _describe_change(protocol: str, runs: Sequence[RunSummary], lists: ShownList
         "gained": [item for delta, item in rising[::-1][:EXTREMES] if 100 * delta >= SAME],
         "lost": [item for delta, item in rising[:EXTREMES] if 100 * delta <= -SAME],
     }
-
-
-def _same_prototypes(first: RunSummary, second: RunSummary) -> bool:
-    return first.prototypes.shape == second.prototypes.shape and np.allclose(
-        first.prototypes, second.prototypes, atol=1e-6
-    )

@@ -1,4 +1,4 @@
-"""What a report shows of one trained model: gathered by evaluating it, small however large the gallery."""
+"""The content of a report on one trained model, gathered by evaluating it: small for any gallery."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
-from fastreid.config import CfgNode, check_config
+from fastreid.config import CfgNode, check_config, load_config
 from fastreid.data import ReIDDataset
+from fastreid.data.datasets.base import joint_view_names
 from fastreid.engine import load_trained_model
-from fastreid.engine.defaults import load_config
-from fastreid.evaluation.distance import normalise
 from fastreid.evaluation.evaluator import (
     ReidEvaluator,
     distinct_samples,
@@ -21,6 +19,7 @@ from fastreid.evaluation.evaluator import (
 )
 from fastreid.evaluation.extraction import extract_over_ranks
 from fastreid.evaluation.rank import QueryScores, check_labels
+from fastreid.structures import Table
 from fastreid.utils.errors import UserError
 from fastreid.visualization.feature_map import FeatureMap, map_features
 from fastreid.visualization.rankings import Rankings, collect_rankings
@@ -29,7 +28,7 @@ CMC_LENGTH = 50
 
 
 class ProtocolSummary(NamedTuple):
-    """What one protocol gave."""
+    """The results of one protocol."""
 
     metrics: dict[str, float]  # percent, as an evaluation gives them
     scores: QueryScores
@@ -38,19 +37,19 @@ class ProtocolSummary(NamedTuple):
 
 
 class RunSummary(NamedTuple):
-    """What one trained model gave."""
+    """The results of one trained model."""
 
     name: str
-    stage: int
+    method: str
     checkpoint: str
     metric: str
     protocols: dict[str, ProtocolSummary]
-    prototypes: np.ndarray  # (V, V) cosine similarity of the view prototypes
+    tables: list[Table]  # that the method adds
     feature_map: FeatureMap
 
 
 class Contents(NamedTuple):
-    """How much a report shows."""
+    """The amount that a report shows."""
 
     length: int = 10  # gallery images of a rank list
     map_method: str = "tsne"
@@ -58,7 +57,7 @@ class Contents(NamedTuple):
 
 
 def read_run_config(config_file: str, weights: str = "", options: Sequence[str] = ()) -> CfgNode:
-    """The frozen configuration of a training run, to evaluate its result.
+    """Read the frozen configuration of a training run, to evaluate its result.
 
     Args:
         config_file: ``config.yaml`` of its OUTPUT_DIR.
@@ -83,7 +82,7 @@ def read_run_config(config_file: str, weights: str = "", options: Sequence[str] 
 
 
 def with_distinct_names(runs: Sequence[RunSummary]) -> list[RunSummary]:
-    """The runs; where several are of one stage, named by their checkpoints' folders, or by their paths."""
+    """Name runs of one method by their checkpoints' folders, or by their paths."""
     paths = [Path(run.checkpoint) for run in runs]
     for names in ([run.name for run in runs], [path.parent.name for path in paths], list(map(str, paths))):
         if len(set(names)) == len(names):
@@ -110,12 +109,12 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
     for dataset, *parts in protocol_features(features, samples, datasets):
         protocols[dataset.name] = summarise_protocol(evaluator, dataset, *parts, contents.length)
     return RunSummary(
-        name=f"Stage {model.stage}",
-        stage=model.stage,
+        name=type(model).__name__,
+        method=type(model).__name__,
         checkpoint=cfg.MODEL.WEIGHTS,
         metric=cfg.TEST.METRIC,
         protocols=protocols,
-        prototypes=prototype_similarity(model),
+        tables=model.report_tables(model.names.views or joint_view_names(datasets)),
         feature_map=map_features(
             features, samples, contents.map_method, contents.map_images, cfg.TEST.METRIC, cfg.MODEL.SEED
         ),
@@ -129,7 +128,7 @@ def summarise_protocol(
     g_feats: torch.Tensor,
     length: int,
 ) -> ProtocolSummary:
-    """Scores and rank lists of (Q, D) query against (G, D) gallery features, float32.
+    """Give scores and rank lists of (Q, D) query against (G, D) gallery features, float32.
 
     Raises:
         UserError: for features that are not finite, or when no query has a match.
@@ -146,9 +145,3 @@ def summarise_protocol(
     )
     cmc = evaluation.scores.summarise(CMC_LENGTH, len(gallery))[0]
     return ProtocolSummary(evaluation.metrics, evaluation.scores, cmc, rankings)
-
-
-def prototype_similarity(model: nn.Module) -> np.ndarray:
-    """(V, V) float32: cosine similarity of the memory bank's prototypes, the view conditions."""
-    prototypes = normalise(model.memory_bank.prototypes.float())
-    return (prototypes @ prototypes.T).cpu().numpy()

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from fastreid.cli import compare_runs
-
 METRICS = {"Rank-1": 50.0, "mAP": 40.0, "mINP": 30.0, "queries": 7}
 
 
@@ -19,7 +17,7 @@ def write_run(folder: Path, **protocols: dict) -> Path:
 
 @pytest.fixture
 def compare(run_tool):
-    return lambda *arguments: run_tool(compare_runs, *arguments)
+    return lambda *arguments: run_tool("compare_runs.py", *arguments)
 
 
 @pytest.fixture

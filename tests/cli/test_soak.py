@@ -7,7 +7,7 @@ from tools.benchmarks import soak
 
 
 def test_an_output_that_cannot_be_written_is_one_line(run_tool):
-    code, out, err = run_tool(soak, "--output", "/proc/x")
+    code, out, err = run_tool("soak.py", "--output", "/proc/x")
     assert (code, out) == (2, "")
     assert err.startswith("error: --output '/proc/x': no permission to write in /proc")
     assert err.count("\n") == 1
@@ -15,7 +15,7 @@ def test_an_output_that_cannot_be_written_is_one_line(run_tool):
 
 def test_data_that_cannot_be_rendered_are_one_line_with_the_reason(run_tool, tmp_path):
     (tmp_path / "data").touch()
-    code, out, err = run_tool(soak, "--output", tmp_path)
+    code, out, err = run_tool("soak.py", "--output", tmp_path)
     assert (code, out) == (2, "")
     assert err.startswith("error: rendering the data ended with code 2: ")
     assert f"{tmp_path}/data" in err

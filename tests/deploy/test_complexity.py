@@ -10,7 +10,6 @@ import torch
 from tiny_checkpoints import REPO, evaluation_cfg
 from torch import nn
 
-from fastreid.cli import profile_complexity
 from fastreid.config import get_cfg
 from fastreid.deploy.model_cost import find_weights, measure_stages, model_size
 from fastreid.engine import load_trained_model
@@ -151,11 +150,11 @@ class TestTool:
         assert "timing" not in json.loads(output.read_text())
 
     def test_refuses_a_batch_of_none(self, run_tool):
-        code, _, error = run_tool(profile_complexity, "--config-file", "any.yml", "--batch-size", "0")
+        code, _, error = run_tool("profile_complexity.py", "--config-file", "any.yml", "--batch-size", "0")
         assert code == 2
         assert "expected a number from 1 on" in error
 
     def test_refuses_an_output_that_is_a_folder_before_it_counts(self, run_tool, tmp_path):
-        code, out, error = run_tool(profile_complexity, "--config-file", "any.yml", "--output", tmp_path)
+        code, out, error = run_tool("profile_complexity.py", "--config-file", "any.yml", "--output", tmp_path)
         assert (code, out) == (2, "")
         assert error == f"error: --output '{tmp_path}' is a folder, not a file; choose another\n"

@@ -12,7 +12,6 @@ import pytest
 import torch
 from tiny_checkpoints import REPO, TINY, evaluation_cfg
 
-from fastreid.cli import export
 from fastreid.config import get_cfg
 from fastreid.deploy import export_check
 from fastreid.deploy.export_check import Part, check_part
@@ -198,7 +197,7 @@ class TestTool:
         self, checkpoints, images, run_tool, tmp_path, monkeypatch
     ):
         output = tmp_path / "deep" / "export"
-        code, printed, _ = run_tool(export, *self.arguments(checkpoints[1], output))
+        code, printed, _ = run_tool("export.py", *self.arguments(checkpoints[1], output))
         assert code == 0
         assert "encoder.onnx" in printed
         assert {path.name for path in output.iterdir()} == {"encoder.onnx", "export.json"}
@@ -208,7 +207,7 @@ class TestTool:
 
         before = {path.name: path.read_bytes() for path in output.iterdir()}
         monkeypatch.setattr(export_check, "MIN_COSINE", 1.1)  # what nothing reaches
-        code, _, error = run_tool(export, *self.arguments(checkpoints[1], output))
+        code, _, error = run_tool("export.py", *self.arguments(checkpoints[1], output))
         assert code == 2
         assert "encoder.onnx does not compute what PyTorch does" in error
         assert {path.name: path.read_bytes() for path in output.iterdir()} == before
@@ -216,7 +215,7 @@ class TestTool:
 
     def test_leaves_a_folder_with_other_things_alone(self, checkpoints, run_tool, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
-        code, _, error = run_tool(export, *self.arguments(checkpoints[1], tmp_path))
+        code, _, error = run_tool("export.py", *self.arguments(checkpoints[1], tmp_path))
         assert code == 2
         assert "is no earlier export" in error
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
@@ -225,7 +224,7 @@ class TestTool:
         find_spec = importlib.util.find_spec
         absent = lambda name, *rest: None if name == "onnxscript" else find_spec(name, *rest)  # noqa: E731
         monkeypatch.setattr(importlib.util, "find_spec", absent)
-        code, _, error = run_tool(export, *self.arguments(checkpoints[1], tmp_path / "export"))
+        code, _, error = run_tool("export.py", *self.arguments(checkpoints[1], tmp_path / "export"))
         assert code == 2
         assert error == "error: export needs onnxscript: pip install onnxscript\n"
 

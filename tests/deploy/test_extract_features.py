@@ -11,7 +11,6 @@ import pytest
 from tiny_checkpoints import REPO, write_checkpoint
 
 from fastreid import ReIDModel
-from fastreid.cli import extract_features
 from fastreid.data.datasets import open_dataset
 from fastreid.deploy import feature_files
 from fastreid.deploy.feature_files import FeatureSet, extract_to_files, read_columns, write_columns
@@ -28,7 +27,7 @@ def extract(run_tool, checkpoints):
     """`extract(argument, …)` calls the tool with the Stage-1 checkpoint."""
 
     def run(*arguments):
-        return run_tool(extract_features, "--checkpoint", checkpoints[1], "--device", "cpu", *arguments)
+        return run_tool("extract_features.py", "--checkpoint", checkpoints[1], "--device", "cpu", *arguments)
 
     return run
 
@@ -92,7 +91,7 @@ class TestTool:
         (tmp_path / "list.txt").write_text("\n".join(paths[:2]))
         arguments = ("--checkpoint", checkpoints[2], "--list", tmp_path / "list.txt", "--device", "cpu")
         output = ("--output", tmp_path / "out", "--views", views)
-        assert run_tool(extract_features, *arguments, *output)[0] == 0
+        assert run_tool("extract_features.py", *arguments, *output)[0] == 0
         features = FeatureSet.open(tmp_path / "out")
         assert features.facts["views"] == indices
         expected = ReIDModel.from_checkpoint(checkpoints[2], device="cpu").extract(paths[:2], indices)

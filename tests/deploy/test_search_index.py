@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tiny_checkpoints import write_checkpoint
 
 from fastreid import ReIDModel
-from fastreid.cli import search
 from fastreid.deploy import search_index
 from fastreid.deploy.feature_files import FeatureSet, extract_to_files, write_columns
 from fastreid.deploy.search_index import SearchIndex, recall
@@ -240,13 +239,13 @@ class TestTool:
 
     @pytest.fixture
     def index(self, features, run_tool, tmp_path) -> Path:
-        code, out, _ = run_tool(search, "build", "--features", features, "--index", tmp_path / "index")
+        code, out, _ = run_tool("search.py", "build", "--features", features, "--index", tmp_path / "index")
         assert code == 0
         assert "7 pictures, exact search" in out
         return tmp_path / "index"
 
     def query(self, run_tool, index, *arguments):
-        return run_tool(search, "query", "--index", index, "--device", "cpu", "--pictures", *arguments)
+        return run_tool("search.py", "query", "--index", index, "--device", "cpu", "--pictures", *arguments)
 
     def test_json_has_paths_scores_and_labels(self, run_tool, index, features, paths):
         code, out, _ = self.query(run_tool, index, paths[2], paths[0], "--top", 3, "--json")
@@ -322,7 +321,7 @@ class TestTool:
     def test_mistakes_are_one_line(self, run_tool, index, paths, tmp_path, arguments, message):
         (tmp_path / "empty").mkdir()
         arguments = [text.format(tmp=tmp_path, index=index, path=paths[0]) for text in arguments]
-        code, _, err = run_tool(search, *arguments)
+        code, _, err = run_tool("search.py", *arguments)
         assert code == 2
         assert message in err
         assert err.strip().splitlines()[-1].startswith("error: ")

@@ -94,7 +94,8 @@ def test_a_report_of_nothing_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_a_setting_that_does_not_exist_is_refused_before_anything_is_trained(run_tool):
-    code, _, error = run_tool(study, "--settings", "papr")
-    assert code == 2
-    assert "'papr'" in error
+def test_a_setting_that_does_not_exist_is_refused_before_anything_is_trained(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        study.main(["--settings", "papr"])
+    assert stopped.value.code == 2
+    assert "'papr'" in capsys.readouterr().err

@@ -171,11 +171,6 @@ class ReIDDataset:
         return self._query_and_gallery[1]
 
     @cached_property
-    def num_train_pids(self) -> int:
-        """Number of identities in `train`."""
-        return len({sample.pid for sample in self.train})
-
-    @cached_property
     def attributes(self) -> dict[int, dict[str, int]] | None:
         """``{pid: {attribute: 1 or 2}}``; None without attributes or (with a warning) without their file."""
         if not self.benchmark.attributes:

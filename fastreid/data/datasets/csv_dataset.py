@@ -58,7 +58,7 @@ class CSVDataset(ReIDDataset):
         rows = [row for row in self.table.rows if row.split == "train"]
         source = self.table.source
         if not rows:
-            raise UserError(f"{source}: no row has split train; training needs some")
+            raise UserError(f"{source}: no row has split train", "add training images")
         absent = set(self.view_names) - {row.view for row in rows}
         for row in self.table.rows:
             if row.view in absent:

@@ -31,7 +31,8 @@ def hold_out(datasets: list[ReIDDataset], count: int) -> set[tuple[int, int]]:
     if count and len(people) - count < 2:
         raise UserError(
             f"DATASETS.HELD_OUT_IDS is {count}, but {[dataset.name for dataset in datasets]} have"
-            f" {len(people)} training identities, of which at least 2 must be left to train on"
+            f" {len(people)} training identities, of which at least 2 must be left to train on",
+            f"set it to {max(0, len(people) - 2)} or less",
         )
     return {people[(2 * k + 1) * len(people) // (2 * count)] for k in range(count)}
 

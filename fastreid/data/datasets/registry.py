@@ -15,16 +15,11 @@ class DatasetRegistry(Registry):
     """
 
     def get(self, name: str) -> Any:
-        base, protocol = _parts(name)
-        return partial(super().get(base), protocol=protocol) if protocol else super().get(base)
+        base, _, protocol = name.partition("_")
+        return partial(super().get(base), protocol=protocol) if base == CSV_DATASET else super().get(name)
 
     def check(self, name: str) -> None:
-        super().check(_parts(name)[0])
-
-
-def _parts(name: str) -> tuple[str, str]:
-    base, _, protocol = str(name).partition("_")
-    return (base, protocol) if base == CSV_DATASET else (name, "")
+        super().check(CSV_DATASET if name.startswith(f"{CSV_DATASET}_") else name)
 
 
 DATASET_REGISTRY = DatasetRegistry("dataset", "DATASETS")

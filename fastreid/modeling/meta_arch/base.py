@@ -119,6 +119,10 @@ class MetaArch(nn.Module, ABC):
         """
         return nullcontext(cfg)
 
+    @classmethod
+    def prepare_export(cls, cfg: CfgNode) -> None:
+        """Switch off what an exported model cannot have, such as compilation; `cfg` is changed."""
+
     # ------------------------------------------------------------------------------- the model itself
 
     def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)

@@ -48,6 +48,10 @@ class SDReIDEncoder(MetaArch):
         if not cfg.MODEL.SDMODEL.VIEW_NUM and prototypes is not None:
             cfg.MODEL.SDMODEL.VIEW_NUM = len(prototypes)
 
+    @classmethod
+    def prepare_export(cls, cfg: CfgNode) -> None:
+        cfg.MODEL.SDMODEL.COMPILE = False
+
     def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
         super().__init__(cfg, names)
         settings, dim = cfg.MODEL.SDMODEL, self.backbone.feat_dim

@@ -1,0 +1,113 @@
+"""A model tried on tensors without numbers, which costs neither memory nor arithmetic."""
+
+import copy
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastreid.checks.report import complaints
+from fastreid.config import CfgNode
+from fastreid.modeling import MetaArch
+from fastreid.modeling.meta_arch.export import draw_images
+from fastreid.solver import build_optimizer
+from fastreid.structures import Batch, Finding
+from fastreid.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+TORCH = str(Path(torch.__file__).parent)
+
+
+def fake_tensors() -> Any:
+    """Return torch's mode in which tensors have no numbers; they pretend to be the CPU's."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def training_step(cfg: CfgNode, model: MetaArch, batch_size: int) -> torch.Tensor:
+    """Return the sum of the losses of a batch, a scalar; within :func:`fake_tensors`.
+
+    Raises:
+        UserError: if they are no scalars, or nothing could be learned from them.
+    """
+    zeros = torch.zeros(batch_size, dtype=torch.long)
+    batch: Batch = {
+        "images": torch.empty(batch_size, 3, *cfg.INPUT.SIZE_TRAIN, dtype=torch.uint8),
+        **dict.fromkeys(("targets", "camids", "viewids"), zeros),
+        "img_paths": [""] * batch_size,
+    }
+    losses = model(batch)
+    for name, loss in losses.items():
+        if loss.ndim:
+            raise UserError(f"{name} has shape {tuple(loss.shape)}, expected a scalar", "take its mean")
+    total = sum(losses.values())
+    if not isinstance(total, torch.Tensor) or not total.requires_grad:
+        raise UserError(f"the losses ({', '.join(losses) or 'none'}) depend on no parameter that trains")
+    return total
+
+
+def try_model(cfg: CfgNode, model: MetaArch, training: bool = True) -> list[Finding]:
+    """Run an evaluation of a batch, and what writing a checkpoint asks of the model.
+
+    Args:
+        cfg: the model's own.
+        model: on the ``meta`` device; it stays as it is.
+    """
+    with attempt("evaluation") as findings:
+        with fake_tensors(), torch.no_grad():
+            tried = copy.deepcopy(model).for_counting().to_empty(device="cpu").eval()
+            shape = tuple(tried({**draw_images(tried, 2), "img_paths": ["a.jpg", "b.jpg"]}).shape)
+        parts = model.feature_parts()
+        if shape != (2, sum(parts.values())):
+            raise UserError(
+                f"the features of 2 images have shape {shape}, but feature_parts() says {parts}",
+                "name every part with its width",
+            )
+        findings.append(Finding("ok", "features", f"{shape[1]} numbers: {', '.join(parts)}"))
+    with attempt("checkpoint") as found:
+        model.state_dict()
+        rules = model.parameter_rules()
+        if training:
+            build_optimizer(cfg, model, rules.undecayed, rules.heads)
+    return findings + found
+
+
+@contextmanager
+def attempt(what: str) -> Iterator[list[Finding]]:
+    """Turn what goes wrong with the model in the block into findings of ``model`` that name the line of code.
+
+    Operations whose result depends on numbers are no mistake: they cannot be tried.
+
+    Yields:
+        The list of findings, to which the block adds its own.
+    """
+    failure: Exception | None = None
+    with complaints("model") as findings:
+        try:
+            yield findings
+        except UserError:
+            raise
+        except Exception as error:
+            failure = error
+            findings.append(_failed(what, error))
+    if failure is not None:
+        logger.debug("model", exc_info=failure)
+
+
+def _failed(what: str, error: Exception) -> Finding:
+    from torch._subclasses import fake_tensor
+
+    needs_numbers = (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((frame for frame in reversed(frames) if not frame.filename.startswith(TORCH)), frames[-1])
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    if isinstance(error, needs_numbers):
+        return Finding("warning", "model", f"the {what} is not tried: it depends on numbers ({where})")
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return Finding("error", "model", f"the {what} fails: {message} ({where})", "--debug shows the traceback")
