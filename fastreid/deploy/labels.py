@@ -13,7 +13,7 @@ Names: TypeAlias = Sequence[str | int] | str | int | None  # of views or cameras
 
 
 class Label(NamedTuple):
-    """What people call a label of a batch."""
+    """The words for a label of a batch."""
 
     word: str
     argument: str

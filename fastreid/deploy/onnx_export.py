@@ -112,7 +112,7 @@ def export_part(part: ExportPart, folder: Path, with_pt2: bool) -> tuple[dict[st
 def _nested(part: ExportPart, shapes: list[Any]) -> tuple[Any, ...]:
     """Return one entry for each parameter of the module's `forward`, where ``*labels`` are one together."""
     parameters = list(inspect.signature(part.module.forward).parameters.values())
-    if parameters[-1].kind != inspect.Parameter.VAR_POSITIONAL:
+    if parameters[-1].kind != inspect.Parameter.VAR_POSITIONAL or len(shapes) < len(parameters):
         return tuple(shapes)
     fixed = len(parameters) - 1
     return (*shapes[:fixed], tuple(shapes[fixed:]))
