@@ -134,7 +134,7 @@ class PlainPilSet(Dataset):
 
 
 def write_crops(root: str, images: int) -> None:
-    """Write a CARGO training folder of smooth noise with grain: JPEG files about as hard to decode as crops."""
+    """Write a CARGO training folder of smooth noise with grain: JPEG files as hard to decode as crops."""
     rng = np.random.default_rng(0)
     for number in range(images):
         camera = 1 + 6 * (number % 2)

@@ -125,7 +125,7 @@ def train_command(args: argparse.Namespace, stage: int, name: str) -> list[str]:
 
 
 def time_uninterrupted(args: argparse.Namespace, stage: int) -> list[float]:
-    """Train without a kill; return the seconds at which it had started (0), had done iteration 1, 2, … and ended."""
+    """Train without a kill; return the seconds of its start (0), of iteration 1, 2, … and of its end."""
     run = Run(train_command(args, stage, "uninterrupted"))
     seconds = [0.0, *(second for _, second in run.iterations()), time.perf_counter() - run.started]
     run.check()
