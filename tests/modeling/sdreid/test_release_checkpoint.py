@@ -209,7 +209,7 @@ def test_stage_1_computes_what_the_reference_does(run_tool, tmp_path):
     images = torch.randint(0, 256, (4, 3, HEIGHT, WIDTH), dtype=torch.uint8)
     features, view_tokens, id_tokens = encode(names, images)
     torch.testing.assert_close(model({"images": images}), features, **CLOSE)
-    encoded = model.encode(images)
+    encoded = model.encode({"images": images})
     torch.testing.assert_close(encoded.view_token, view_tokens, **CLOSE)
     torch.testing.assert_close(encoded.id_tokens, id_tokens, **CLOSE)
     centers = torch.stack([names[f"mm.view_centers.{view}"] for view in range(VIEWS)])
