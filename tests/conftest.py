@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fastreid.config import get_cfg
 from fastreid.utils.logger import warn_once
+from fastreid.utils.registry import Registry
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -48,6 +50,17 @@ def run_tool() -> Callable[..., tuple[int, str, str]]:
         return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
     return run
+
+
+@pytest.fixture
+def own_names():
+    """What the test registers is forgotten after it."""
+    get_cfg()  # fills the registries
+    before = {registry: dict(registry._entries) for registry in Registry.every.values()}
+    yield
+    for registry, entries in before.items():
+        registry._entries.clear()
+        registry._entries.update(entries)
 
 
 def _stream() -> io.TextIOWrapper:

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.config.node import read_config
-from fastreid.data.datasets import open_dataset
-from fastreid.data.datasets.base import joint_view_names
 from fastreid.data.loaders import ReIDLoader, loader_options
-from fastreid.deploy.labels import Names, as_list, label_values, number_of
+from fastreid.deploy.labels import Names, as_list, dataset_views, label_values, number_of
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
 from fastreid.engine.trained_model import load_trained_model
 from fastreid.evaluation import extract_features
@@ -95,10 +93,7 @@ class ReIDModel:
 
         A checkpoint from before they had them is taken to be of the views that DATASETS.NAMES has now.
         """
-        if self.model.names.views:
-            return self.model.names.views
-        data = self.cfg.DATASETS
-        return joint_view_names(open_dataset(name, data.ROOT, data.CSV) for name in data.NAMES)
+        return self.model.names.views or dataset_views(self.cfg)
 
     def extract(
         self,
@@ -128,7 +123,7 @@ class ReIDModel:
             parts: names of the feature's parts (``model.feature_parts()``) to compute, in this order; None:
                 all of them.
 
-        With ``TEST.SDMODEL.NOISE per_image`` a picture's noise comes from its file's name. Arrays, tensors
+        Where a method draws noise by image, a picture's comes from its file's name. Arrays, tensors
         and PIL images that were not opened from a file have none: they all get the noise of the empty name,
         so that their features, too, depend neither on the order nor on what else is in the batch.
 

@@ -2,15 +2,11 @@
 
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
-from toy_training import IDENTITIES, ToyLoader, ToyModel
+from toy_training import ToyTrainer
 
 from fastreid.config import get_cfg
-from fastreid.data import Sample
-from fastreid.engine import trainer as trainer_module
 from fastreid.utils.logger import setup_logger
 
 
@@ -37,34 +33,9 @@ def closed_log():
 
 
 @pytest.fixture
-def toy_world(monkeypatch):
-    """DefaultTrainer on the toy model and data. `means` are what evaluations return, in turn."""
-    world = SimpleNamespace(means=[], evaluated=[])
-
-    def evaluate(cfg, model, datasets):
-        mean = world.means.pop(0) if world.means else 50.0
-        assert mean >= 0
-        torch.rand(3)  # an evaluation that draws random numbers must not disturb training
-        model.eval()
-        world.evaluated.append(mean)
-        return {"A": {"mAP": mean, "mean": mean - 1}, "B": {"mAP": mean, "mean": mean + 1}}
-
-    def build_model(cfg):
-        torch.manual_seed(cfg.MODEL.SEED)
-        return ToyModel(cfg.MODEL.HEADS.NUM_CLASSES)
-
-    samples = [Sample(f"{number}.jpg", number % IDENTITIES, 0, number % 2) for number in range(40)]
-    train_set = SimpleNamespace(
-        num_classes=IDENTITIES, num_views=2, samples=samples, datasets=[], held_out=[]
-    )
-    monkeypatch.setattr(trainer_module, "build_train_dataset", lambda cfg: train_set)
-    monkeypatch.setattr(trainer_module, "build_test_datasets", lambda cfg: [])
-    monkeypatch.setattr(
-        trainer_module, "build_train_loader", lambda cfg, data, start_iter=0: ToyLoader(start_iter)
-    )
-    monkeypatch.setattr(trainer_module, "build_model", build_model)
-    monkeypatch.setattr(trainer_module, "evaluate_protocols", evaluate)
-    return world
+def toy_trainer() -> type[ToyTrainer]:
+    """A `ToyTrainer` of its own for the test."""
+    return type("Trainer", (ToyTrainer,), {"means": [], "evaluated": []})
 
 
 @pytest.fixture

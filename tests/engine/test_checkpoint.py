@@ -13,7 +13,8 @@ import pytest
 import torch
 from toy_training import IDENTITIES, ToyModel
 
-from fastreid.utils.checkpoint import Checkpointer, check_stage, load_checkpoint, load_model_weights
+from fastreid.modeling.weights import check_method, load_model_weights, named_method
+from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
 from fastreid.utils.errors import UserError
 
 
@@ -204,7 +205,7 @@ def test_partial_weights_on_request_but_never_for_a_resume():
 
 def test_a_training_start_may_lack_what_the_model_says():
     model = ToyModel()
-    model.trainable_from = ("backbone.1.",)
+    model.may_start_without = ("backbone.1.",)
     lacking = {n: v for n, v in ToyModel().state_dict().items() if not n.startswith("backbone.1.")}
     load_model_weights(model, lacking, "train")
     with pytest.raises(UserError, match="backbone.1.weight"):
@@ -237,24 +238,50 @@ def test_the_report_is_a_table_of_numbers_and_names():
     assert rows == {"loaded": "7", "missing": "0", "unexpected": "1", "mismatched": "2"}
 
 
+class Other(ToyModel):
+    """Trains from a checkpoint of a `ToyModel`."""
+
+    starts_from = ("ToyModel",)
+
+
 @pytest.mark.parametrize(
     ("found", "wanted", "purpose", "fits"),
     [
-        (1, 2, "train", True),
-        (2, 1, "train", False),
-        (1, 2, "eval", False),
-        (2, 1, "eval", False),
-        (1, 2, "resume", False),
-        (2, 2, "eval", True),
-        (None, 2, "eval", True),
+        ("ToyModel", Other, "train", True),
+        ("Other", ToyModel, "train", False),
+        ("Other", Other, "train", True),
+        ("ToyModel", Other, "eval", False),
+        ("Other", ToyModel, "eval", False),
+        ("ToyModel", Other, "resume", False),
+        ("Other", Other, "eval", True),
+        (None, Other, "eval", True),
     ],
 )
-def test_stages(found, wanted, purpose, fits):
-    model = ToyModel()
-    model.stage = wanted
-    meta = {} if found is None else {"stage": found}
+def test_checkpoints_of_another_method_serve_only_a_training_that_starts_from_it(
+    found, wanted, purpose, fits
+):
+    meta = {} if found is None else {"method": found}
     if fits:
-        check_stage(meta, model, purpose, "file.pth")
+        check_method(meta, wanted(), purpose, "file.pth")
     else:
-        with pytest.raises(UserError, match=f"file.pth is a Stage-{found} checkpoint.*Stage {wanted}"):
-            check_stage(meta, model, purpose, "file.pth")
+        doing = {"train": "trains", "eval": "evaluates", "resume": "resumes"}[purpose]
+        said = f"file.pth is a checkpoint of {found}, but the config {doing} {wanted.__name__}"
+        with pytest.raises(UserError, match=said) as error:
+            check_method(meta, wanted(), purpose, "file.pth")
+        assert error.value.fix.startswith(
+            f"use the config of {found}, or name a checkpoint of {wanted.__name__}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("meta", "method"),
+    [
+        ({"stage": 1}, "SDReIDStage1"),
+        ({"stage": 2, "num_classes": 9}, "SDReIDStage2"),
+        ({"stage": 1, "method": "Own"}, "Own"),
+        ({"stage": 7}, None),
+        ({}, None),
+    ],
+)
+def test_a_file_from_before_methods_were_named_counts_by_its_stage(meta, method):
+    assert named_method(meta) == method

@@ -8,10 +8,9 @@ import sys
 
 import pytest
 import torch
-from toy_training import ToyLoader, ToyModel
+from toy_training import ToyModel
 
-from fastreid.engine import DefaultTrainer, HookBase
-from fastreid.engine import trainer as trainer_module
+from fastreid.engine import HookBase
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
 
@@ -41,14 +40,20 @@ class SignalAt(StopAt):
             os.kill(os.getpid(), self.number)
 
 
-def run(cfg, resume=False, *extra_hooks, **changes) -> DefaultTrainer:
-    cfg = cfg.clone()
-    cfg.merge_values(changes, source="test")
-    trainer = DefaultTrainer(cfg)
-    trainer.register_hooks(extra_hooks)
-    trainer.resume_or_load(resume)
-    trainer.train()
-    return trainer
+@pytest.fixture
+def run(toy_trainer):
+    """`run(cfg, resume, hook, …, KEY={…}, …)`: a training to its end; gives the trainer."""
+
+    def train(cfg, resume=False, *extra_hooks, kind=toy_trainer, **changes):
+        cfg = cfg.clone()
+        cfg.merge_values(changes, source="test")
+        trainer = kind(cfg)
+        trainer.register_hooks(extra_hooks)
+        trainer.resume_or_load(resume)
+        trainer.train()
+        return trainer
+
+    return train
 
 
 def logged(folder) -> list[dict]:
@@ -68,7 +73,7 @@ def same_state(first: dict, second: dict) -> bool:
 
 
 @pytest.fixture
-def uninterrupted(toy_cfg, toy_world, tmp_path):
+def uninterrupted(toy_cfg, run, tmp_path):
     """Final checkpoint and metrics of the run without interruption; the folder is then free again."""
     trainer = run(toy_cfg)
     folder = tmp_path / "run"
@@ -93,7 +98,7 @@ def check_same(uninterrupted, folder) -> None:
 
 @pytest.mark.parametrize("killed_at", [4, 6, 11])
 def test_a_kill_costs_the_iterations_since_the_last_checkpoint_and_changes_nothing(
-    killed_at, uninterrupted, toy_cfg, tmp_path
+    killed_at, uninterrupted, toy_cfg, run, tmp_path
 ):
     with pytest.raises(Interrupted):
         run(toy_cfg, False, StopAt(killed_at))
@@ -102,7 +107,7 @@ def test_a_kill_costs_the_iterations_since_the_last_checkpoint_and_changes_nothi
     check_same(uninterrupted, tmp_path / "run")
 
 
-def test_checkpoints_in_the_middle_of_an_epoch(uninterrupted, toy_cfg, tmp_path):
+def test_checkpoints_in_the_middle_of_an_epoch(uninterrupted, toy_cfg, run, tmp_path):
     solver = {"SOLVER": {"CHECKPOINT_ITERS": 3, "CHECKPOINT_PERIOD": 0}}
     for killed_at in (4, 8, 10):
         with pytest.raises(Interrupted):
@@ -112,7 +117,7 @@ def test_checkpoints_in_the_middle_of_an_epoch(uninterrupted, toy_cfg, tmp_path)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_stops_with_its_exit_code(number, code, uninterrupted, toy_cfg, tmp_path):
+def test_a_signal_saves_and_stops_with_its_exit_code(number, code, uninterrupted, toy_cfg, run, tmp_path):
     before = signal.getsignal(number)
     for iteration in (1, 3, 6):  # 3: the last iteration of an epoch
         with pytest.raises(SystemExit) as stopped:
@@ -125,16 +130,16 @@ def test_a_signal_saves_and_stops_with_its_exit_code(number, code, uninterrupted
 
 
 def test_a_signal_during_an_evaluation_stops_at_once_and_the_evaluation_is_made_up(
-    uninterrupted, toy_cfg, toy_world, tmp_path, monkeypatch
+    uninterrupted, toy_cfg, toy_trainer, run, tmp_path
 ):
-    def interrupted(cfg, model, datasets):
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the signal did not stop the evaluation")
+    class Interrupted(toy_trainer):
+        @classmethod
+        def test(cls, cfg, model, test_sets):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the signal did not stop the evaluation")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "evaluate_protocols", interrupted)
-        with pytest.raises(SystemExit) as stopped:
-            run(toy_cfg)
+    with pytest.raises(SystemExit) as stopped:
+        run(toy_cfg, kind=Interrupted)
     assert stopped.value.code == 143
     assert not (tmp_path / "run/evaluations.json").exists()
     run(toy_cfg, resume=True)
@@ -146,15 +151,15 @@ def test_a_signal_during_an_evaluation_stops_at_once_and_the_evaluation_is_made_
     ]
 
 
-def test_a_crash_in_the_evaluation_costs_no_epoch(toy_cfg, toy_world, tmp_path):
-    toy_world.means = [-1]
+def test_a_crash_in_the_evaluation_costs_no_epoch(toy_cfg, toy_trainer, run, tmp_path):
+    toy_trainer.means = [-1]
     with pytest.raises(AssertionError):
         run(toy_cfg)
     assert load_checkpoint(tmp_path / "run/model_0001.pth")["epoch"] == 1
 
 
-def test_a_checkpoint_holds_the_whole_state_of_a_training(toy_cfg, toy_world):
-    trainer = DefaultTrainer(toy_cfg)
+def test_a_checkpoint_holds_the_whole_state_of_a_training(toy_cfg, toy_trainer):
+    trainer = toy_trainer(toy_cfg)
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=7)
     trainer.skipped, trainer.iteration, trainer.epoch, trainer.best_metric = 3, 6, 1, 41.5
     state = trainer.state_dict()
@@ -162,41 +167,41 @@ def test_a_checkpoint_holds_the_whole_state_of_a_training(toy_cfg, toy_world):
     assert expected | {"best_metric", "hooks", "events", "iters_per_epoch", "meta"} == state.keys()
     assert {"python", "numpy", "torch"} <= state["rng"][0].keys()
 
-    resumed = DefaultTrainer(toy_cfg)
+    resumed = toy_trainer(toy_cfg)
     resumed.grad_scaler = torch.amp.GradScaler("cpu")
     resumed.load_state_dict(state, "file")
     assert same_state(resumed.state_dict(), state)
     assert resumed.grad_scaler.get_scale() == 8.0
 
 
-def test_the_best_model_survives_a_resume(toy_cfg, toy_world, tmp_path):
-    toy_world.means = [10.0, 30.0]
+def test_the_best_model_survives_a_resume(toy_cfg, toy_trainer, run, tmp_path):
+    toy_trainer.means = [10.0, 30.0]
     with pytest.raises(Interrupted):
         run(toy_cfg, False, StopAt(8))
     assert load_checkpoint(tmp_path / "run/model_best.pth")["epoch"] == 2
-    toy_world.means = [20.0]
+    toy_trainer.means = [20.0]
     trainer = run(toy_cfg, resume=True)
-    assert toy_world.evaluated == [10.0, 30.0, 20.0]
+    assert toy_trainer.evaluated == [10.0, 30.0, 20.0]
     assert trainer.best_metric == 30.0
     best = load_checkpoint(tmp_path / "run/model_best.pth")
     assert (best["epoch"], best["best_metric"]) == (2, 30.0)
 
 
-def test_without_a_checkpoint_a_resume_starts_afresh_and_says_so(toy_cfg, toy_world, caplog_fastreid):
+def test_without_a_checkpoint_a_resume_starts_afresh_and_says_so(toy_cfg, run, caplog_fastreid):
     trainer = run(toy_cfg, resume=True)
     assert trainer.model.starts == 1
     assert "no checkpoint" in caplog_fastreid.text
 
 
-def test_a_finished_run_is_left_as_it_is(toy_cfg, toy_world, tmp_path):
+def test_a_finished_run_is_left_as_it_is(toy_cfg, toy_trainer, run, tmp_path):
     run(toy_cfg)
     before = (tmp_path / "run/model_final.pth").stat().st_mtime_ns
     run(toy_cfg, resume=True)
-    assert len(toy_world.evaluated) == 3
+    assert len(toy_trainer.evaluated) == 3
     assert (tmp_path / "run/model_final.pth").stat().st_mtime_ns == before
 
 
-def test_a_fresh_run_keeps_the_files_of_an_earlier_one(toy_cfg, toy_world, tmp_path):
+def test_a_fresh_run_keeps_the_files_of_an_earlier_one(toy_cfg, run, tmp_path):
     run(toy_cfg)
     earlier = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("model_*.pth")}
     run(toy_cfg)
@@ -205,7 +210,7 @@ def test_a_fresh_run_keeps_the_files_of_an_earlier_one(toy_cfg, toy_world, tmp_p
     assert len(logged(tmp_path / "run")) == len(logged(tmp_path / "run/earlier.1"))
 
 
-def test_another_config_is_listed_and_refused_where_it_changes_the_run(toy_cfg, toy_world, caplog_fastreid):
+def test_another_config_is_listed_and_refused_where_it_changes_the_run(toy_cfg, run, caplog_fastreid):
     with pytest.raises(Interrupted):
         run(toy_cfg, False, StopAt(5))
     with pytest.raises(UserError, match=r"SOLVER.BASE_LR 0.5, was 0.01") as error:
@@ -217,7 +222,7 @@ def test_another_config_is_listed_and_refused_where_it_changes_the_run(toy_cfg, 
     run(toy_cfg, True, SOLVER={"LOG_PERIOD": 2})
 
 
-def test_two_runs_do_not_share_a_folder(toy_cfg, toy_world, tmp_path):
+def test_two_runs_do_not_share_a_folder(toy_cfg, run, tmp_path):
     (tmp_path / "run").mkdir()
     program = (
         "import fcntl, sys; lock = open(sys.argv[1], 'a'); fcntl.lockf(lock, fcntl.LOCK_EX);"
@@ -232,22 +237,22 @@ def test_two_runs_do_not_share_a_folder(toy_cfg, toy_world, tmp_path):
     run(toy_cfg)
 
 
-def test_what_a_killed_run_left_half_written_is_removed(toy_cfg, toy_world, tmp_path):
+def test_what_a_killed_run_left_half_written_is_removed(toy_cfg, run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/.model_0001.pth.123.tmp").write_text("half")
     run(toy_cfg)
     assert not list((tmp_path / "run").glob("*.tmp"))
 
 
-def test_other_data_is_refused(toy_cfg, toy_world, monkeypatch):
+def test_other_data_is_refused(toy_cfg, toy_trainer, run):
     with pytest.raises(Interrupted):
         run(toy_cfg, False, StopAt(5))
-    monkeypatch.setattr(ToyLoader, "__len__", lambda loader: 9)
+    toy_trainer.epoch_length = 9
     with pytest.raises(UserError, match="4 iterations an epoch, now there are 9"):
         run(toy_cfg, True)
 
 
-def test_weights_alone_cannot_be_resumed(toy_cfg, toy_world, tmp_path):
+def test_weights_alone_cannot_be_resumed(toy_cfg, run, tmp_path):
     (tmp_path / "run").mkdir()
     torch.save(ToyModel().state_dict(), tmp_path / "run/model_0001.pth")
     with pytest.raises(UserError, match="name it in MODEL.WEIGHTS"):

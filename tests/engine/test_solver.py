@@ -124,7 +124,8 @@ def test_each_parameter_gets_the_rate_and_decay_of_its_kind():
     rules = {"BASE_LR": 1.0, "HEADS_LR_FACTOR": 10.0, "BIAS_LR_FACTOR": 2.0}
     cfg = cfg_with(**rules, WEIGHT_DECAY=0.1, WEIGHT_DECAY_BIAS=0.2, WEIGHT_DECAY_NORM=0.3)
     model = Parts()
-    optimizer = build_optimizer(cfg, model)
+    undecayed = frozenset({"backbone.cls_token", "backbone.pos_embed"})
+    optimizer = build_optimizer(cfg, model, undecayed, heads=("heads.",))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {
         names[id(parameter)]: (group["lr"], group["weight_decay"])

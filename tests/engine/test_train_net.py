@@ -1,17 +1,19 @@
 """The command line: arguments in any order, one line for bad input, nothing written."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from toy_training import ToyModel
+from toy_cargo import tiny_cfg, write_cargo
 
 from fastreid.cli import train_net as program
 from fastreid.engine import default_argument_parser
-from fastreid.engine import trained_model as trained_model_module
+from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -62,9 +64,15 @@ def test_debug_shows_where_the_error_came_from(train_net):
         train_net("--debug", "SOLVER.BASE_LT", "1")
 
 
-def test_training_writes_checkpoints_and_resumes_by_command(train_net, toy_cfg, toy_world, tmp_path):
-    config = tmp_path / "toy.yml"
-    config.write_text(toy_cfg.dump())
+@pytest.fixture
+def config(tmp_path):
+    """The file of a tiny training."""
+    write_cargo(tmp_path)
+    (tmp_path / "tiny.yml").write_text(tiny_cfg(tmp_path).dump())
+    return tmp_path / "tiny.yml"
+
+
+def test_training_writes_checkpoints_and_resumes_by_command(train_net, config, tmp_path):
     assert train_net("--config-file", config) == 0
     assert train_net("--config-file", config, "--resume") == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -74,31 +82,17 @@ def test_training_writes_checkpoints_and_resumes_by_command(train_net, toy_cfg, 
     assert "Resumed from" in log
 
 
-@pytest.fixture
-def evaluation_of_toys(monkeypatch, train_net):
-    """--eval-only on the toy model; gives what is evaluated."""
-    evaluated = []
-    monkeypatch.setattr(program, "build_test_datasets", lambda cfg: [])
-    monkeypatch.setattr(
-        trained_model_module, "build_model", lambda cfg: ToyModel(cfg.MODEL.HEADS.NUM_CLASSES)
-    )
-    monkeypatch.setattr(program, "evaluate_protocols", lambda cfg, model, _: evaluated.append(model))
-    return evaluated
-
-
-def test_evaluation_takes_the_number_of_identities_from_the_checkpoint(
-    train_net, evaluation_of_toys, tmp_path
-):
-    source = ToyModel(9)
-    torch.save({"model": source.state_dict(), "meta": {"stage": 1, "num_classes": 9}}, tmp_path / "model.pth")
-    options = ("MODEL.WEIGHTS", tmp_path / "model.pth", "OUTPUT_DIR", tmp_path / "run", "MODEL.DEVICE", "cpu")
-    assert train_net("--eval-only", *options) == 0
-    (model,) = evaluation_of_toys
-    assert torch.equal(model.heads.weight, source.heads.weight)
-    assert not model.training
-    torch.save(source.state_dict(), tmp_path / "model.pth")
-    assert train_net("--eval-only", *options) == 0
-    assert torch.equal(evaluation_of_toys[1].backbone[0].weight, source.backbone[0].weight)
+def test_evaluation_takes_what_the_data_decided_from_the_checkpoint(train_net, config, tmp_path):
+    assert train_net("--config-file", config) == 0
+    shutil.rmtree(tmp_path / "CARGO/train")
+    for weights in ("run/model_best.pth", "bare.pth"):
+        options = ("MODEL.WEIGHTS", tmp_path / weights, "OUTPUT_DIR", tmp_path / "scores")
+        torch.save(load_checkpoint(tmp_path / "run/model_best.pth")["model"], tmp_path / "bare.pth")
+        assert train_net("--eval-only", "--config-file", config, *options) == 0
+    logs = "".join(path.read_text() for path in tmp_path.rglob("log.txt"))
+    scores = re.findall(r"^\| CARGO_AG .*$", logs, re.MULTILINE)
+    assert len(scores) == 3
+    assert len(set(scores)) == 1
 
 
 def test_the_program_runs_from_the_checkout_without_installation(tmp_path):

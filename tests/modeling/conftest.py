@@ -72,7 +72,7 @@ def generator(tiny_cfg, randomize):
             FeatureGenerator,  # Stage 1 must not import diffusers
         )
 
-        model = FeatureGenerator(tiny_cfg(2, *options), DIM, ID_TOKENS).eval()
+        model = FeatureGenerator.from_config(tiny_cfg(2, *options), DIM, ID_TOKENS).eval()
         randomize(model)
         return model
 

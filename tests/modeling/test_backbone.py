@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 
-from fastreid.config import get_cfg
+from fastreid.config import check_config, get_cfg
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, PatchEmbed, VisionTransformer, load_pretrained_vit
 from fastreid.utils.errors import UserError
 
@@ -254,8 +254,13 @@ def test_images_of_another_size_are_refused():
     ],
 )
 def test_impossible_settings_are_one_line_errors(options, message):
+    def check_and_build() -> None:
+        cfg = small_cfg(**options)
+        check_config(cfg)
+        build(cfg)
+
     with pytest.raises(UserError, match=message) as caught:
-        build(small_cfg(**options))
+        check_and_build()
     assert "\n" not in str(caught.value)
 
 

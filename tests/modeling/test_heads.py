@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from fastreid.config import get_cfg
-from fastreid.modeling.heads import REID_HEADS_REGISTRY, ArcSoftmax, CircleSoftmax, CosSoftmax, Linear
+from fastreid.config import check_config, get_cfg
+from fastreid.modeling.heads import ArcSoftmax, CircleSoftmax, CosSoftmax, Linear, build_head
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
 
@@ -18,7 +18,8 @@ def build(feat_dim=6, num_classes=5, **options):
     for key, value in options.items():
         cfg.MODEL.HEADS[key] = value
     torch.manual_seed(0)
-    return REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME)(cfg, feat_dim, num_classes)
+    check_config(cfg)
+    return build_head(cfg, feat_dim, num_classes)
 
 
 def batch(size=8, feat_dim=6, num_classes=5):
@@ -115,9 +116,9 @@ def test_training_without_targets_is_a_mistake_of_the_caller():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"POOL_LAYER": "GlobalAvgPool"}, "MODEL.HEADS.POOL_LAYER 'GlobalAvgPool'.* Known: Identity"),
+        ({"POOL_LAYER": "GlobalAvgPool"}, "MODEL.HEADS.POOL_LAYER is 'GlobalAvgPool'; allowed: Identity"),
         ({"NECK_FEAT": "befor"}, "Did you mean 'before'"),
-        ({"NORM": "GN"}, "MODEL.HEADS.NORM 'GN'"),
+        ({"NORM": "GN"}, "MODEL.HEADS.NORM is 'GN'"),
         ({"CLS_LAYER": "ArcSoftmx"}, "MODEL.HEADS.CLS_LAYER.*Did you mean 'ArcSoftmax'"),
         ({"NAME": "EmbedingHead"}, "Did you mean 'EmbeddingHead'"),
     ],
@@ -140,7 +141,7 @@ def test_sync_bn_on_cuda_keeps_the_names(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     cfg = get_cfg()
     cfg.MODEL.HEADS.NORM = "syncBN"
-    head = REID_HEADS_REGISTRY.get("EmbeddingHead")(cfg, 6, 5)
+    head = build_head(cfg, 6, 5)
     assert type(head.bottleneck[0]) is torch.nn.SyncBatchNorm
     assert set(head.state_dict()) == set(build().state_dict())
     assert not head.bottleneck[0].bias.requires_grad

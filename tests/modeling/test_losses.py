@@ -8,15 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastreid.config import get_cfg
+from fastreid.config import check_config, get_cfg
+from fastreid.modeling.heads import HeadOutput
 from fastreid.modeling.losses import (
-    check_loss_names,
+    IdentityLosses,
     circle,
-    classification_loss,
     cosface,
     cross_entropy,
     feature_spread,
-    metric_losses,
     triplet,
 )
 from fastreid.utils.errors import UserError
@@ -201,6 +200,13 @@ def test_cosface_is_the_loop_over_pairs(batch, margin, gamma):
 
 
 # ---------------------------------------------------------------------------------------- all metric losses
+def losses_of(cfg, features, targets, logits=None):
+    """The losses that `cfg` names, of features, and of logits where it names one on them."""
+    return IdentityLosses.from_config(cfg)(
+        HeadOutput(logits, torch.zeros(len(targets), 1), features), targets
+    )
+
+
 def all_metric_losses():
     cfg = get_cfg()
     cfg.MODEL.LOSSES.NAME = ["TripletLoss", "CircleLoss", "Cosface"]
@@ -220,7 +226,7 @@ def test_gradients_are_finite_with_coincident_features_and_lonely_anchors(target
     features[1] = features[0]
     features[4] = features[0]
     features.requires_grad_()
-    losses = metric_losses(cfg, features, torch.tensor(targets))
+    losses = losses_of(cfg, features, torch.tensor(targets))
     for name, loss in losses.items():
         (gradient,) = torch.autograd.grad(loss, features, retain_graph=True)
         assert torch.isfinite(loss), name
@@ -267,9 +273,9 @@ def test_low_precision_features_are_computed_in_float32_under_autocast():
     features, targets = random_batch([0, 0, 1, 1, 2, 2], seed=5, width=16)
     features = features.bfloat16()
     cfg = all_metric_losses()
-    expected = metric_losses(cfg, features.float(), targets)
+    expected = losses_of(cfg, features.float(), targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = metric_losses(cfg, features, targets)
+        losses = losses_of(cfg, features, targets)
         entropy = cross_entropy(features, targets)
     for name, loss in losses.items():
         assert loss.dtype == torch.float32
@@ -281,9 +287,10 @@ def test_low_precision_features_are_computed_in_float32_under_autocast():
 def test_the_configuration_chooses_weighs_and_parametrises():
     cfg = get_cfg()
     features, targets = random_batch([0, 0, 1, 1, 2], seed=6)
-    assert set(metric_losses(cfg, features, targets)) == {"loss_triplet"}
+    logits = torch.randn(5, 3)
+    assert list(losses_of(cfg, features, targets, logits)) == ["loss_triplet", "loss_cls"]
     cfg.MODEL.LOSSES.NAME = ["CrossEntropyLoss"]
-    assert metric_losses(cfg, features, targets) == {}
+    assert list(losses_of(cfg, features, targets, logits)) == ["loss_cls"]
 
     cfg = all_metric_losses()
     options = cfg.MODEL.LOSSES
@@ -295,7 +302,7 @@ def test_the_configuration_chooses_weighs_and_parametrises():
     )
     options.CIRCLE.MARGIN, options.CIRCLE.GAMMA, options.CIRCLE.SCALE = 0.4, 32.0, 3.0
     options.COSFACE.MARGIN, options.COSFACE.GAMMA, options.COSFACE.SCALE = 0.1, 16.0, 4.0
-    losses = metric_losses(cfg, features, targets)
+    losses = losses_of(cfg, features, targets)
     assert list(losses) == ["loss_triplet", "loss_circle", "loss_cosface"]
     expected = [
         2 * triplet(features, targets, 0.3, norm_feat=True, hard_mining=False),
@@ -306,28 +313,34 @@ def test_the_configuration_chooses_weighs_and_parametrises():
         torch.testing.assert_close(loss, reference)
 
 
-def test_classification_loss_reads_its_keys():
+def test_the_classification_loss_reads_its_keys():
     cfg = get_cfg()
+    cfg.MODEL.LOSSES.NAME = ["CrossEntropyLoss"]
     logits, targets = torch.randn(6, 4), torch.arange(6) % 4
-    torch.testing.assert_close(
-        classification_loss(cfg, logits, targets), torch.nn.functional.cross_entropy(logits, targets)
-    )
+    loss = losses_of(cfg, logits, targets, logits)["loss_cls"]
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, targets))
     options = cfg.MODEL.LOSSES.CE
     options.EPSILON, options.ALPHA, options.SCALE = -1.0, 0.5, 2.0
-    expected = 2 * cross_entropy(logits, targets, -1, 0.5)
-    torch.testing.assert_close(classification_loss(cfg, logits, targets), expected)
+    loss = losses_of(cfg, logits, targets, logits)["loss_cls"]
+    torch.testing.assert_close(loss, 2 * cross_entropy(logits, targets, -1, 0.5))
+
+
+def test_the_classifier_is_needed_by_the_loss_that_reads_its_logits():
+    cfg = all_metric_losses()
+    assert not IdentityLosses.from_config(cfg).need_classifier
+    cfg.MODEL.LOSSES.NAME.append("CrossEntropyLoss")
+    assert IdentityLosses.from_config(cfg).need_classifier
 
 
 def test_unknown_losses_are_named_with_the_nearest():
     cfg = get_cfg()
     cfg.MODEL.LOSSES.NAME = ["CrossEntropyLoss", "TripleLoss"]
-    with pytest.raises(UserError, match="'TripleLoss'.*Did you mean 'TripletLoss'"):
-        check_loss_names(cfg)
-    with pytest.raises(UserError, match="TripleLoss"):
-        metric_losses(cfg, torch.randn(4, 2), torch.tensor([0, 0, 1, 1]))
+    for check in (check_config, IdentityLosses.from_config):
+        with pytest.raises(UserError, match="'TripleLoss'.*Did you mean 'TripletLoss'"):
+            check(cfg)
     cfg.MODEL.LOSSES.NAME = []
-    with pytest.raises(UserError, match="empty"):
-        check_loss_names(cfg)
+    with pytest.raises(UserError, match="MODEL.LOSSES.NAME is empty.*TripletLoss"):
+        IdentityLosses.from_config(cfg)
 
 
 def test_feature_spread_is_the_mean_standard_deviation():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fastreid.modeling import build_model
-from fastreid.modeling.meta_arch.sdreid.stage2 import cross_view_targets
+from fastreid.modeling.meta_arch.sdreid.cross_view import cross_view_targets
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ class TestStage1:
 
     def test_the_memory_bank_holds_the_mean_view_token_of_each_view(self, tiny_cfg, make_batch):
         model, batch = build_model(tiny_cfg(3, "MODEL.BACKBONE.DROP_PATH_RATIO", "0.0")), make_batch(3)
-        tokens = model.encode(batch["images"]).view_token
+        tokens = model.encode(batch).view_token
         model(batch)
         for view in range(3):
             expected = tokens[batch["viewids"] == view].mean(0)
@@ -58,7 +58,7 @@ class TestStage1:
         model.eval()
         features = model(batch)
         neck = model.heads.bottleneck[0]
-        person = model.encode(batch["images"]).features
+        person = model.encode(batch).features
         expected = (person - neck.running_mean) / (neck.running_var + neck.eps).sqrt() * neck.weight
         torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
 
@@ -87,7 +87,7 @@ class TestStage2:
         model, batch = stage2(views).eval(), make_batch(views)
         features = model(batch)
         assert features.shape == (len(batch["images"]), 128 * (1 + views))
-        encoded = model.encode(batch["images"])
+        encoded = model.encode(batch)
         person, generated = features[:, :128], features[:, 128:].unflatten(1, (views, 128))
         torch.testing.assert_close(person, model.heads(encoded.features))
         expected = model.generator.generate(
@@ -96,10 +96,10 @@ class TestStage2:
         torch.testing.assert_close(generated, expected)
 
     def test_weighted_fusion_joins_parts_of_length_1_and_of_the_weight(self, stage2, make_batch):
-        model, batch = stage2(2).eval(), make_batch(2)
-        parts = model(batch).unflatten(1, (3, 128))
-        model.cfg.TEST.SDMODEL.merge_values({"FUSION": "weighted", "VIEW_WEIGHT": 0.5}, source="test")
-        weighted = model(batch).unflatten(1, (3, 128))
+        plain, batch = stage2(2).eval(), make_batch(2)
+        model = stage2(2, "TEST.SDMODEL.FUSION", "weighted", "TEST.SDMODEL.VIEW_WEIGHT", "0.5").eval()
+        model.load_state_dict(plain.state_dict())
+        parts, weighted = (each(batch).unflatten(1, (3, 128)) for each in (plain, model))
         expected = parts / parts.square().sum(-1, keepdim=True).sqrt() * torch.tensor([1, 0.5, 0.5])[:, None]
         torch.testing.assert_close(weighted, expected)
 
@@ -109,8 +109,9 @@ class TestStage2:
         neck.running_mean.normal_()
         neck.running_var.uniform_(0.5, 2)
         before = model(batch)
-        model.cfg.TEST.SDMODEL.GENERATED_NECK = True
-        after = model(batch)
+        with_neck = stage2(2, "TEST.SDMODEL.GENERATED_NECK", "True").eval()
+        with_neck.load_state_dict(model.state_dict())
+        after = with_neck(batch)
         assert torch.equal(after[:, :128], before[:, :128])
         scale = neck.weight / (neck.running_var + neck.eps).sqrt()
         expected = (before[:, 128:].unflatten(1, (2, 128)) - neck.running_mean) * scale
@@ -153,12 +154,12 @@ class TestStage2:
         model = stage2(2, *standardize)
         batches = [make_batch(seed=seed) for seed in range(3)]
         model.on_train_start(TrainSet(), lambda samples: [batches[index] for index in samples])
-        features = torch.cat([model.encode(batch["images"]).features for batch in batches])
+        features = torch.cat([model.encode(batch).features for batch in batches])
         torch.testing.assert_close(model.generator.codec.mean, features.mean(0), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(
             model.generator.codec.std, features.std(0, correction=0), atol=1e-5, rtol=1e-3
         )
-        tokens = torch.cat([model.encode(batch["images"]).id_tokens for batch in batches])
+        tokens = torch.cat([model.encode(batch).id_tokens for batch in batches])
         learner = model.generator.condition_learner
         torch.testing.assert_close(learner.token_mean, tokens.mean(0), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(learner.token_std, tokens.std(0, correction=0), atol=1e-4, rtol=1e-3)
@@ -172,7 +173,7 @@ class TestStage2:
 
         model.generator.register_forward_hook(record, with_kwargs=True)
         model(batch)
-        encoded = model.encode(batch["images"])
+        encoded = model.encode(batch)
         torch.testing.assert_close(seen["targets"], encoded.features)
         torch.testing.assert_close(seen["view_tokens"], encoded.view_token)
         torch.testing.assert_close(seen["prototypes"], model.memory_bank.prototypes[batch["viewids"]])
@@ -196,7 +197,7 @@ class TestStage2:
             seen.update(kwargs)
 
         model.generator.register_forward_hook(record, with_kwargs=True)
-        own = model.encode(batch["images"]).id_tokens
+        own = model.encode(batch).id_tokens
         partner = torch.arange(12) ^ 1  # 6 identities with two images each
         shares = []
         for _ in range(40):

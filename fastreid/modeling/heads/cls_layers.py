@@ -1,4 +1,4 @@
-"""Classification layers: how features and class weights become logits.
+"""Classification layers: from features and class weights to logits.
 
 The layers hold no parameters; the class weights are the head's. With x a feature, w_j the weight of
 class j, cos_j the cosine of the two, theta_j its angle, y the target, s the scale and m the margin, each
@@ -11,9 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastreid.utils.registry import Registry
+from fastreid.utils.registry import Registry, requiring
 
-CLS_LAYER_REGISTRY = Registry("classification layer", "MODEL.HEADS.CLS_LAYER")
+CLS_LAYER_REGISTRY = Registry(
+    "classification layer",
+    "MODEL.HEADS.CLS_LAYER",
+    requiring("similarity", see="fastreid/modeling/heads/cls_layers.py"),
+)
 
 
 @CLS_LAYER_REGISTRY.register()

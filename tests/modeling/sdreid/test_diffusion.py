@@ -7,10 +7,18 @@ from toy_conditions import DIM, ID_TOKENS, conditions
 
 from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
 from fastreid.modeling.meta_arch.sdreid.latent import LatentCodec, latent_shape
-from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
+from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler, schedule_settings
 from fastreid.modeling.meta_arch.sdreid.unet import build_unet, load_pretrained_unet
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import ViewRefinedDecoder, refined_unet
 from fastreid.utils.errors import UserError
+
+
+def unet_of(cfg, dim=DIM):
+    return build_unet(cfg.MODEL.SDMODEL.UNET_CONFIG, dim)
+
+
+def scheduler_of(cfg, name):
+    return build_scheduler(name, schedule_settings(cfg))
 
 
 class TestLatent:
@@ -55,7 +63,7 @@ class TestViewRefinedDecoder:
 
     @pytest.mark.parametrize("dim", [128, 192, 384])
     def test_pyramids_fit_the_unet_at_every_width(self, tiny_cfg, dim):
-        unet = build_unet(tiny_cfg(2), dim)
+        unet = unet_of(tiny_cfg(2), dim)
         vrd = ViewRefinedDecoder(dim, unet)
         latents = torch.randn(2, *latent_shape(dim))
         predicted = refined_unet(
@@ -64,7 +72,7 @@ class TestViewRefinedDecoder:
         assert predicted.shape == latents.shape
 
     def test_training_starts_from_the_unet_as_it_is(self, tiny_cfg):
-        generator = FeatureGenerator(tiny_cfg(2), DIM, ID_TOKENS).eval()
+        generator = FeatureGenerator.from_config(tiny_cfg(2), DIM, ID_TOKENS).eval()
         latents, context = torch.randn(2, 4, 8, 4), torch.randn(2, 4, DIM)
         plain = generator.unet(latents, 5, encoder_hidden_states=context).sample
         refined = refined_unet(
@@ -127,7 +135,7 @@ class TestViewRefinedDecoder:
 
 class TestTraining:
     def test_only_the_chosen_projections_of_the_unet_train(self, tiny_cfg):
-        unet = build_unet(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX", "[1, 2]"), DIM)
+        unet = unet_of(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX", "[1, 2]"))
         trained = {name for name, parameter in unet.named_parameters() if parameter.requires_grad}
         assert trained
         for name in trained:
@@ -136,7 +144,7 @@ class TestTraining:
 
     def test_every_level_of_the_small_unet_sees_the_timestep(self, tiny_cfg):
         """A group norm of one channel a group would remove what the time embedding adds."""
-        unet = build_unet(tiny_cfg(2), DIM)
+        unet = unet_of(tiny_cfg(2))
         context = torch.randn(1, 4, DIM)
         seen = []
         for block in unet.down_blocks:
@@ -150,7 +158,7 @@ class TestTraining:
 
     def test_timesteps_follow_the_cubic_law(self, generator):
         model = generator()
-        steps = model.draw_timesteps(200_000, torch.device("cpu"))
+        steps = model.options.draw_timesteps(200_000, torch.device("cpu"))
         assert steps.min() >= 0
         assert steps.max() <= 999
         # P(t < x T) = 1 - (1 - x)^(1/3) for t = (1 - u^3) T
@@ -162,7 +170,7 @@ class TestTraining:
     def test_timesteps_may_be_uniform_or_closer_to_pure_noise(self, generator, power):
         group = "MODEL.SDMODEL.SCHEDULER_CONFIG"
         model = generator(f"{group}.CUBIC_SAMPLING", "False", f"{group}.TIMESTEP_POWER", power)
-        steps = model.draw_timesteps(200_000, torch.device("cpu")).float()
+        steps = model.options.draw_timesteps(200_000, torch.device("cpu")).float()
         expected = 1000 * (1 - 1 / (power + 1))  # the mean of 1 - u^p is 1 - 1 / (p + 1)
         assert steps.mean().item() == pytest.approx(expected, abs=3)
 
@@ -254,26 +262,26 @@ class TestTraining:
 class TestFolders:
     @pytest.mark.parametrize("safe", [True, False])
     def test_a_saved_unet_loads_from_its_folder(self, tiny_cfg, tmp_path, safe):
-        saved = build_unet(tiny_cfg(2), DIM)
+        saved = unet_of(tiny_cfg(2))
         saved.save_pretrained(tmp_path / "unet", safe_serialization=safe)
         cfg = tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet"))
-        loaded = build_unet(cfg, DIM)
-        load_pretrained_unet(loaded, cfg.MODEL.SDMODEL.UNET_CONFIG)
+        loaded = unet_of(cfg)
+        load_pretrained_unet(loaded, str(tmp_path / "unet"))
         for name, value in saved.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], value)
 
     def test_a_unet_is_described_by_its_folder_without_weights(self, tiny_cfg, tmp_path):
-        saved = build_unet(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[64, 32, 96]"), DIM)
+        saved = unet_of(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[64, 32, 96]"))
         saved.save_config(tmp_path / "unet")
         cfg = tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet"))
-        described = build_unet(cfg, DIM)
+        described = unet_of(cfg)
         assert list(described.state_dict()) == list(saved.state_dict())
         with pytest.raises(UserError, match="UNet weights not found: .*unet/diffusion_pytorch_model"):
-            load_pretrained_unet(described, cfg.MODEL.SDMODEL.UNET_CONFIG)
+            load_pretrained_unet(described, str(tmp_path / "unet"))
 
     @pytest.mark.parametrize("damage", ["cut short", "another shape", "no tensors"])
     def test_weights_that_do_not_fit_are_named(self, tiny_cfg, tmp_path, damage):
-        unet = build_unet(tiny_cfg(2), DIM)
+        unet = unet_of(tiny_cfg(2))
         unet.save_pretrained(tmp_path / "unet")
         file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
         if damage == "cut short":
@@ -284,19 +292,18 @@ class TestFolders:
             file.unlink()
             file.with_suffix(".bin").write_text("no tensors")
         before = [value.clone() for value in unet.state_dict().values()]
-        cfg = tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet"))
         with pytest.raises(UserError, match="unet/diffusion_pytorch_model.*download") as error:
-            load_pretrained_unet(unet, cfg.MODEL.SDMODEL.UNET_CONFIG)
+            load_pretrained_unet(unet, str(tmp_path / "unet"))
         assert "\n" not in str(error.value)
         assert all(torch.equal(*pair) for pair in zip(before, unet.state_dict().values(), strict=True))
 
     def test_a_unet_of_another_width_is_refused(self, tiny_cfg, tmp_path):
-        build_unet(tiny_cfg(2), 192).save_pretrained(tmp_path / "unet")
+        unet_of(tiny_cfg(2), 192).save_pretrained(tmp_path / "unet")
         with pytest.raises(UserError, match="cross_attention_dim 192.*FEAT_DIM 128"):
-            build_unet(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet")), DIM)
+            unet_of(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet")))
 
     def test_a_scheduler_folder_is_read_and_its_steps_replaced(self, tiny_cfg, tmp_path):
-        build_scheduler(tiny_cfg(2), "pndm").save_pretrained(tmp_path)
+        scheduler_of(tiny_cfg(2), "pndm").save_pretrained(tmp_path)
         cfg = tiny_cfg(
             2,
             "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH",
@@ -304,13 +311,13 @@ class TestFolders:
             "MODEL.SDMODEL.TRAIN_STEP",
             "600",
         )
-        scheduler = build_scheduler(cfg, "ddpm")
+        scheduler = scheduler_of(cfg, "ddpm")
         assert scheduler.config.num_train_timesteps == 600
         assert scheduler.config.beta_schedule == "scaled_linear"
 
     def test_a_missing_scheduler_folder_and_an_unknown_name_are_explained(self, tiny_cfg, tmp_path):
         missing = tiny_cfg(2, "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH", str(tmp_path / "none"))
         with pytest.raises(UserError, match="none/scheduler_config.json"):
-            build_scheduler(missing, "ddpm")
+            scheduler_of(missing, "ddpm")
         with pytest.raises(UserError, match="'ddim'"):
-            build_scheduler(tiny_cfg(2), "ddimm")
+            scheduler_of(tiny_cfg(2), "ddimm")

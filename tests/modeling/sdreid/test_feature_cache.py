@@ -2,60 +2,31 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from toy_cargo import tiny_cfg, write_cargo
 
-from fastreid.config import check_config, get_cfg
+from fastreid.config import check_config
 from fastreid.data import Draw, build_train_dataset
 from fastreid.data.transforms import mirror_decision
-from fastreid.engine import DefaultTrainer, feature_cache
-from fastreid.modeling import build_model
+from fastreid.engine import DefaultTrainer
+from fastreid.modeling import build_model, fit_config
+from fastreid.modeling.meta_arch.sdreid import feature_cache
 from fastreid.utils.errors import UserError
 
 
 @pytest.fixture
 def stage2_cfg(tmp_path):
-    """A tiny Stage 2 on 6 identities x 2 cameras x 2 images, with the Stage-1 checkpoint it starts from."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "query", "gallery"):
-        for camera in (1, 6):
-            folder = tmp_path / "CARGO" / split / f"Cam{camera}"
-            folder.mkdir(parents=True)
-            for pid in range(6):
-                for index in range(2):
-                    pixels = rng.integers(0, 256, (40, 20, 3), dtype=np.uint8)
-                    Image.fromarray(pixels).save(folder / f"Cam{camera}_day_{pid}_{index}.png")
-    cfg = get_cfg()
-    backbone = {"DEPTH": "custom", "FEAT_DIM": 128, "NUM_LAYERS": 3, "NUM_HEADS": 2, "PRETRAIN": False}
-    unet = {"WIDTHS": [32, 64], "TRAINABLE_BLOCK_IDX": [0, 1]}
-    values = {
-        "MODEL": {
-            "DEVICE": "cpu",
-            "BACKBONE": backbone,
-            "WEIGHTS": str(tmp_path / "stage1.pth"),
-            "SDMODEL": {"UNET_CONFIG": unet, "CON_LEARNER_CONFIG": {"HEADS": 4}},
-        },
-        "INPUT": {
-            "SIZE_TRAIN": [48, 32],
-            "SIZE_TEST": [48, 32],
-            "PADDING": {"ENABLED": False},
-            "REA": {"ENABLED": False},
-        },
-        "DATASETS": {"ROOT": str(tmp_path), "TESTS": ["CARGO_AG"]},
-        "DATALOADER": {"NUM_WORKERS": 0},
-        "SOLVER": {"IMS_PER_BATCH": 8, "MAX_EPOCH": 2, "ITERS_PER_EPOCH": 3, "OPT": "Adam", "LOG_PERIOD": 1},
-        "TEST": {"EVAL_PERIOD": 0, "IMS_PER_BATCH": 5, "SDMODEL": {"NUM_INFERENCE_STEPS": 1}},
-        "OUTPUT_DIR": str(tmp_path / "run"),
-    }
-    cfg.merge_values(values, source="test")
-    cfg.MODEL.HEADS.NUM_CLASSES = 6
+    """A tiny Stage 2, with the Stage-1 checkpoint that it starts from."""
+    write_cargo(tmp_path)
+    cfg = tiny_cfg(tmp_path)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "stage1.pth")
     torch.manual_seed(0)
-    stage1 = build_model(cfg)
+    stage1 = build_model(fit_config(cfg, 6, ("aerial", "ground")))
     stage1.memory_bank.update(torch.randn(4, 128), torch.arange(4) % 2)
-    torch.save({"model": stage1.state_dict(), "meta": {"stage": 1, "num_classes": 6}}, cfg.MODEL.WEIGHTS)
-    cfg.MODEL.META_ARCHITECTURE = "SDReIDStage2"
+    meta = {"method": "SDReIDStage1", "num_classes": 6}
+    torch.save({"model": stage1.state_dict(), "meta": meta}, cfg.MODEL.WEIGHTS)
+    cfg.use_method("SDReIDStage2")
     return cfg
 
 
@@ -98,7 +69,7 @@ def test_every_image_is_encoded_twice_and_then_no_more(stage2_cfg, tmp_path):
     trainer.resume_or_load()
     encoded = []
     trainer.model.backbone.register_forward_hook(lambda module, args, output: encoded.append(len(args[0])))
-    with feature_cache.cached_features(stage2_cfg, trainer.model, trainer.train_set) as make_loader:
+    with feature_cache.cached_batches(stage2_cfg, trainer.model, trainer.train_set) as make_loader:
         batches = iter(make_loader(0))
         for _ in range(4):
             trainer.model.train()(next(batches))
@@ -109,10 +80,10 @@ def test_the_features_are_those_of_the_drawn_images(stage2_cfg):
     trainer = DefaultTrainer(stage2_cfg)
     trainer.resume_or_load()
     model = trainer.model.eval()
-    with feature_cache.cached_features(stage2_cfg, model, trainer.train_set) as make_loader:
+    with feature_cache.cached_batches(stage2_cfg, model, trainer.train_set) as make_loader:
         for number, (encoded, images) in enumerate(zip(make_loader(2), trainer.make_loader(2), strict=False)):
             with torch.no_grad():
-                expected = model.encode(images["images"])
+                expected = model.encode(images)
             for name, value in expected._asdict().items():
                 torch.testing.assert_close(encoded[name], value, atol=1e-5, rtol=1e-5)
             for name in ("targets", "camids", "viewids"):
@@ -160,7 +131,7 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_encoded(stage2_cfg
     monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda folder: usage)
     with (
         pytest.raises(UserError, match="CACHE_FEATURES needs .* GB for 24 encoded images"),
-        feature_cache.cached_features(stage2_cfg, trainer.model, trainer.train_set),
+        feature_cache.cached_batches(stage2_cfg, trainer.model, trainer.train_set),
     ):
         pass
 
@@ -179,7 +150,7 @@ def test_the_files_are_removed_however_training_ends(stage2_cfg, tmp_path):
     folder = tmp_path / "run" / feature_cache.FOLDER
 
     def interrupted() -> None:
-        with feature_cache.cached_features(stage2_cfg, trainer.model, trainer.train_set):
+        with feature_cache.cached_batches(stage2_cfg, trainer.model, trainer.train_set):
             assert len(list(folder.glob("*.npy"))) == 3
             raise KeyboardInterrupt
 

@@ -4,15 +4,26 @@ from unittest import mock
 
 import pytest
 import torch
-from fastreid.modeling.meta_arch.sdreid.constant_conditions import constant_conditions
 from toy_conditions import DIM, conditions, count_rows
 
 from fastreid.config import check_config
 from fastreid.modeling.meta_arch.sdreid.noise import noise_generators
 from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents
-from fastreid.modeling.meta_arch.sdreid.schedulers import SCHEDULERS, build_scheduler
+from fastreid.modeling.meta_arch.sdreid.scheduler_names import DIFFUSION_SCHEDULER_REGISTRY
+from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler, schedule_settings
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import refined_unet
 from fastreid.utils.errors import UserError
+
+SCHEDULERS = list(DIFFUSION_SCHEDULER_REGISTRY)
+
+
+def scheduler_of(cfg, name):
+    return build_scheduler(name, schedule_settings(cfg))
+
+
+def sampler_of(cfg):
+    name, steps = cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME, cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS
+    return Sampler(name, schedule_settings(cfg), steps)
 
 
 class TestGeneration:
@@ -42,7 +53,7 @@ class TestGeneration:
         id_tokens, prototypes, names = conditions(batch=1, views=1)
         features = model.generate(id_tokens, prototypes, names)
 
-        scheduler = build_scheduler(tiny_cfg(2, *options), name)
+        scheduler = scheduler_of(tiny_cfg(2, *options), name)
         source = noise_generators(1111, 1, names, per_image=False)[0]
         context = model.condition_learner(id_tokens, prototypes)
         residuals = model.view_refined_decoder(prototypes)
@@ -148,21 +159,6 @@ class TestGeneration:
         model.generate(*conditions(batch=3))
         assert calls == [3 * 2 * (1 if scale == "1.0" else 2)]
 
-    def test_after_a_failure_the_unet_computes_as_before(self, generator):
-        unet = generator().unet
-        noise, context = torch.randn(4, 4, 8, 4), torch.randn(4, 4, DIM)
-        times = torch.tensor([1, 100, 400, 900])
-        before = unet(noise, times, encoder_hidden_states=context).sample
-
-        def fail():
-            with constant_conditions(unet, torch.randn(4, 4, DIM)):
-                unet(noise, 5, encoder_hidden_states=context)
-                raise RuntimeError("stopped")
-
-        with pytest.raises(RuntimeError, match="stopped"):
-            fail()
-        torch.testing.assert_close(unet(noise, times, encoder_hidden_states=context).sample, before)
-
     @pytest.mark.parametrize("prediction", ["sample", "mean"])
     def test_a_bf16_feature_does_not_depend_on_its_batch(self, generator, prediction):
         model = generator("TEST.SDMODEL.PREDICTION", prediction)
@@ -201,15 +197,15 @@ class TestSchedulers:
     ):
         options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name, "MODEL.SDMODEL.TRAIN_STEP", "100")
         with pytest.raises(UserError, match="NUM_INFERENCE_STEPS 100: .*timestep 100 .*TRAIN_STEP 100"):
-            Sampler(tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "100"))
-        Sampler(tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "99"))
+            sampler_of(tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "100"))
+        sampler_of(tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "99"))
 
     @pytest.mark.parametrize("train_steps", [600, 800, 1000])
     @pytest.mark.parametrize("steps", [4, 5, 10])
     @pytest.mark.parametrize("offset", [0, 1])
     def test_ddpm_is_diffusers_ddpm(self, tiny_cfg, tmp_path, train_steps, steps, offset):
         cfg = self.with_folder(tiny_cfg, tmp_path, train_steps, steps, steps_offset=offset)
-        sampler, oracle = Sampler(cfg), build_scheduler(cfg, "ddpm")
+        sampler, oracle = sampler_of(cfg), scheduler_of(cfg, "ddpm")
         noise = torch.randn(sampler.draws, 2, 4, 8, 4, generator=torch.Generator().manual_seed(0))
         ours = sampler(noise, lambda inputs, timestep, is_first: 0.5 * inputs.sin())
         oracle.set_timesteps(steps)
@@ -224,13 +220,13 @@ class TestSchedulers:
     def test_ddpm_of_uneven_timesteps_is_refused(self, tiny_cfg, tmp_path, spacing, steps):
         cfg = self.with_folder(tiny_cfg, tmp_path, 600, steps, timestep_spacing=spacing)
         with pytest.raises(UserError, match=f"timestep_spacing is {spacing}.*leading"):
-            Sampler(cfg)
+            sampler_of(cfg)
         cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = "ddim"
-        Sampler(cfg)
+        sampler_of(cfg)
 
     @staticmethod
     def with_folder(tiny_cfg, folder, train_steps, steps, **settings):
-        build_scheduler(tiny_cfg(2), "ddpm", **settings).save_pretrained(folder)
+        build_scheduler("ddpm", schedule_settings(tiny_cfg(2)) | settings).save_pretrained(folder)
         options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH", str(folder))
         options += ("MODEL.SDMODEL.TRAIN_STEP", str(train_steps))
         return tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", str(steps))
@@ -249,8 +245,8 @@ class TestPredictionTypes:
     def test_sampling_ends_at_the_clean_latent(self, tiny_cfg, name, kind):
         options = ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name, "MODEL.SDMODEL.PREDICTION_TYPE", kind)
         cfg = tiny_cfg(2, *options, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "20")
-        kept = build_scheduler(cfg, "ddpm").alphas_cumprod
-        sampler = Sampler(cfg)
+        kept = scheduler_of(cfg, "ddpm").alphas_cumprod
+        sampler = sampler_of(cfg)
         clean = torch.randn(3, 4, 8, 4)
 
         def predict(inputs, timestep, is_first):
@@ -272,57 +268,6 @@ class TestPredictionTypes:
         cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = "pndm"
         with pytest.raises(UserError, match="PREDICTION_TYPE sample.*pndm"):
             check_config(cfg)
-
-
-class TestPyramidsOfThePrototypes:
-    """They do not depend on the image, so an evaluation computes them once."""
-
-    @pytest.fixture
-    def counted(self, generator):
-        model = generator()
-        calls = []
-        model.view_refined_decoder.register_forward_hook(lambda *_: calls.append(1))
-        return model, calls
-
-    def test_they_are_computed_once_for_all_batches(self, counted):
-        model, calls = counted
-        id_tokens, prototypes, names = conditions()
-        for _ in range(3):
-            model.generate(id_tokens, prototypes, names)
-        assert len(calls) == 1
-
-    @pytest.mark.parametrize("change", ["bank", "other bank", "weight", "loaded weights", "mode"])
-    def test_a_change_of_what_they_depend_on_computes_them_again(self, counted, change):
-        model, calls = counted
-        id_tokens, prototypes, names = conditions()
-        model.generate(id_tokens, prototypes, names)
-        vrd = model.view_refined_decoder
-        if change == "bank":
-            prototypes.copy_(prototypes + 1)
-        elif change == "other bank":
-            prototypes = prototypes.clone()
-        elif change == "weight":
-            with torch.no_grad():
-                vrd.decoder[0].weight.mul_(2)
-        elif change == "loaded weights":
-            vrd.load_state_dict({name: 2 * value for name, value in vrd.state_dict().items()})
-        else:
-            model.train()
-            model.eval()
-        model.generate(id_tokens, prototypes, names)
-        assert len(calls) == 2
-        kept, fresh = vrd.of_prototypes(prototypes), vrd(prototypes)
-        for one, other in zip(kept.encoder + kept.decoder, fresh.encoder + fresh.decoder, strict=True):
-            assert torch.equal(one, other)
-
-    def test_autocast_has_its_own(self, counted):
-        model, _ = counted
-        _, prototypes, _ = conditions()
-        vrd = model.view_refined_decoder
-        assert vrd.of_prototypes(prototypes).decoder[0].dtype == torch.float32
-        with torch.autocast("cpu", torch.bfloat16):
-            assert vrd.of_prototypes(prototypes).decoder[0].dtype == torch.bfloat16
-        assert vrd.of_prototypes(prototypes).decoder[0].dtype == torch.float32
 
 
 class TestNoise:

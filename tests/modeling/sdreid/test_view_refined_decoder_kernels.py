@@ -15,7 +15,7 @@ KEY = "MODEL.SDMODEL.VRD_CONFIG.KERNEL_SIZES"
 @pytest.mark.parametrize("kernels", [[3, 3, 3], [1, 5, 7], [4, 4, 4], [2, 2, 2], [6, 8, 10]])
 @pytest.mark.parametrize("dim", [128, 192])  # maps of 16 x 8 and of 16 x 12, which 8 does not divide
 def test_every_kernel_gives_pyramids_that_fit_the_unet(tiny_cfg, randomize, kernels, dim):
-    unet = build_unet(tiny_cfg(2), dim)
+    unet = build_unet(tiny_cfg(2).MODEL.SDMODEL.UNET_CONFIG, dim)
     vrd, plain = ViewRefinedDecoder(dim, unet, kernels), ViewRefinedDecoder(dim, unet)
     randomize(vrd)
     tokens = torch.randn(2, dim)
@@ -27,7 +27,7 @@ def test_every_kernel_gives_pyramids_that_fit_the_unet(tiny_cfg, randomize, kern
 
 
 def test_a_kernel_of_3_is_a_convolution_with_padding_1(tiny_cfg, randomize):
-    vrd = ViewRefinedDecoder(DIM, build_unet(tiny_cfg(2), DIM), [3, 3, 3])
+    vrd = ViewRefinedDecoder(DIM, build_unet(tiny_cfg(2).MODEL.SDMODEL.UNET_CONFIG, DIM), [3, 3, 3])
     randomize(vrd)
     tokens = torch.randn(2, DIM)
     for level, (projection, found) in enumerate(zip(vrd.decoder, vrd(tokens).decoder, strict=True)):

@@ -36,8 +36,8 @@ class SDReIDEncoder(MetaArch):
         settings = cfg.MODEL.SDMODEL
         if views and settings.VIEW_NUM not in (0, len(views)):
             raise UserError(
-                f"MODEL.SDMODEL.VIEW_NUM is {settings.VIEW_NUM}, but DATASETS.NAMES {list(cfg.DATASETS.NAMES)} has"
-                f" {len(views)} views ({', '.join(views)})",
+                f"MODEL.SDMODEL.VIEW_NUM is {settings.VIEW_NUM}, but the training data (DATASETS.NAMES"
+                f" {list(cfg.DATASETS.NAMES)}) has {len(views)} views ({', '.join(views)})",
                 f"set it to {len(views)}",
             )
         settings.VIEW_NUM = settings.VIEW_NUM or len(views)
