@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, check_config, get_cfg
-from fastreid.config.node import read_config
+from fastreid.config.files import read_config
 from fastreid.data.datasets import open_dataset
 from fastreid.data.datasets.base import joint_view_names
 from fastreid.data.loaders import ReIDLoader, loader_options
