@@ -1,6 +1,5 @@
-"""A model tried on tensors without numbers, which costs neither memory nor arithmetic."""
+"""Trials of a model on tensors without numbers, which costs neither memory nor arithmetic."""
 
-import copy
 import logging
 import traceback
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import torch
 
 from fastreid.checks.report import complaints
 from fastreid.config import CfgNode
-from fastreid.modeling import MetaArch
+from fastreid.modeling import MetaArch, build_meta_model
 from fastreid.modeling.meta_arch.export import draw_images
 from fastreid.solver import build_optimizer
 from fastreid.structures import Batch, Finding
@@ -60,8 +59,9 @@ def try_model(cfg: CfgNode, model: MetaArch, training: bool = True) -> list[Find
         model: on the ``meta`` device; it stays as it is.
     """
     with attempt("evaluation") as findings:
+        tried = build_meta_model(cfg, model.names).eval().for_counting()
         with fake_tensors(), torch.no_grad():
-            tried = copy.deepcopy(model).for_counting().to_empty(device="cpu").eval()
+            tried.to_empty(device="cpu")
             shape = tuple(tried({**draw_images(tried, 2), "img_paths": ["a.jpg", "b.jpg"]}).shape)
         parts = model.feature_parts()
         if shape != (2, sum(parts.values())):

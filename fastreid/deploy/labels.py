@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from fastreid.config import CfgNode
+from fastreid.data.datasets import open_dataset
+from fastreid.data.datasets.base import joint_view_names
 from fastreid.deploy.image_lists import Columns
 from fastreid.utils.errors import UserError, nearest_name
 
@@ -23,6 +26,16 @@ LABELS = {
     "camids": Label("camera", "cameras", ("camid",)),
     "viewids": Label("view", "views", ("viewid", "view")),
 }
+
+
+def dataset_views(cfg: CfgNode) -> tuple[str, ...]:
+    """Return the view names that DATASETS.NAMES have now; no picture is looked for.
+
+    Raises:
+        UserError: if a CSV file that tells them cannot be read.
+    """
+    data = cfg.DATASETS
+    return joint_view_names(open_dataset(name, data.ROOT, data.CSV) for name in data.NAMES)
 
 
 def as_list(values: Names) -> list[Any]:

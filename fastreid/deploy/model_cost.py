@@ -1,5 +1,6 @@
 """The cost of a configuration's model."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastreid.config import CfgNode
+from fastreid.deploy.labels import dataset_views
 from fastreid.engine.trained_model import fit_to_checkpoint, load_trained_model
 from fastreid.modeling import MetaArch, build_meta_model, build_model, fit_config, method_of
 from fastreid.modeling.meta_arch.export import draw_images
@@ -22,6 +24,7 @@ from fastreid.utils.complexity import (
     measure,
     part_names,
 )
+from fastreid.utils.errors import UserError
 
 
 class ModelSize(NamedTuple):
@@ -48,12 +51,14 @@ class Weights(NamedTuple):
 
 def find_weights(cfg: CfgNode) -> Weights:
     """Look at ``MODEL.WEIGHTS``; weights of another method, or none, mean random ones."""
-    path, method = cfg.MODEL.WEIGHTS, method_of(cfg).__name__
+    path, method, names = cfg.MODEL.WEIGHTS, method_of(cfg).__name__, DataNames()
     if not path or not Path(path).exists():
         reason = f"{path} does not exist" if path else "MODEL.WEIGHTS is empty"
-        fitted = fit_config(cfg, 1)
+        with suppress(UserError):  # of a CSV file; the views may be told by the configuration
+            names = DataNames(views=dataset_views(cfg))
+        fitted = fit_config(cfg, 1, names.views)
         classes = fitted.MODEL.HEADS.NUM_CLASSES
-        return Weights(fitted, DataNames(), f"random ({reason}); classifier of {classes} identities", False)
+        return Weights(fitted, names, f"random ({reason}); classifier of {classes} identities", False)
     checkpoint = load_checkpoint(path)
     fitted, names = fit_to_checkpoint(cfg, checkpoint)
     written_by = named_method(checkpoint["meta"]) or method

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.config.files import read_config
-from fastreid.data.datasets import open_dataset
-from fastreid.data.datasets.base import joint_view_names
 from fastreid.data.loaders import ReIDLoader, loader_options
-from fastreid.deploy.labels import Names, as_list, label_values, number_of
+from fastreid.deploy.labels import Names, as_list, dataset_views, label_values, number_of
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
 from fastreid.engine.trained_model import load_trained_model
 from fastreid.evaluation import extract_features
@@ -95,10 +93,7 @@ class ReIDModel:
 
         A checkpoint from before they had them is taken to be of the views that DATASETS.NAMES has now.
         """
-        if self.model.names.views:
-            return self.model.names.views
-        data = self.cfg.DATASETS
-        return joint_view_names(open_dataset(name, data.ROOT, data.CSV) for name in data.NAMES)
+        return self.model.names.views or dataset_views(self.cfg)
 
     def extract(
         self,

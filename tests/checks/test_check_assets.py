@@ -8,12 +8,12 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from fastreid.checks.assets import check_asset_contents, check_assets
-from fastreid.modeling import build_meta_model, build_model
+from fastreid.modeling import build_meta_model, build_model, fit_config
 from fastreid.modeling.meta_arch.sdreid.unet import build_unet
 from fastreid.modeling.meta_arch.sdreid.unet_weights import tensor_shapes
 from fastreid.utils.errors import UserError
 
-IDENTITIES = 6
+IDENTITIES, VIEWS = 6, ("aerial", "ground")
 
 
 @pytest.fixture
@@ -21,8 +21,7 @@ def vit(cfg, tmp_path):
     """`vit(**changes)`: writes a timm-format ViT for the configuration's encoder; None leaves a key out."""
 
     def write(name: str = "vit.pth", **changes) -> None:
-        cfg.MODEL.HEADS.NUM_CLASSES = IDENTITIES
-        state = {k: v for k, v in build_model(cfg).backbone.state_dict().items() if k != "view_prompt"}
+        state = {k: v for k, v in build_model(fit_config(cfg, IDENTITIES, VIEWS)).backbone.state_dict().items() if k != "view_prompt"}
         state["pos_embed"] = torch.zeros(1, 1 + 49, 64)  # 7 x 7 patches; the configuration has 2 x 1
         state["head.weight"] = torch.zeros(1000, 64)
         state |= {key.replace("__", "."): value for key, value in changes.items()}
@@ -36,17 +35,16 @@ def vit(cfg, tmp_path):
 def contents(cfg, training: bool = True):
     """The findings on the files, then those on what is in them."""
     assets = check_assets(cfg, training)
-    model = None
-    if all(finding.level == "ok" for finding in assets):
-        cfg.MODEL.HEADS.NUM_CLASSES = IDENTITIES
-        model = build_meta_model(cfg)
+    if any(finding.level != "ok" for finding in assets):
+        return assets
+    model = build_meta_model(fit_config(cfg, IDENTITIES, VIEWS))
     return [*assets, *check_asset_contents(cfg, assets, model, training)]
 
 
 def test_a_vit_that_fits(cfg, vit, said):
     vit()
-    text = said(contents(cfg), "ok", "ViT weights, contents")
-    own = len(build_meta_model(cfg).backbone.state_dict())
+    text = said(contents(cfg), "ok", "pretrained backbone, contents")
+    own = len(build_meta_model(fit_config(cfg, IDENTITIES, VIEWS)).backbone.state_dict())
     assert f"{own - 1} tensors fit; resampled: pos_embed" in text
     assert "initialised at random: view_prompt; left out: head.weight" in text
 
@@ -62,15 +60,15 @@ def test_a_vit_that_fits(cfg, vit, said):
 )
 def test_a_vit_that_does_not_fit(cfg, vit, said, changes, expected):
     vit(**changes)
-    assert expected in said(contents(cfg), "error", "ViT weights, contents")
+    assert expected in said(contents(cfg), "error", "pretrained backbone, contents")
 
 
 def test_a_vit_that_is_missing_or_no_vit(cfg, vit, said, tmp_path):
     vit()
     (tmp_path / "vit.pth").write_text("<html>")
-    assert "cannot be read" in said(contents(cfg), "error", "ViT weights, contents")
+    assert "cannot be read" in said(contents(cfg), "error", "pretrained backbone, contents")
     (tmp_path / "vit.pth").unlink()
-    text = said(contents(cfg), "error", "ViT weights")
+    text = said(contents(cfg), "error", "pretrained backbone")
     assert text.startswith("ViT weights not found")
     assert "| download a timm-format ViT of width 64" in text
 
@@ -78,23 +76,22 @@ def test_a_vit_that_is_missing_or_no_vit(cfg, vit, said, tmp_path):
 @pytest.fixture
 def stage2(cfg, tmp_path):
     """The configuration of Stage 2, with a Stage-1 checkpoint; the keys of its model as written."""
-    cfg.MODEL.HEADS.NUM_CLASSES = IDENTITIES
-    state = build_model(cfg).state_dict()
+    state = build_model(fit_config(cfg, IDENTITIES, VIEWS)).state_dict()
     torch.save({"model": state, "meta": {"stage": 1, "num_classes": IDENTITIES}}, tmp_path / "stage1.pth")
-    cfg.MODEL.META_ARCHITECTURE = "SDReIDStage2"
+    cfg.use_method("SDReIDStage2")
     cfg.MODEL.WEIGHTS = str(tmp_path / "stage1.pth")
     return cfg
 
 
 def test_a_stage_1_checkpoint_to_train_stage_2_from(stage2, said):
     text = said(contents(stage2), "ok", "weights, contents")
-    model = build_meta_model(stage2).state_dict()
+    model = build_meta_model(fit_config(stage2, IDENTITIES, VIEWS)).state_dict()
     new = sum(name.startswith("generator.") for name in model)
-    assert f"of Stage 1; {len(model) - new} of {len(model)} parameters fit; from random values: {new}" in text
+    assert f"of SDReIDStage1; {len(model) - new} of {len(model)} parameters fit; from random values: {new}" in text
 
 
 def test_a_checkpoint_of_the_wrong_stage(stage2, said):
-    assert "is a Stage-1 checkpoint" in said(contents(stage2, training=False), "error", "weights, contents")
+    assert "is a checkpoint of SDReIDStage1" in said(contents(stage2, training=False), "error", "weights, contents")
 
 
 def test_a_checkpoint_of_another_width_and_one_that_is_damaged(stage2, said, tmp_path):
@@ -107,7 +104,7 @@ def test_a_checkpoint_of_another_width_and_one_that_is_damaged(stage2, said, tmp
     assert "truncated or damaged" in said(contents(stage2), "error", "weights, contents")
 
 
-@pytest.mark.parametrize(("training", "expected"), [(True, "train Stage 1 first"), (False, "check the path")])
+@pytest.mark.parametrize(("training", "expected"), [(True, "train SDReIDStage1 first"), (False, "check the path")])
 def test_a_checkpoint_that_is_missing(stage2, said, training, expected):
     stage2.MODEL.WEIGHTS = "nowhere.pth"
     assert expected in said(contents(stage2, training), "error", "weights")
@@ -117,7 +114,7 @@ def test_a_checkpoint_that_is_missing(stage2, said, training, expected):
 def unet(stage2, tmp_path):
     """A UNet folder as diffusers writes it; the configuration names it."""
     folder = tmp_path / "unet"
-    build_unet(stage2, 64).save_pretrained(folder)
+    build_unet(stage2.MODEL.SDMODEL.UNET_CONFIG, 64).save_pretrained(folder)
     stage2.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH = str(folder)
     return folder
 

@@ -56,7 +56,7 @@ def test_iterations_of_an_epoch_may_be_set(cfg, said):
     assert "7 iterations an epoch, 70 in 10" in said(check_batches(cfg, people()), "ok", "schedule")
 
 
-@pytest.mark.parametrize(("warmup", "warned"), [(49, False), (50, True), (2000, True)])
+@pytest.mark.parametrize(("warmup", "warned"), [(48, False), (50, True), (2000, True)])
 def test_a_warm_up_as_long_as_the_run(cfg, warmup, warned):
     cfg.SOLVER.WARMUP_ITERS = warmup
     found = warnings_of(check_batches(cfg, people()))
@@ -111,7 +111,7 @@ def test_one_image_for_each_process(cfg, said):
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
     cfg.MODEL.LOSSES.NAME = ["CrossEntropyLoss"]
     assert "batch norm needs two" in said(check_batches(cfg, people(), world_size=8), "error", "batches")
-    cfg.MODEL.META_ARCHITECTURE = "SDReIDStage2"  # its batch norm is frozen
+    cfg.use_method("SDReIDStage2")  # its batch norm is frozen
     assert [f.level for f in check_batches(cfg, people(), world_size=8)] == ["ok"] * 3
 
 

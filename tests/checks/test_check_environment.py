@@ -60,7 +60,7 @@ def test_what_only_stage_2_needs(cfg, wanted, said, monkeypatch, stage, level):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", absent)
-    cfg.MODEL.META_ARCHITECTURE = f"SDReIDStage{stage}"
+    cfg.use_method(f"SDReIDStage{stage}")
     assert "diffusers is not installed" in said(check_environment(cfg), level, "packages")
 
 

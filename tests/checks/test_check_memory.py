@@ -18,6 +18,7 @@ FACTOR = 1.5  # within which the estimate is of what a step really takes
 def sized(cfg):
     """A configuration whose activations are large beside everything else of the process."""
     cfg.MODEL.HEADS.NUM_CLASSES = 6
+    cfg.MODEL.SDMODEL.VIEW_NUM = 2
     cfg.INPUT.SIZE_TRAIN = cfg.INPUT.SIZE_TEST = [64, 64]
     cfg.MODEL.BACKBONE.PATCH_SIZE = 8
     cfg.MODEL.BACKBONE.STRIDE_SIZE = [8, 8]
@@ -41,7 +42,7 @@ def size(tensors) -> int:
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_parameters_are_counted_exactly(sized, stage):
-    sized.MODEL.META_ARCHITECTURE = f"SDReIDStage{stage}"
+    sized.use_method(f"SDReIDStage{stage}")
     real = build_model(sized)
     needed = training_memory(sized, build_meta_model(sized))
     assert needed.model == size([*real.parameters(), *real.buffers()])
@@ -73,7 +74,7 @@ def peak_of(step) -> int:
 
 @pytest.mark.parametrize(("stage", "target"), [(1, "same_image"), (2, "same_image"), (2, "cross_view")])
 def test_the_estimate_is_near_what_a_step_takes(sized, stage, target):
-    sized.MODEL.META_ARCHITECTURE = f"SDReIDStage{stage}"
+    sized.use_method(f"SDReIDStage{stage}")
     sized.MODEL.SDMODEL.TARGET = target
     model = build_model(sized).train()
     batch = batch_of(sized)
@@ -84,7 +85,7 @@ def test_the_estimate_is_near_what_a_step_takes(sized, stage, target):
 
 @pytest.mark.parametrize("setting", ["COMPILE", "GRADIENT_CHECKPOINTING"])
 def test_settings_of_the_unet_do_not_stop_the_estimate(sized, setting):
-    sized.MODEL.META_ARCHITECTURE = "SDReIDStage2"
+    sized.use_method("SDReIDStage2")
     plain = training_memory(sized, build_meta_model(sized))
     sized.MODEL.SDMODEL[setting] = True
     needed = training_memory(sized, build_meta_model(sized))

@@ -54,7 +54,7 @@ def test_a_good_setup(check):
     assert lines[0].split() == ["check", "found", "fix"]
     assert lines[-1].startswith("0 errors, ")
     assert lines[-1].endswith(": this configuration can run")
-    for part in ("packages", "CARGO_A2G matches", "batches", "schedule", "parameters", "memory"):
+    for part in ("packages", "CARGO_A2G matches", "batches", "schedule", "features", "parameters", "memory"):
         assert any(line.startswith("ok") and f" {part}" in line for line in lines), part
     for part in ("device", "rank kernels", "faiss"):  # what they say depends on the machine
         assert f" {part} " in text
@@ -76,7 +76,7 @@ def test_faults_hide_no_other(check, cargo):
     )
     assert code == 2
     found = findings_of(text)
-    expected = {"configuration", "device", "CARGO train names", "CARGO_A2G query", "ViT weights"}
+    expected = {"configuration", "device", "CARGO train names", "CARGO_A2G query", "pretrained backbone"}
     assert expected <= set(found["error"])
     assert "the check failed" not in text
     assert "schedule" in found["warning"]
@@ -100,7 +100,8 @@ def test_the_same_benchmark_twice_and_the_number_of_views(check):
     assert "joins the images of" in text
     code, text = check("--json", "MODEL.SDMODEL.VIEW_NUM", "3")
     assert code == 2
-    assert findings_of(text)["error"] == ["training data"]
+    assert findings_of(text)["error"] == ["model"]
+    assert "MODEL.SDMODEL.VIEW_NUM is 3" in text
 
 
 def test_a_config_that_cannot_be_read_is_one_line(check):
@@ -167,7 +168,7 @@ def test_a_training_warns_before_it_starts(train, cfg):
     assert train(*short) == 0
     log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
     assert log.count("as long as the run of 1") == 1
-    assert log.index("as long as the run of 1") < log.index("Stage 1: 48 images")
+    assert log.index("as long as the run of 1") < log.index("SDReIDStage1: 48 images")
     assert "batches: 8 images = 2 of 6 identities x 4" in log
 
 

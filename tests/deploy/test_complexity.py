@@ -11,7 +11,7 @@ from tiny_checkpoints import REPO, evaluation_cfg
 from torch import nn
 
 from fastreid.config import get_cfg
-from fastreid.deploy.model_cost import find_weights, measure_stages, model_size
+from fastreid.deploy.model_cost import find_weights, measure_parts, model_size
 from fastreid.engine import load_trained_model
 from fastreid.modeling.backbones import VisionTransformer
 from fastreid.utils.complexity import count_flops, count_parameters, measure, part_names
@@ -42,7 +42,7 @@ class TestFlops:
 
     def test_counted_without_numbers_are_those_of_the_computation(self, checkpoints):
         cfg = evaluation_cfg(checkpoints[2])
-        size = model_size(cfg, batch_size=3)
+        size = model_size(find_weights(cfg), batch_size=3)
         images = torch.zeros(3, 3, *cfg.INPUT.SIZE_TEST, dtype=torch.uint8)
         computed = count_flops(
             load_trained_model(cfg),
@@ -55,13 +55,12 @@ class TestFlops:
     def test_of_the_papers_models_are_the_known_ones(self):
         cfg = get_cfg()
         cfg.merge_from_file(REPO / "configs" / "v1" / "base_stage2.yml")
-        cfg.MODEL.HEADS.NUM_CLASSES = 1
         cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS = 1
-        size = model_size(cfg, batch_size=1)
+        size = model_size(find_weights(cfg), batch_size=1)
         parameters = {part: total for part, total, _ in size.parameters}
         assert parameters["generator.unet"] == 859_520_964
         assert size.flops["backbone"] == vit_flops(patches=128, patch_size=16, width=768, depth=12)
-        assert size.flops["generator.unet"] / size.unet_latents == pytest.approx(33.0e9, rel=0.002)
+        assert float(size.notes[0].split()[1]) == pytest.approx(33.0, rel=0.002)
         assert sum(size.flops[part] for part in parameters if part != "total") == size.flops["total"]
 
 
@@ -75,7 +74,8 @@ class TestFlops:
     ],
 )
 def test_latents_through_the_unet_for_three_images_two_views_and_two_steps(checkpoints, options, expected):
-    assert model_size(evaluation_cfg(checkpoints[2], *options), batch_size=3).unet_latents == expected
+    (note,) = model_size(find_weights(evaluation_cfg(checkpoints[2], *options)), batch_size=3).notes
+    assert note.endswith(f" {expected / 3:g} latents an image")
 
 
 def test_parameters_are_counted_in_each_part_and_as_a_whole():
@@ -104,20 +104,21 @@ class TestMeasure:
         )
         assert large - small > 150e6
 
-    def test_stage_1_is_a_part_of_stage_2(self, checkpoints):
-        cfg = evaluation_cfg(checkpoints[2])
-        assert list(measure_stages(cfg, find_weights(cfg), batch_size=1, repeats=1)) == ["stage 1", "stage 2"]
+    @pytest.mark.parametrize(("stage", "rows"), [(1, ["person"]), (2, ["person", "whole feature"])])
+    def test_the_first_part_is_timed_and_where_there_are_more_the_whole(self, checkpoints, stage, rows):
+        weights = find_weights(evaluation_cfg(checkpoints[stage]))
+        assert list(measure_parts(weights, batch_size=1, repeats=1)) == rows
 
 
 class TestWeights:
-    def test_are_the_checkpoints_where_it_is_of_the_stage(self, checkpoints):
+    def test_are_the_checkpoints_where_it_is_of_the_method(self, checkpoints):
         found = find_weights(evaluation_cfg(checkpoints[2]))
-        assert found == (4, str(checkpoints[2]), True)
+        assert (found.cfg.MODEL.HEADS.NUM_CLASSES, found.note, found.loads) == (4, str(checkpoints[2]), True)
 
-    def test_are_random_where_it_is_of_the_other_stage(self, checkpoints):
+    def test_are_random_where_it_is_of_another_method(self, checkpoints):
         found = find_weights(evaluation_cfg(checkpoints[2], "MODEL.WEIGHTS", str(checkpoints[1])))
-        assert (found.num_classes, found.loads) == (4, False)
-        assert "random" in found.note
+        assert (found.cfg.MODEL.HEADS.NUM_CLASSES, found.loads) == (4, False)
+        assert found.note == f"random ({checkpoints[1]} is of SDReIDStage1)"
 
     def test_are_random_where_there_is_none(self, checkpoints):
         found = find_weights(evaluation_cfg(checkpoints[1], "MODEL.WEIGHTS", "absent.pth"))
@@ -130,20 +131,20 @@ class TestTool:
         checkpoint, output = checkpoints[1], tmp_path / "cost.json"
         arguments = ["--config-file", checkpoint.with_name("config.yaml"), "--repeats", "2"]
         code, printed, _ = run_tool(
-            "profile_complexity.py", *arguments, "--output", output, "MODEL.WEIGHTS", checkpoint
+            profile_complexity, *arguments, "--output", output, "MODEL.WEIGHTS", checkpoint
         )
         assert code == 0
         report = json.loads(output.read_text())
         assert str(checkpoint) in printed
         assert f"{report['parameters']['backbone']['total'] / 1e6:.3f}" in printed
         assert f"{report['flops']['total'] / 1e9:.3f}" in printed
-        assert list(report["timing"]) == ["stage 1"]
-        assert len(report["timing"]["stage 1"]["seconds"]) == 2
+        assert list(report["timing"]) == ["person"]
+        assert len(report["timing"]["person"]["seconds"]) == 2
 
     def test_counts_a_full_size_configuration_without_its_files(self, run_tool, tmp_path):
         config, output = REPO / "configs" / "v2" / "base_stage1.yml", tmp_path / "cost.json"
         code, printed, _ = run_tool(
-            "profile_complexity.py", "--config-file", config, "--no-timing", "--output", output
+            profile_complexity, "--config-file", config, "--no-timing", "--output", output
         )
         assert code == 0
         assert "random" in printed

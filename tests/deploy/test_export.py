@@ -14,19 +14,20 @@ from tiny_checkpoints import REPO, TINY, evaluation_cfg
 
 from fastreid.config import get_cfg
 from fastreid.deploy import export_check
-from fastreid.deploy.export_check import Part, check_part
+from fastreid.deploy.export_check import check_part
 from fastreid.deploy.onnx_export import export_model
 from fastreid.deploy.onnx_model import OnnxReIDModel
 from fastreid.engine import load_trained_model
-from fastreid.modeling import build_model
+from fastreid.modeling import build_model, fit_config
 from fastreid.modeling.meta_arch.sdreid.onnx_parts import (
     DenoisingStep,
     FeatureFusion,
     image_noise,
     sampling_plan,
 )
-from fastreid.modeling.meta_arch.sdreid.schedulers import SCHEDULERS
+from fastreid.modeling.meta_arch.sdreid.scheduler_names import DIFFUSION_SCHEDULER_REGISTRY
 from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
+from fastreid.structures import ExportPart
 from fastreid.utils.env import preserved_rng_state
 from fastreid.utils.errors import UserError
 
@@ -42,7 +43,7 @@ def model() -> SDReIDStage1:
     cfg.merge_from_list([*TINY, "MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[64, 64]"])
     with preserved_rng_state(), torch.no_grad():
         torch.manual_seed(0)
-        model = build_model(cfg).eval()
+        model = build_model(fit_config(cfg, 4, ("aerial", "ground"))).eval()
         for value in (*model.parameters(), model.memory_bank.prototypes):
             value += 0.05 * torch.randn_like(value)
     return model
@@ -92,7 +93,7 @@ class TestStage2:
 
     def test_the_description_has_the_inputs_and_the_figures(self, exported):
         described = json.loads((exported / "export.json").read_text())
-        assert described["stage"] == 2
+        assert (described["method"], list(described["feature_parts"])) == ("SDReIDStage2", ["person", "view 0", "view 1"])
         assert described["files"]["encoder"]["inputs"] == {
             "images": {"type": "tensor(uint8)", "shape": ["batch", 3, 64, 32]}
         }
@@ -119,7 +120,7 @@ class TestStage2:
 
 
 OPTIONS = [
-    *(["MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name] for name in SCHEDULERS),
+    *(["MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name] for name in DIFFUSION_SCHEDULER_REGISTRY),
     ["TEST.SDMODEL.PREDICTION", "mean"],
     ["TEST.SDMODEL.PREDICTION", "mean", "MODEL.SDMODEL.PREDICTION_TYPE", "v_prediction"],
     ["MODEL.SDMODEL.PREDICTION_TYPE", "sample"],
@@ -138,17 +139,17 @@ def test_the_plan_and_the_parts_are_the_model_for_every_way_to_sample(checkpoint
     noise = image_noise(model, [f"{number}.jpg" for number in range(5)])
     assert (noise is None) == (cfg.TEST.SDMODEL.NOISE == "common")
     if noise is None:
-        noise = np.broadcast_to(plan.noise[:, None], (len(plan.noise), 5, *plan.noise.shape[1:]))
+        noise = np.broadcast_to(plan["noise"][:, None], (len(plan["noise"]), 5, *plan["noise"].shape[1:]))
 
     with torch.inference_mode():
-        encoded = model.encode(images)
+        encoded = model.encode({"images": images})
         step, fusion = DenoisingStep(model), FeatureFusion(model)
         known = [*torch.tensor(noise).flatten(1, 2)]
-        for timestep, weights in zip(plan.timesteps, plan.inputs, strict=True):
+        for timestep, weights in zip(plan["timesteps"], plan["inputs"], strict=True):
             latents = sum(weight * value for weight, value in zip(weights.tolist(), known, strict=False))
             id_tokens = encoded.id_tokens.repeat_interleave(2, dim=0)
-            known.append(step(latents, torch.tensor(timestep), id_tokens, torch.arange(2).repeat(5)))
-        latents = sum(weight * value for weight, value in zip(plan.final.tolist(), known, strict=True))
+            known.append(step(latents, timestep, id_tokens, torch.arange(2).repeat(5)))
+        latents = sum(weight * value for weight, value in zip(plan["final"].tolist(), known, strict=True))
         features = fusion(model.heads(encoded.features), latents.unflatten(0, (5, 2))).numpy()
     np.testing.assert_allclose(features, evaluated(model, images), rtol=1e-3, atol=2e-3)
 
@@ -161,8 +162,8 @@ def test_a_scheduler_that_clips_is_refused(checkpoints):
 
 
 class TestCheck:
-    def part(self) -> Part:
-        return Part("square", torch.nn.Identity(), ("y",), lambda size: {"x": torch.ones(size, 4)})
+    def part(self) -> ExportPart:
+        return ExportPart("square", torch.nn.Identity(), ("y",), lambda size: {"x": torch.ones(size, 4)})
 
     def test_what_agrees_passes_with_its_figures(self):
         agreements = check_part(self.part(), "square.onnx", lambda inputs: [inputs["x"] + 0.001])
@@ -226,7 +227,7 @@ class TestTool:
         monkeypatch.setattr(importlib.util, "find_spec", absent)
         code, _, error = run_tool("export.py", *self.arguments(checkpoints[1], tmp_path / "export"))
         assert code == 2
-        assert error == "error: export needs onnxscript: pip install onnxscript\n"
+        assert error == "error: export needs onnxscript; pip install onnxscript\n"
 
 
 def test_features_from_files_need_no_pytorch():

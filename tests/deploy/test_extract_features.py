@@ -13,7 +13,8 @@ from tiny_checkpoints import REPO, write_checkpoint
 from fastreid import ReIDModel
 from fastreid.data.datasets import open_dataset
 from fastreid.deploy import feature_files
-from fastreid.deploy.feature_files import FeatureSet, extract_to_files, read_columns, write_columns
+from fastreid.deploy.feature_files import FeatureSet, extract_to_files
+from fastreid.deploy.image_lists import read_columns, write_columns
 from fastreid.utils.errors import UserError
 
 
@@ -93,7 +94,7 @@ class TestTool:
         output = ("--output", tmp_path / "out", "--views", views)
         assert run_tool("extract_features.py", *arguments, *output)[0] == 0
         features = FeatureSet.open(tmp_path / "out")
-        assert features.facts["views"] == indices
+        assert features.facts["parts"] == ["person", *(("aerial", "ground")[index] for index in indices)]
         expected = ReIDModel.from_checkpoint(checkpoints[2], device="cpu").extract(paths[:2], indices)
         np.testing.assert_allclose(features.load(), expected, atol=1e-5)
 
@@ -300,7 +301,8 @@ class TestReading:
         facts = json.loads((written / "features.json").read_text())
         assert facts["checkpoint"]["path"] == str(checkpoints[1])
         assert facts["config"]["INPUT"]["SIZE_TEST"] == [64, 32]
-        assert (facts["stage"], facts["images"], facts["width"]) == (1, 7, 128)
+        assert (facts["method"], facts["parts"]) == ("SDReIDStage1", ["person"])
+        assert (facts["images"], facts["width"]) == (7, 128)
 
     def test_any_file_name_survives_the_table(self, tmp_path):
         columns = {

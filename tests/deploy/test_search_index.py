@@ -13,7 +13,8 @@ from tiny_checkpoints import write_checkpoint
 
 from fastreid import ReIDModel
 from fastreid.deploy import search_index
-from fastreid.deploy.feature_files import FeatureSet, extract_to_files, write_columns
+from fastreid.deploy.feature_files import FeatureSet, extract_to_files
+from fastreid.deploy.image_lists import write_columns
 from fastreid.deploy.search_index import SearchIndex, recall
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json

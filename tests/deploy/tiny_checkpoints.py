@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from fastreid.config import CfgNode, get_cfg
-from fastreid.modeling import build_model
+from fastreid.modeling import build_model, fit_config
 from fastreid.utils.env import preserved_rng_state
 
 REPO = Path(__file__).resolve().parents[2]
@@ -16,14 +16,20 @@ TINY = [
 ]
 
 
-def write_checkpoint(folder: Path, stage: int, data: Path, seed: int = 1) -> Path:
-    """What training leaves behind, but that every weight, statistic and prototype is random."""
+def write_checkpoint(
+    folder: Path, stage: int, data: Path, seed: int = 1, views: tuple[str, ...] | None = ("aerial", "ground")
+) -> Path:
+    """What training leaves behind, but that every weight, statistic and prototype is random.
+
+    Args:
+        views: the names in the checkpoint; None: a file from before checkpoints had names and methods.
+    """
     cfg = get_cfg()
     cfg.merge_from_file(REPO / "configs" / "demo" / f"base_stage{stage}.yml")
     cfg.merge_from_list([*TINY, "DATASETS.ROOT", str(data), "OUTPUT_DIR", str(folder)])
     with preserved_rng_state():
         torch.manual_seed(seed)
-        model = build_model(cfg)
+        model = build_model(fit_config(cfg, 4, ("aerial", "ground")))
         with torch.no_grad():
             for value in (*model.parameters(), *model.memory_bank.buffers()):
                 if value.is_floating_point():
@@ -31,7 +37,8 @@ def write_checkpoint(folder: Path, stage: int, data: Path, seed: int = 1) -> Pat
             for name, value in model.named_buffers():
                 if name.endswith("running_var"):
                     value.uniform_(0.5, 2)
-    meta = {"stage": stage, "num_classes": 4, "config": cfg.dump()}
+    described = {"method": f"SDReIDStage{stage}", "names": {"views": list(views or ())}}
+    meta = {"num_classes": 4, "config": cfg.dump()} | ({"stage": stage} if views is None else described)
     torch.save({"model": model.state_dict(), "meta": meta}, folder / "model_best.pth")
     (folder / "config.yaml").write_text(cfg.dump())
     return folder / "model_best.pth"

@@ -21,10 +21,11 @@ from torch import nn
 from tqdm import tqdm
 
 from fastreid.config import CfgNode, get_cfg
+from fastreid.engine import DefaultTrainer
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.sdreid.sampler import Sampler
-from fastreid.modeling.meta_arch.sdreid.schedulers import SCHEDULERS
-from fastreid.solver import build_optimizer
+from fastreid.modeling.meta_arch.sdreid.scheduler_names import DIFFUSION_SCHEDULER_REGISTRY
+from fastreid.modeling.meta_arch.sdreid.schedulers import schedule_settings
 from fastreid.utils.amp import amp_dtype
 from fastreid.utils.complexity import flop_counter, measure, seconds_of
 from fastreid.utils.env import exact_float32, use_device
@@ -79,7 +80,7 @@ def make_cfg(args: argparse.Namespace, device: torch.device) -> CfgNode:
     """Stage 2 of the paper; `tiny` has the widths of the demo."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE = str(device)
-    cfg.MODEL.META_ARCHITECTURE = "SDReIDStage2"
+    cfg.use_method("SDReIDStage2")
     cfg.MODEL.HEADS.NUM_CLASSES = 100
     cfg.MODEL.SDMODEL.VIEW_NUM = args.views
     cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS = args.steps
@@ -87,11 +88,10 @@ def make_cfg(args: argparse.Namespace, device: torch.device) -> CfgNode:
     if (args.size or ("full" if device.type == "cuda" else "tiny")) == "full":
         return cfg
     backbone = {"DEPTH": "custom", "FEAT_DIM": 128, "NUM_LAYERS": 5, "NUM_HEADS": 4, "PATCH_SIZE": 8}
-    cfg.MODEL.BACKBONE.merge_values(backbone | {"STRIDE_SIZE": [8, 8]}, "benchmark")
     unet = {"WIDTHS": [32, 64, 64], "TRAINABLE_BLOCK_IDX": [0, 1, 2]}
-    cfg.MODEL.SDMODEL.UNET_CONFIG.merge_values(unet, "benchmark")
-    cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS = 4
-    cfg.INPUT.SIZE_TRAIN = cfg.INPUT.SIZE_TEST = [64, 32]
+    generator = {"UNET_CONFIG": unet, "CON_LEARNER_CONFIG": {"HEADS": 4}}
+    model = {"BACKBONE": backbone | {"STRIDE_SIZE": [8, 8]}, "SDMODEL": generator}
+    cfg.merge_values({"MODEL": model, "INPUT": {"SIZE_TRAIN": [64, 32], "SIZE_TEST": [64, 32]}}, "benchmark")
     return cfg
 
 
@@ -148,8 +148,10 @@ def bench_training(
     labels = {"targets": numbers // 4, "viewids": numbers % args.views}
     images = torch.randint(0, 256, size, dtype=torch.uint8)
     with torch.inference_mode():
-        encoded = {name: value.float().cpu() for name, value in model.encode(images)._asdict().items()}
-    optimizer = build_optimizer(cfg, model)
+        encoded = {
+            name: value.float().cpu() for name, value in model.encode({"images": images})._asdict().items()
+        }
+    optimizer = DefaultTrainer.build_optimizer(cfg, model)
     amp = amp_dtype(cfg.SOLVER.AMP, model.device)
     losses = {}
 
@@ -184,23 +186,21 @@ def cost_curve(
     batch_size = args.batch_sizes[-1]
     id_tokens, names = make_conditions(cfg, model, batch_size)
     generator, amp = model.generator, amp_dtype(cfg.TEST.AMP, model.device)
-    cfg = cfg.clone()
+    sampler = generator.sampler
 
     def generate(scheduler: str, steps: int) -> torch.Tensor:
-        cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = scheduler
-        cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS = steps
-        generator.sampler = Sampler(cfg)
+        generator.sampler = Sampler(scheduler, schedule_settings(cfg), steps)
         with torch.inference_mode(), torch.autocast("cuda", amp, enabled=amp is not None):
             return generator.generate(id_tokens, model.memory_bank.prototypes, names)
 
     points = []
-    cases = [(name, steps) for name in SCHEDULERS for steps in CURVE_STEPS]
-    references = {name: generate(name, REFERENCE_STEPS) for name in SCHEDULERS}
+    cases = [(name, steps) for name in DIFFUSION_SCHEDULER_REGISTRY for steps in CURVE_STEPS]
+    references = {name: generate(name, REFERENCE_STEPS) for name in DIFFUSION_SCHEDULER_REGISTRY}
     for name, steps in tqdm(cases, unit="case", disable=not sys.stderr.isatty()):
         seconds = min(seconds_of(partial(generate, name, steps), model.device) for _ in range(2))
         cosine = torch.cosine_similarity(generate(name, steps), references[name], dim=-1).mean().item()
         points.append((name, steps, batch_size / seconds, cosine))
-    generator.sampler = Sampler(make_cfg(args, model.device))
+    generator.sampler = sampler
     return points
 
 
@@ -210,7 +210,7 @@ def draw_curve(points: list[tuple[str, int, float, float]], path: str) -> None:
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    for name in SCHEDULERS:
+    for name in DIFFUSION_SCHEDULER_REGISTRY:
         own = [point for point in points if point[0] == name]
         axes.plot([rate for *_, rate, _ in own], [1 - cosine for *_, cosine in own], "o-", label=name)
         for _, steps, rate, cosine in own:

@@ -9,7 +9,7 @@ from torch import Tensor
 from fastreid.config import CfgNode
 from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
 from fastreid.modeling.meta_arch.sdreid.noise import noise_generators
-from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
+from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler, schedule_settings
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import refined_unet
 
 
@@ -22,7 +22,7 @@ def generate_plainly(
     generators = noise_generators(cfg.MODEL.SEED, views, names, per_image)
     generated = []
     for view in range(views):
-        scheduler = build_scheduler(cfg, cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME)
+        scheduler = build_scheduler(cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME, schedule_settings(cfg))
         scheduler.set_timesteps(cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS, device=id_tokens.device)
         own = generators[view::views]
         options = {"generator": own} if cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME == "ddpm" else {}

@@ -6,6 +6,7 @@ import math
 from diffusers import UNet2DConditionModel
 
 from fastreid.config import CfgNode
+from fastreid.modeling.meta_arch.sdreid.assets import UNET, read_folder
 from fastreid.modeling.meta_arch.sdreid.attention import KeepingAttnProcessor
 from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS
 from fastreid.modeling.meta_arch.sdreid.unet_weights import load_unet_weights
@@ -58,13 +59,13 @@ def load_pretrained_unet(unet: UNet2DConditionModel, folder: str) -> None:
 
 
 def _described_unet(folder: str) -> UNet2DConditionModel:
+    config = read_folder(UNET, folder, "config.json")
     try:
-        config = UNet2DConditionModel.load_config(folder, local_files_only=True)
         return UNet2DConditionModel.from_config(config)
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {folder}: not a usable diffusers UNet folder"
+            f"{UNET} {folder}: not a usable diffusers UNet folder"
             f" (config.json): {reason}"
         ) from error
 
