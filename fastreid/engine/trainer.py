@@ -100,7 +100,7 @@ class DefaultTrainer(SimpleTrainer):
         return build_test_datasets(cfg)
 
     def build_train_loader(self, start_iter: int = 0) -> Iterable[Batch]:
-        """Give endless batches of this rank's images from iteration `start_iter` on; its length is an epoch's."""
+        """Give endless batches of this rank from iteration `start_iter` on; the length is an epoch's."""
         return build_train_loader(self.cfg, self.train_set, start_iter)
 
     @classmethod
@@ -122,7 +122,7 @@ class DefaultTrainer(SimpleTrainer):
         return build_lr_scheduler(cfg, optimizer, iters_per_epoch)
 
     def build_hooks(self) -> list[HookBase]:
-        """Make the hooks in their order: what changes the training state, then what saves it, then the rest."""
+        """Make the hooks in order: first what changes the training state, what saves it, then the rest."""
         cfg, solver, period = self.cfg, self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD
         chosen: list[HookBase] = [hooks.IterationTimer()]
         if cfg.MODEL.FREEZE_LAYERS and solver.FREEZE_ITERS:
@@ -150,7 +150,7 @@ class DefaultTrainer(SimpleTrainer):
         ]
 
     def build_statistics_loader(self, samples: list[Sample]) -> Iterable[Batch]:
-        """Give batches of training images, without augmentation, for what a model computes before it trains."""
+        """Give batches of training images, without augmentation, for `MetaArch.on_train_start`."""
         return build_test_loader(self.cfg, samples, may_skip=True)
 
     def resume_or_load(self, resume: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What a process needs to know about the others. Every function also works without a process group."""
+"""Processes of a run among each other. Every function also works without a process group."""
 
 from typing import Any
 
