@@ -62,9 +62,7 @@ class OnnxReIDModel:
             return encoded[0]
         feature, id_tokens = encoded
         if noise is None and "noise" not in self.plan:
-            raise ValueError(
-                "this model has noise for each image: give `noise`"
-            )
+            raise ValueError("this model has noise for each image: give `noise`")
         if noise is None:
             noise = np.repeat(self.plan["noise"][:, None], len(images), axis=1)
         return self.fusion.run(None, {"feature": feature, "latents": self._sample(id_tokens, noise)})[0]
