@@ -1,7 +1,7 @@
 """The configuration keys of the framework. Names follow fast-reid.
 
-Keys of a registered part, such as a loss or an optimiser, stand in the part's own file as its ``KEYS``; keys of a
-method in the method's folder, in `add_config`. One line of a key says everything about it, see `Key`.
+Keys of a registered part, such as a loss or an optimiser, stand in the part's own file as its ``KEYS``; keys
+of a method in the method's folder, in `add_config`. One line of a key says everything about it, see `Key`.
 """
 
 import os

@@ -26,7 +26,9 @@ def is_imported(module: str) -> bool:
 
 
 def import_user_modules(modules: Sequence[str], source: str) -> None:
-    """Import modules (``my_package.my_net``, also from the current folder) and files (``my_net.py``), once each.
+    """Import modules (``my_package.my_net``) and files (``my_net.py``), once each.
+
+    Modules are also found in the current folder.
 
     Args:
         source: who named them, for messages.

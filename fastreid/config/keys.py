@@ -1,4 +1,4 @@
-"""What is said of a configuration key, in one place: its default, meaning, range, and what it changes."""
+"""Configuration keys, each with all that is said of it: default, meaning, range, and what it changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fastreid.utils.registry import Registry
 
 
 class Changes(Flag):
-    """What depends on a key: a resumed run may not change what is trained, nor may features be mixed."""
+    """Tell what depends on a key: a resumed run may not change what is trained, nor may features be mixed."""
 
     NOTHING = 0
     TRAINING = auto()
@@ -20,7 +20,7 @@ class Changes(Flag):
 
 
 class Allowed(Protocol):
-    """Which values a key may have."""
+    """A rule for the values of a key."""
 
     def check(self, key: str, value: Any, shown: Any) -> None:
         """Raise a `UserError` if `value` is not allowed; `shown` is the whole list that it stands in."""
@@ -117,7 +117,8 @@ class Key:
         for item in value:
             if type(item) is not kind:
                 raise UserError(
-                    f"{name} is {value!r}: expected a list of {kind.__name__}, found {type(item).__name__} {item!r}"
+                    f"{name} is {value!r}: expected a list of {kind.__name__},"
+                    f" found {type(item).__name__} {item!r}"
                 )
         if self.length is not None and len(value) != self.length:
             raise UserError(f"{name} is {value!r}; expected {self.length} numbers")

@@ -7,7 +7,7 @@ from fastreid.config.node import CfgNode
 
 
 def load_config(config_file: str, options: Sequence[str] = ()) -> CfgNode:
-    """Return the configuration, not yet checked: defaults, then the file (if any), then ``["KEY", "VALUE", …]``.
+    """Return the configuration, not yet checked: defaults, the file (if any), then ``["KEY", "VALUE", …]``.
 
     Raises:
         UserError: for a file that cannot be read, an unknown key or a value of the wrong type.

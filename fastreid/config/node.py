@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode as YacsNode
 
+from fastreid.config.files import find_config, read_config
 from fastreid.config.imports import absolute_imports, import_user_modules, is_imported
 from fastreid.config.keys import Key
 from fastreid.config.releases import from_release
@@ -16,11 +16,9 @@ from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
 
-BASE_KEY = "_BASE_"
 METHOD = "MODEL.META_ARCHITECTURE"
-RETIRED = {
-    "TEST.SAVE_RANKS": False
-}  # keys of earlier versions, which old files still have, and their defaults
+# Keys of earlier versions, which old files still have, and their defaults.
+RETIRED = {"TEST.SAVE_RANKS": False}
 
 
 class CfgNode(YacsNode):
@@ -46,7 +44,7 @@ class CfgNode(YacsNode):
 
     @property
     def declared(self) -> dict[str, Key]:
-        """What is known of every key, by its full name."""
+        """The keys by their full names."""
         return self.__dict__.setdefault("_declared", {})
 
     def merge_from_file(self, path: str | Path) -> None:
@@ -140,7 +138,7 @@ class CfgNode(YacsNode):
     def declare_registered(self) -> None:
         """Add the keys that registered parts have of their own."""
         for registry in list(Registry.every.values()):
-            for keys in registry.keys():
+            for keys in registry.keys_of_entries():
                 self.declare(keys)
 
     def _use_method(self, values: dict, source: str) -> None:
@@ -186,19 +184,6 @@ def method_registry(cfg: CfgNode) -> Registry:
     return cfg.declared[METHOD].allowed.registry(METHOD)
 
 
-def find_config(path: str | Path) -> Path:
-    """Return `path`, or the shipped file that a path such as ``configs/v2/base_stage1.yml`` names.
-
-    So the shipped configurations are found from every folder, and from an installed package.
-    """
-    path = Path(path)
-    if path.exists() or path.is_absolute() or path.parts[:1] != ("configs",):
-        return path
-    package = Path(__file__).resolve().parents[1]
-    shipped = [folder.joinpath(*path.parts) for folder in (package, package.parent)]
-    return next((place for place in shipped if place.is_file()), path)
-
-
 def flat_keys(node: YacsNode, prefix: str = "") -> dict[str, Any]:
     """Return ``{"A.B": value}`` of every leaf."""
     leaves: dict[str, Any] = {}
@@ -208,50 +193,6 @@ def flat_keys(node: YacsNode, prefix: str = "") -> dict[str, Any]:
         else:
             leaves[prefix + key] = value
     return leaves
-
-
-def read_config(path: Path, including: tuple[Path, ...] = ()) -> dict:
-    """Return the nested values of a YAML file and of its bases; `including`: the files whose base it is.
-
-    Raises:
-        UserError: for a missing or malformed file, or a cycle of bases.
-    """
-    path = path.resolve()
-    if path in including:
-        chain = " -> ".join(str(p) for p in (*including, path))
-        raise UserError(f"config {path}: its {BASE_KEY} files form a cycle: {chain}")
-    if not path.is_file():
-        hint = f" (named by {BASE_KEY} of {including[-1]})" if including else ""
-        raise UserError(f"config file not found: {path}{hint}", "the shipped ones are in configs/")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"config {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that does not exist
-        raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise UserError(f"config {path}: expected KEY: VALUE lines, found a {type(values).__name__}")
-
-    merged: dict = {}
-    bases = values.pop(BASE_KEY, [])
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise UserError(f"config {path}: {BASE_KEY} is {bases!r}; expected a config's path or a list of them")
-    for base in bases:
-        _update_nested(merged, read_config(path.parent / base, (*including, path)))
-    if isinstance(values.get("IMPORTS"), list):
-        values["IMPORTS"] = absolute_imports(values["IMPORTS"], path.parent)
-    _update_nested(merged, values)
-    return merged
-
-
-def _update_nested(target: dict, other: dict) -> None:
-    for key, value in other.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _update_nested(target[key], value)
-        else:
-            target[key] = value
 
 
 def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What releases of a method call things in their configuration files, in our words.
+"""Names that releases of a method have in their configuration files, in our words.
 
 A file that uses one of a release's names is taken for one of its files: keys of it that we have no use for
 (those of fast-reid's convolutional networks, for instance) are then left out with a warning. In all other

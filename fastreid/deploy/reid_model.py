@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, check_config, get_cfg
-from fastreid.config.node import read_config
+from fastreid.config.files import read_config
 from fastreid.data.loaders import ReIDLoader, loader_options
 from fastreid.deploy.labels import Names, as_list, dataset_views, label_values, number_of
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures

@@ -1,4 +1,4 @@
-"""What every training process starts with: logging, seeds, cuDNN and its device."""
+"""The start of every training process: logging, seeds, cuDNN and its device."""
 
 import logging
 import platform

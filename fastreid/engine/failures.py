@@ -1,4 +1,4 @@
-"""Which process of a run failed first, and how the other machines learn of it."""
+"""The first failure of a run's processes, and the way in which other machines learn of it."""
 
 import json
 import socket
@@ -20,14 +20,14 @@ class WorkerError(RuntimeError):
 
 
 class Failure(NamedTuple):
-    """How a process failed: by a mistake of the user, a fault, or having lost the connection to another."""
+    """The failure of a process: a mistake of the user, a fault, or a lost connection to another process."""
 
     kind: Literal["user", "fault", "lost"]
     text: str
 
     @classmethod
     def of(cls, rank: int, error: Exception) -> "Failure":
-        """What `error`, which is being handled, was in process `rank`."""
+        """Describe `error`, which is being handled in process `rank`."""
         if isinstance(error, UserError):
             return cls("user", str(error))
         if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
@@ -97,7 +97,7 @@ class FailureBoard:
             return
 
     def _connect(self) -> bool:
-        """Whether the store is at hand. Tried with a plain socket first: torch would complain at length."""
+        """Tell whether the store is at hand; try a plain socket first, torch would complain at length."""
         if self._store is None and self._address is not None:
             try:
                 socket.create_connection(self._address, timeout=1).close()

@@ -78,7 +78,7 @@ def _parse(dist_url: str) -> tuple[str, int]:
 
 
 def uses_cuda(device: str) -> bool:
-    """Whether MODEL.DEVICE `device` means CUDA on this machine."""
+    """Tell whether MODEL.DEVICE `device` means CUDA on this machine."""
     return device != "cpu" and torch.cuda.is_available()
 
 

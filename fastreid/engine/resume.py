@@ -1,4 +1,4 @@
-"""Which changes of the configuration a resumed run may have."""
+"""The changes of the configuration that a resumed run may have."""
 
 import logging
 

@@ -44,7 +44,7 @@ class HookBase:
     def after_step(self) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What the hook needs to go on after a resume: plain values and tensors."""
+        """Return what the hook needs to go on after a resume: plain values and tensors."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -237,7 +237,7 @@ class SimpleTrainer(TrainerBase):
         average_batch_norm_statistics(self._batch_norms)
 
     def _copies_of_buffers(self) -> list[torch.Tensor]:
-        """What a step that float16 skips may spoil in its forward: running statistics, the memory bank."""
+        """Copy what a step that float16 skips may spoil: running statistics, the memory bank."""
         return [buffer.clone() for buffer in self.model.buffers()] if self.grad_scaler.is_enabled() else []
 
     @torch.no_grad()
@@ -246,8 +246,9 @@ class SimpleTrainer(TrainerBase):
             buffer.copy_(copy)
 
     def _check_finite(self, total: torch.Tensor, norm: torch.Tensor, losses: dict[str, torch.Tensor]) -> bool:
-        """Whether the step is to be taken. Stops before non-finite numbers reach the model; float16 may skip
-        some steps first.
+        """Tell whether to take the step; stop before non-finite numbers reach the model.
+
+        With float16 some steps may be skipped first.
 
         Raises:
             UserError: with the iteration, the losses and the learning rate.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from fastreid.config import CfgNode
@@ -100,7 +99,7 @@ class DefaultTrainer(SimpleTrainer):
         return build_test_datasets(cfg)
 
     def build_train_loader(self, start_iter: int = 0) -> Iterable[Batch]:
-        """Give endless batches of this rank's images from iteration `start_iter` on; its length is an epoch's."""
+        """Give endless batches of this rank from iteration `start_iter` on; the length is an epoch's."""
         return build_train_loader(self.cfg, self.train_set, start_iter)
 
     @classmethod
@@ -122,7 +121,7 @@ class DefaultTrainer(SimpleTrainer):
         return build_lr_scheduler(cfg, optimizer, iters_per_epoch)
 
     def build_hooks(self) -> list[HookBase]:
-        """Make the hooks in their order: what changes the training state, then what saves it, then the rest."""
+        """Make the hooks in order: first what changes the training state, what saves it, then the rest."""
         cfg, solver, period = self.cfg, self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD
         chosen: list[HookBase] = [hooks.IterationTimer()]
         if cfg.MODEL.FREEZE_LAYERS and solver.FREEZE_ITERS:
@@ -150,7 +149,7 @@ class DefaultTrainer(SimpleTrainer):
         ]
 
     def build_statistics_loader(self, samples: list[Sample]) -> Iterable[Batch]:
-        """Give batches of training images, without augmentation, for what a model computes before it trains."""
+        """Give batches of training images, without augmentation, for `MetaArch.on_train_start`."""
         return build_test_loader(self.cfg, samples, may_skip=True)
 
     def resume_or_load(self, resume: bool = False) -> None:
@@ -174,7 +173,7 @@ class DefaultTrainer(SimpleTrainer):
         self._log_plan()
         if self.iteration == 0:
             self.model.on_train_start(self.train_set, self.build_statistics_loader)
-            self._copy_from_first_rank()
+            comm.broadcast_tensors([*self.model.parameters(), *self.model.buffers()])
         if self.epoch >= self.max_epoch:
             logger.info("All %d epochs are done already", self.max_epoch)
         with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, KEPT):
@@ -276,13 +275,6 @@ class DefaultTrainer(SimpleTrainer):
         self.load_state_dict(found[1] if found else load_checkpoint(path), str(path))
         logger.info("Resumed from %s: %d epochs, %d iterations done", path, self.epoch, self.iteration)
         return True
-
-    def _copy_from_first_rank(self) -> None:
-        """Make sure that all ranks begin with the same numbers."""
-        if comm.get_world_size() > 1:
-            with torch.no_grad():
-                for value in (*self.model.parameters(), *self.model.buffers()):
-                    dist.broadcast(value, src=0)
 
     def _log_plan(self) -> None:
         cfg = self.cfg

@@ -1,4 +1,4 @@
-"""Files that a configuration names: checked in milliseconds before anything is written, and inside on request."""
+"""Files that a configuration names: checked in milliseconds at the start, and inside on request."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ class Asset(NamedTuple):
     check: Callable[[], str]
     """Says what it found, without looking at tensors, or raises a UserError."""
     check_contents: Callable[[nn.Module], str] | None = None
-    """The same for the tensors inside, given the model on the ``meta`` device; None: there are none to look at."""
+    """The same for the tensors inside, given the model on the ``meta`` device; None: there are none."""
 
 
 def check_assets(cfg: CfgNode, training: bool) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint's weights in a model: nothing is silently missing, and no other method's is taken for one's own."""
+"""A checkpoint's weights in a model: nothing is silently missing, and no other method's are taken."""
 
 import logging
 from dataclasses import dataclass, field
@@ -127,8 +127,8 @@ def check_method(meta: dict[str, Any], model: nn.Module, purpose: Purpose, sourc
     """Explain a checkpoint of another method. Files that do not name theirs pass.
 
     Raises:
-        UserError: if a file of one method is evaluated or resumed as another, or a training is to start from a
-            method that it does not start from.
+        UserError: if a file of one method is evaluated or resumed as another, or a training is to start from
+            a method that it does not start from.
     """
     found, wanted = named_method(meta), type(model).__name__
     if found in (None, wanted) or (purpose == "train" and found in model.starts_from):

@@ -25,9 +25,9 @@ class Schedule(Protocol):
     """
 
     spans_run: bool
-    """Whether more epochs change the rates of the first ones."""
+    """More epochs change the rates of the first ones."""
     linear_warmup: bool
-    """Whether the warm-up is linear whatever WARMUP_METHOD says."""
+    """The warm-up is linear, whatever WARMUP_METHOD says."""
 
     def __call__(self, cfg: CfgNode, iters_per_epoch: int) -> Shape: ...
 
@@ -137,7 +137,7 @@ class LRSchedule:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> LRSchedule:
-    """Return the schedule named by SOLVER.SCHED with SOLVER.WARMUP_*; the rates of `optimizer` are its base rates.
+    """Return the schedule of SOLVER.SCHED with SOLVER.WARMUP_*; its base rates are those of `optimizer`.
 
     Raises:
         UserError: for an unknown SOLVER.SCHED.

@@ -17,8 +17,8 @@ NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSN
 OPTIMIZER_REGISTRY = Registry(
     "optimiser", "SOLVER.OPT", requiring("state_copies", see="fastreid/solver/optimizer.py")
 )
-"""Functions (groups of parameters, cfg) -> optimiser. `state_copies(cfg)` of one says how many numbers it keeps
-for each parameter."""
+"""Functions (groups of parameters, cfg) -> optimiser. `state_copies(cfg)` of one says how many numbers it
+keeps for each parameter."""
 
 
 def _optimizer(name: str, state_copies: Callable[[CfgNode], int], keys: dict[str, Key] | None = None) -> Any:

@@ -20,7 +20,7 @@ class Batch(TypedDict, total=False):
 
 
 class EncoderOutput(NamedTuple):
-    """What a ViT encoder with a view prompt gives for B images; L blocks, width D."""
+    """The outputs of a ViT encoder with a view prompt for B images; L blocks, width D."""
 
     features: Tensor
     """(B, D): the class token after the final norm, the person representation."""

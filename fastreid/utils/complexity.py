@@ -1,4 +1,4 @@
-"""What a model costs: parameters, floating point operations, memory, time."""
+"""The cost of a model: parameters, floating point operations, memory, time."""
 
 import resource
 import statistics
@@ -94,7 +94,7 @@ def measure(work: Callable[[], object], device: torch.device, repeats: int) -> M
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """How long `work` takes, including what it leaves queued on a CUDA device."""
+    """Measure how long `work` takes, including what it leaves queued on a CUDA device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Complaint(NamedTuple):
-    """What is wrong, and what to do about it; as text both in one line. Also the message of a warning."""
+    """A problem and what to do about it; as text both in one line. Also the message of a warning."""
 
     problem: str
     fix: str = ""

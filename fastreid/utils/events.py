@@ -89,7 +89,7 @@ class EventStorage:
 
 
 class Writer(Protocol):
-    """What :class:`fastreid.engine.hooks.PeriodicWriter` calls on the main process."""
+    """A place for scalars that :class:`fastreid.engine.hooks.PeriodicWriter` calls on the main process."""
 
     def write(self, storage: EventStorage, updates: dict[str, float]) -> None: ...
 

@@ -97,7 +97,7 @@ class Registry:
                 "a module of yours that registers it is named in IMPORTS",
             )
 
-    def keys(self) -> list[dict[str, Any]]:
+    def keys_of_entries(self) -> list[dict[str, Any]]:
         """Return the configuration keys that entries have of their own."""
         return [entry.KEYS for entry in self._entries.values() if hasattr(entry, "KEYS")]
 

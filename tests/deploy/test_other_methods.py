@@ -155,7 +155,9 @@ def test_a_wide_backbone_has_wide_features_whatever_feat_dim_says(run_tool, carg
     assert model.cfg.MODEL.BACKBONE.FEAT_DIM == 128
     assert model.method == "PlainNet"
     assert model.feature_width() == model.extract([]).shape[1] == 640
-    features = extract_to_files(model, {"path": sorted(map(str, cargo.rglob("query/*/*.jpg")))}, tmp_path / "f")
+    features = extract_to_files(
+        model, {"path": sorted(map(str, cargo.rglob("query/*/*.jpg")))}, tmp_path / "f"
+    )
     assert features.facts["width"] == 640
     SearchIndex.build(features).save(tmp_path / "index")
     pictures = ("--pictures", cargo / "CARGO" / "query", "--device", "cpu", "--json")
@@ -168,7 +170,9 @@ class TestViewNames:
     @pytest.fixture
     def renamed(self, cargo, paths, tmp_path) -> list[str]:
         """Options of a CSV dataset that says zeppelin today where training said drone."""
-        rows = [f"{path},{pid},{pid},{view},{split}" for pid, (path, view, split) in enumerate(self.rows(paths))]
+        rows = [
+            f"{path},{pid},{pid},{view},{split}" for pid, (path, view, split) in enumerate(self.rows(paths))
+        ]
         (tmp_path / "data.csv").write_text("\n".join(["path,pid,camid,view,split", *rows]))
         return ["DATASETS.NAMES", "['CSVDataset']", "DATASETS.CSV", str(tmp_path / "data.csv")]
 

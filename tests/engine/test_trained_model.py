@@ -14,7 +14,7 @@ NAMES = DataNames(("7", "9", "12"), {0: "Cam1", 5: "Cam6"}, ("drone", "ground", 
 
 @pytest.fixture
 def trained(tmp_path):
-    """`trained(meta, "KEY", value, …)`: the model whose weights a file with that ``meta`` has, and as it is loaded."""
+    """`trained(meta, "KEY", value, …)`: a model, and what is loaded from its file with that ``meta``."""
 
     def load(meta: dict, *options: str):
         cfg = tiny_cfg(tmp_path)
@@ -46,7 +46,7 @@ def test_a_file_from_before_names_were_stored_tells_the_views_by_its_weights(tra
 
 @pytest.mark.parametrize("meta", [{"stage": 1}, {"method": "SDReIDStage1"}])
 def test_a_checkpoint_of_another_method_is_refused(trained, meta):
-    said = "is a checkpoint of SDReIDStage1, but the config evaluates SDReIDStage2; use the config of SDReIDStage1"
+    said = "is a checkpoint of SDReIDStage1, but the config evaluates SDReIDStage2; use the config of"
     with pytest.raises(UserError, match=said):
         trained(meta, "MODEL.META_ARCHITECTURE", "SDReIDStage2")
 

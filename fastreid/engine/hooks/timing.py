@@ -1,4 +1,4 @@
-"""How long iterations take."""
+"""The time that iterations take."""
 
 import datetime
 import logging

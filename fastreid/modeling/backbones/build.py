@@ -21,8 +21,8 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
     backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)(cfg)
     if not isinstance(getattr(backbone, "feat_dim", None), int):
         raise UserError(
-            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}: {type(backbone).__name__} does not say how wide its"
-            " features are",
+            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}: {type(backbone).__name__} does not say how wide"
+            " its features are",
             "give it the attribute feat_dim, a whole number",
         )
     return backbone

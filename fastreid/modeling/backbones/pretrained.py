@@ -72,7 +72,7 @@ def load_pretrained_vit(backbone: nn.Module, path: str | Path) -> PretrainedRepo
 def fit_pretrained_vit(
     backbone: nn.Module, path: str | Path
 ) -> tuple[dict[str, torch.Tensor], PretrainedReport]:
-    """What :func:`load_pretrained_vit` would load, and its report; raises as it does, and loads nothing.
+    """Return what :func:`load_pretrained_vit` would load, and its report; raise as it does, load nothing.
 
     Of `backbone` only names and shapes are read: it may be on the ``meta`` device.
     """

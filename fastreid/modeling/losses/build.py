@@ -23,9 +23,9 @@ class Loss(Protocol):
     logged_as: ClassVar[str]
     """Its name among the losses of a step, beginning with ``loss_``."""
     compares_pairs: ClassVar[bool]
-    """Whether it compares the images of a batch with each other."""
+    """It compares the images of a batch with each other."""
     needs_classifier: ClassVar[bool]
-    """Whether it reads the logits, and so trains the classifier."""
+    """It reads the logits, and so trains the classifier."""
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class IdentityLosses:
 
     @property
     def need_classifier(self) -> bool:
-        """Whether a loss trains the classifier."""
+        """Tell whether a loss trains the classifier."""
         return any(loss.needs_classifier for loss in self.losses)
 
     def __call__(self, output: HeadOutput, targets: Tensor) -> dict[str, Tensor]:

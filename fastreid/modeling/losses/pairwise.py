@@ -28,7 +28,7 @@ def mean_over_usable(losses: torch.Tensor, usable: torch.Tensor) -> torch.Tensor
 
 @torch.no_grad()
 def feature_spread(features: torch.Tensor) -> torch.Tensor:
-    """Return the standard deviation of (B, E) features over the batch, averaged over dimensions; 0-dim float32.
+    """Return the standard deviation of (B, E) features over the batch, averaged over dimensions; a scalar.
 
     Near zero, all images get one feature: the collapse that a soft-margin triplet loss stuck at log 2
     (0.693) hints at. A single image has spread 0.

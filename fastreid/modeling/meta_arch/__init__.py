@@ -1,4 +1,4 @@
-"""Methods: whole models, from a batch to losses or features. `base` is their contract; a file or folder each."""
+"""Methods: whole models, from a batch to losses or features. `base` is their contract."""
 
 from fastreid.modeling.meta_arch.base import MetaArch
 from fastreid.modeling.meta_arch.build import (

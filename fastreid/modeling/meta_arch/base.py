@@ -36,7 +36,7 @@ class MetaArch(nn.Module, ABC):
     In training mode it maps a batch to a dict of losses, in eval mode to retrieval features (B, D) float32.
 
     Args:
-        cfg: the configuration, after :meth:`fit_to_data`. Only whole methods see it: their parts take plain values.
+        cfg: the configuration, after :meth:`fit_to_data`. Only whole methods see it, parts take plain values.
         names: what the training data calls identities, cameras and views; empty where nobody knows.
 
     Raises:
@@ -49,13 +49,13 @@ class MetaArch(nn.Module, ABC):
     """Methods one of whose checkpoints a training needs to start from; empty: it may start afresh."""
 
     test_labels: ClassVar[frozenset[str]] = frozenset()
-    """What it reads of a test image beside its pixels: "camids", "viewids" or both."""
+    """Labels of a test image that it reads beside the pixels: "camids", "viewids" or both."""
 
     packages: ClassVar[frozenset[str]] = frozenset()
     """Requirements that are of use to it, and not to every method."""
 
     former_stage: ClassVar[int | None] = None
-    """What ``stage`` its checkpoints had before they named their method."""
+    """The ``stage`` that its checkpoints had before they named their method."""
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
@@ -87,7 +87,7 @@ class MetaArch(nn.Module, ABC):
 
     @classmethod
     def fit_to_weights(cls, cfg: CfgNode, state: dict[str, Tensor]) -> None:
-        """Fill in what the weights of a trained model tell, where neither `cfg` nor the names do; `cfg` is changed."""
+        """Fill in what the weights of a trained model alone tell; `cfg` is changed."""
 
     @classmethod
     def assets(cls, cfg: CfgNode, training: bool) -> Iterator[Asset]:
@@ -197,7 +197,7 @@ class MetaArch(nn.Module, ABC):
     def training_batches(
         self, cfg: CfgNode, train_set: TrainSet, make_loader: MakeLoader
     ) -> AbstractContextManager[MakeLoader]:
-        """Give what makes the batches of a training, for the duration of the block; by default `make_loader`."""
+        """Give what makes the batches of a training, as long as the block runs; by default `make_loader`."""
         return nullcontext(make_loader)
 
     def parameter_rules(self) -> ParameterRules:
@@ -215,7 +215,7 @@ class MetaArch(nn.Module, ABC):
     # ---------------------------------------------------------------------- export, report, profiling
 
     def export_parts(self) -> list[ExportPart]:
-        """Return what becomes an ONNX file; the first maps images and `test_labels` to the encoder's outputs."""
+        """Return what becomes an ONNX file; the first maps images and `test_labels` to encoder outputs."""
         return [encoder_part(self)]
 
     def export_extras(self) -> dict[str, Tensors]:
@@ -231,7 +231,7 @@ class MetaArch(nn.Module, ABC):
         return []
 
     def for_counting(self) -> "MetaArch":
-        """Return a model whose :meth:`forward` calls every network as often, and runs on tensors without numbers."""
+        """Return a model whose :meth:`forward` calls every network as often, on tensors without numbers."""
         return self
 
     def opened_parts(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a user should know before a training: findings that methods share, see `MetaArch.checks`."""
+"""Findings that a user should know before a training, and that methods share, see `MetaArch.checks`."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -41,7 +41,8 @@ def start(cfg: CfgNode) -> Iterator[Finding]:
     if settings.PRETRAIN or cfg.MODEL.WEIGHTS or not soft_margin:
         return
     if not (settings.CONV_STEM and cfg.SOLVER.OPT == "AdamW"):
-        found = "from random weights, with the soft margin: the triplet loss may stay at 0.69 (see feature_spread)"
+        found = "from random weights, with the soft margin: the triplet loss may stay at 0.69"
+        found += " (see feature_spread)"
         yield Finding("warning", "start", found, "MODEL.BACKBONE.CONV_STEM True and SOLVER.OPT AdamW help")
 
 

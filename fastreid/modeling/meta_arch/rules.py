@@ -1,4 +1,4 @@
-"""What holds for a method's parameters by their names."""
+"""Rules for a method's parameters, by their names."""
 
 from typing import NamedTuple
 

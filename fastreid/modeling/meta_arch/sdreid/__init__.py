@@ -1,4 +1,4 @@
-"""SD-ReID: the two stages, and what they are made of. Only Stage 2's parts import diffusers, when they are used."""
+"""SD-ReID: two methods and what they are made of. Only Stage 2 imports diffusers, when it is built."""
 
 from fastreid.modeling.meta_arch.sdreid import release_config
 from fastreid.modeling.meta_arch.sdreid.memory_bank import MemoryBank

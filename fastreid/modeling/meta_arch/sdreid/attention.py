@@ -42,7 +42,7 @@ class KeepingAttnProcessor(AttnProcessor2_0):
         temb: Tensor | None = None,
         kept: KeptProjections | None = None,
     ) -> Tensor:
-        """Attend to `encoder_hidden_states`, the last rows of the kept context, or to `hidden_states` itself."""
+        """Attend to `encoder_hidden_states`, the last rows of the kept context, or to `hidden_states`."""
         if kept is None or encoder_hidden_states is None:
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         keys, values = kept.last_rows(attn, len(encoder_hidden_states))

@@ -1,4 +1,4 @@
-"""What counting the operations of Stage 2 needs: stand-ins for absent folders, and sampling without numbers."""
+"""Counting Stage 2's operations: stand-ins for absent folders, and sampling without numbers."""
 
 import logging
 import tempfile
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def stand_in_folders(cfg: CfgNode, with_weights: bool) -> Iterator[CfgNode]:
-    """Give a mutable copy of `cfg` in which Stable Diffusion v1.5's sizes stand in for folders that are absent.
+    """Give a mutable copy of `cfg` in which Stable Diffusion v1.5's sizes stand in for absent folders.
 
     Args:
         with_weights: give the UNet random weights; else its folder serves the ``meta`` device only.

@@ -1,4 +1,4 @@
-"""Which other image of its identity each image of a batch learns to generate."""
+"""The choice of another image of its identity that each image of a batch learns to generate."""
 
 import torch
 from torch import Tensor

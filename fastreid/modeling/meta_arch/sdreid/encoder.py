@@ -1,4 +1,4 @@
-"""What both stages of SD-ReID have: the encoder with its heads, the memory bank, the keys and the tables."""
+"""The common part of SD-ReID's stages: encoder with heads, memory bank, keys and tables."""
 
 from collections.abc import Sequence
 from typing import ClassVar

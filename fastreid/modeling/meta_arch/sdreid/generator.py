@@ -99,7 +99,7 @@ class FeatureGenerator(nn.Module):
         return generator
 
     def to_channels_last_on(self, device: str) -> None:
-        """Let the UNet keep its channels last where `device` (MODEL.DEVICE) means CUDA, whose kernels ask for it."""
+        """Let the UNet keep its channels last where `device` (MODEL.DEVICE) is CUDA, as its kernels want."""
         if resolve_device(device).type == "cuda":
             self.unet.to(memory_format=torch.channels_last)
 
@@ -222,7 +222,7 @@ class FeatureGenerator(nn.Module):
         batch: int,
         views: int,
     ) -> Callable[[Tensor, Tensor, bool], Tensor]:
-        """Return classifier-free guidance as the sampler calls it; both branches go through the UNet together.
+        """Return classifier-free guidance as the sampler calls it; both branches pass the UNet together.
 
         The unconditional branch has the learned null context and the same view residuals, as in training.
         With common noise its first step has the same inputs for all images: they are computed once.

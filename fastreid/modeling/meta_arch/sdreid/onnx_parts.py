@@ -1,4 +1,4 @@
-"""Stage 2 as what can be exported: encoder, denoising step, fusion of features, and the sampler as numbers."""
+"""Stage 2 as what can be exported: encoder, denoising step, fusion, and the sampler as numbers."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -84,10 +84,11 @@ def sampling_plan(generator: FeatureGenerator, views: int) -> Tensors:
     """Return the generator's sampler, or its one-call prediction, as numbers, for V `views`.
 
     The steps are linear in the noise and in the predictions. With S denoising steps and R noise tensors for
-    each latent, step k's input is row k of ``inputs`` (S, R + S) times the R noise tensors and the predictions
-    so far, zero where one is not known yet; the latent is ``final`` (R + S,) times all of them. ``timesteps``
-    is (S,) int64. ``noise`` (R, V, 4, h, w), for every image the same, is absent when each image has noise of
-    its own. The numbers are found by sampling with unit vectors in the place of noise tensors and predictions.
+    each latent, step k's input is row k of ``inputs`` (S, R + S) times the R noise tensors and the
+    predictions so far, zero where one is not known yet; the latent is ``final`` (R + S,) times all of them.
+    ``timesteps`` is (S,) int64. ``noise`` (R, V, 4, h, w), for every image the same, is absent when each
+    image has noise of its own. The numbers are found by sampling with unit vectors in the place of noise
+    tensors and predictions.
 
     Raises:
         UserError: for a scheduler that clips, which is not linear.
@@ -145,7 +146,7 @@ def image_noise(model: SDReIDEncoder, names: Sequence[str]) -> np.ndarray | None
 
 
 class Encoder(nn.Module):
-    """What Stage 2 does with images before anything is generated."""
+    """The part of Stage 2 that comes before anything is generated."""
 
     def __init__(self, model: SDReIDEncoder) -> None:
         super().__init__()

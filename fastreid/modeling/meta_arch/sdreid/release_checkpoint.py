@@ -138,7 +138,7 @@ def convert(reference: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Conve
 
 
 def _is_copy(name: str, value: Tensor, reference: Mapping[str, Tensor]) -> bool:
-    """Whether the tensor stands in the file under ``unet.model`` too."""
+    """Tell whether the tensor stands in the file under ``unet.model`` too."""
     first = reference.get(name.removeprefix(_SECOND_COPY))
     return name.startswith(f"{_SECOND_COPY}unet.model.") and first is not None and torch.equal(first, value)
 

@@ -1,4 +1,4 @@
-"""What the reference release of SD-ReID calls things in its configuration files."""
+"""Names in the configuration files of the reference release of SD-ReID."""
 
 from fastreid.config.releases import RELEASES, Release
 
@@ -17,8 +17,9 @@ RELEASES.append(
             "MODEL.BACKBONE.NAME": {"build_vit_prompt": "build_vit_backbone"},
         },
         ignored={"SWITCH": _SWITCH, "SWITCH2": _SWITCH, "N_CTX": "the view prompt is one token"},
-        implied=dict.fromkeys(
-            ("Baseline_stage1_3view", "Baseline_stage2_old_3view_2"), {"MODEL.SDMODEL.VIEW_NUM": 3}
-        ),
+        implied={
+            "Baseline_stage1_3view": {"MODEL.SDMODEL.VIEW_NUM": 3},
+            "Baseline_stage2_old_3view_2": {"MODEL.SDMODEL.VIEW_NUM": 3},
+        },
     )
 )

@@ -39,8 +39,8 @@ class Sampler:
             variance = self.scheduler.config.variance_type
             if variance != "fixed_small":
                 raise UserError(
-                    f"{SCHEDULER}: its variance_type is {variance}; ddpm is implemented for fixed_small, which is"
-                    " Stable Diffusion v1.5's"
+                    f"{SCHEDULER}: its variance_type is {variance}; ddpm is implemented for fixed_small,"
+                    " which is Stable Diffusion v1.5's"
                 )
             # DDPM's last step ends at the clean latent, whatever `set_alpha_to_one` says of DDIM.
             self.scheduler = build_scheduler("ddim", settings | {"set_alpha_to_one": True})
@@ -66,7 +66,7 @@ class Sampler:
 
     @property
     def draws(self) -> int:
-        """Count the noise tensors that a latent needs: the one to start from and, for DDPM, one for each step."""
+        """Count the noise tensors of a latent: the one to start from and, for DDPM, one for each step."""
         return 1 + self.steps * self.ancestral
 
     def __call__(self, noise: Tensor, predict: Callable[[Tensor, Tensor, bool], Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The names of diffusion schedulers; diffusers, which takes seconds to import, is imported with the first one."""
+"""The names of diffusion schedulers; diffusers, slow to import, is imported with the first one."""
 
 from fastreid.utils.registry import Registry
 

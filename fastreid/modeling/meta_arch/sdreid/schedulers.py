@@ -24,8 +24,9 @@ SD_V1_5 = {
 def schedule_settings(cfg: CfgNode) -> dict[str, Any]:
     """Return the settings of diffusers' schedulers that the configuration asks for.
 
-    They are those of ``SCHEDULER_CONFIG.PRETRAINED_PATH`` (a diffusers scheduler folder) or, when that is empty,
-    of Stable Diffusion v1.5, with ``TRAIN_STEP`` timesteps for a UNet that predicts ``PREDICTION_TYPE``.
+    They are those of ``SCHEDULER_CONFIG.PRETRAINED_PATH`` (a diffusers scheduler folder) or, when that is
+    empty, of Stable Diffusion v1.5, with ``TRAIN_STEP`` timesteps for a UNet that predicts
+    ``PREDICTION_TYPE``.
 
     Raises:
         UserError: for a folder without a readable ``scheduler_config.json``.

@@ -1,4 +1,4 @@
-"""How Stage 2's generator trains: noise, timesteps, and what is dropped or blended on the way."""
+"""The training of Stage 2's generator: noise, timesteps, and what is dropped or blended on the way."""
 
 from dataclasses import dataclass
 from typing import Any

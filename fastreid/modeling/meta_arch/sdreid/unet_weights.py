@@ -39,7 +39,7 @@ def tensor_shapes(path: Path) -> Shapes:
 
 
 def check_unet_weights(unet: nn.Module, folder: str) -> Path:
-    """Return the folder's file of weights, if it holds all tensors of `unet` in their shapes; reads no numbers.
+    """Return the folder's file of weights if it holds all tensors of `unet` in their shapes; read no numbers.
 
     Raises:
         UserError: if there is none, or it does not fit.

@@ -1,0 +1,69 @@
+"""Configuration files: where they are, and the bases that they name."""
+
+from pathlib import Path
+
+import yaml
+
+from fastreid.config.imports import absolute_imports
+from fastreid.utils.errors import UserError
+
+BASE_KEY = "_BASE_"
+
+
+def find_config(path: str | Path) -> Path:
+    """Return `path`, or the shipped file that a path such as ``configs/v2/base_stage1.yml`` names.
+
+    So the shipped configurations are found from every folder, and from an installed package.
+    """
+    path = Path(path)
+    if path.exists() or path.is_absolute() or path.parts[:1] != ("configs",):
+        return path
+    package = Path(__file__).resolve().parents[1]
+    shipped = [folder.joinpath(*path.parts) for folder in (package, package.parent)]
+    return next((place for place in shipped if place.is_file()), path)
+
+
+def read_config(path: Path, including: tuple[Path, ...] = ()) -> dict:
+    """Return the nested values of a YAML file and of its bases; `including`: the files whose base it is.
+
+    Raises:
+        UserError: for a missing or malformed file, or a cycle of bases.
+    """
+    path = path.resolve()
+    if path in including:
+        chain = " -> ".join(str(p) for p in (*including, path))
+        raise UserError(f"config {path}: its {BASE_KEY} files form a cycle: {chain}")
+    if not path.is_file():
+        hint = f" (named by {BASE_KEY} of {including[-1]})" if including else ""
+        raise UserError(f"config file not found: {path}{hint}", "the shipped ones are in configs/")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that does not exist
+        raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError(f"config {path}: expected KEY: VALUE lines, found a {type(values).__name__}")
+
+    merged: dict = {}
+    bases = values.pop(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(f"config {path}: {BASE_KEY} is {bases!r}; expected a config's path or a list of them")
+    for base in bases:
+        beside, shipped = path.parent / base, find_config(base)
+        place = shipped if shipped.is_file() and not beside.is_file() else beside
+        _update_nested(merged, read_config(place, (*including, path)))
+    if isinstance(values.get("IMPORTS"), list):
+        values["IMPORTS"] = absolute_imports(values["IMPORTS"], path.parent)
+    _update_nested(merged, values)
+    return merged
+
+
+def _update_nested(target: dict, other: dict) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _update_nested(target[key], value)
+        else:
+            target[key] = value
