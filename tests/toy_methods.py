@@ -76,7 +76,14 @@ def toy_cfg(method: str, data: Path, *options: str) -> CfgNode:
     cfg = get_cfg()
     cfg.merge_from_list(
         [
-            *("MODEL.META_ARCHITECTURE", method, "MODEL.BACKBONE.NAME", "PooledPixels", "MODEL.DEVICE", "cpu"),
+            *(
+                "MODEL.META_ARCHITECTURE",
+                method,
+                "MODEL.BACKBONE.NAME",
+                "PooledPixels",
+                "MODEL.DEVICE",
+                "cpu",
+            ),
             *("MODEL.BACKBONE.PRETRAIN", "False", "MODEL.BACKBONE.FEAT_DIM", "128"),
             *("INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]", "TEST.IMS_PER_BATCH", "4"),
             *("DATASETS.ROOT", str(data), "DATASETS.NAMES", "['CARGO']", "DATASETS.TESTS", "['CARGO_AG']"),

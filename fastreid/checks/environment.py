@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from fastreid.checks.report import complaints
 from fastreid.config import CfgNode
 from fastreid.evaluation.rank_cylib import rank_cy
-from fastreid.modeling import META_ARCH_REGISTRY
+from fastreid.modeling import META_ARCH_REGISTRY, method_of
 from fastreid.structures import Finding
 from fastreid.utils.env import code_version, resolve_device
 
@@ -41,7 +41,7 @@ def _packages(cfg: CfgNode) -> list[Finding]:
                 version = metadata.version(name)
             except metadata.PackageNotFoundError:
                 users = [user for user in META_ARCH_REGISTRY if name in META_ARCH_REGISTRY.get(user).packages]
-                needed = not users or cfg.MODEL.META_ARCHITECTURE in users
+                needed = not users or name in method_of(cfg).packages
                 found = f"{name} is not installed" + ("" if needed else f", which {', '.join(users)} needs")
                 level = "error" if needed else "warning"
                 findings.append(Finding(level, "packages", found, f'pip install "{wanted}"'))

@@ -1,4 +1,4 @@
-"""The console command ``fastreid``; the programs in tools/ are the same commands, a file each.
+"""Run the console command ``fastreid``; the programs in tools/ are the same commands, a file each.
 
 Every module of this package has a ``build_parser()`` and a ``main(argv)``. Nothing heavy is imported before
 one of them is chosen.

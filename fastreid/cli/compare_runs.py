@@ -19,7 +19,7 @@ METRICS = ("Rank-1", "mAP", "mINP")
 
 
 def named(text: str) -> tuple[str, str]:
-    """``"NAME=VALUE"`` -> (NAME, VALUE)."""
+    """Read ``"NAME=VALUE"`` as (NAME, VALUE)."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -27,7 +27,7 @@ def named(text: str) -> tuple[str, str]:
 
 
 def named_number(text: str) -> tuple[str, float]:
-    """``"NAME=1.5"`` -> (NAME, 1.5)."""
+    """Read ``"NAME=1.5"`` as (NAME, 1.5)."""
     name, value = named(text)
     try:
         return name, float(value)
@@ -60,7 +60,7 @@ def build_parser() -> CommandLineParser:
 
 
 def by_name(pairs: list[tuple[str, Any]], option: str) -> dict[str, Any]:
-    """The values of `option` by their names. Raises a UserError if a name comes twice."""
+    """Return the values of `option` by their names. Raises a UserError if a name comes twice."""
     values = dict(pairs)
     if len(values) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
@@ -69,7 +69,7 @@ def by_name(pairs: list[tuple[str, Any]], option: str) -> dict[str, Any]:
 
 
 def read_runs(named_folders: list[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
-    """``{run: {protocol: {metric: value}}}``. Raises a UserError for runs of different protocols."""
+    """Return ``{run: {protocol: {metric: value}}}``. Raises a UserError for runs of different protocols."""
     folders = by_name(named_folders, "--run")
     runs = {name: read_results(folder, METRICS)["results"] for name, folder in folders.items()}
     protocols = next(iter(runs.values()))

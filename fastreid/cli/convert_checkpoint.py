@@ -33,7 +33,7 @@ def build_parser() -> CommandLineParser:
 
 
 def read_config(args: argparse.Namespace, settings: dict) -> CfgNode:
-    """The config of the converted checkpoint: file, command line, then what the weights tell."""
+    """Make the config of the converted checkpoint: file, command line, then what the weights tell."""
     cfg = load_config(args.config_file, args.opts)
     before = flat_keys(cfg)
     for key, value in settings.items():

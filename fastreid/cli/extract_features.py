@@ -19,7 +19,7 @@ from fastreid.utils.logger import setup_logger
 
 
 def view_list(text: str) -> list[str | int] | None:
-    """``"all"`` -> None, ``"none"`` -> [], ``"aerial,1"`` -> ["aerial", 1]."""
+    """Read ``"all"`` as None, ``"none"`` as [], ``"aerial,1"`` as ["aerial", 1]."""
     if text in ("all", "none"):
         return None if text == "all" else []
     return [int(name) if name.isdecimal() else name for name in text.split(",")]

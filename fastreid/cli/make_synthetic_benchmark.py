@@ -24,7 +24,7 @@ COUNTS = {
 
 
 def height_and_width(text: str) -> tuple[int, int]:
-    """``"256x128"`` -> (256, 128)."""
+    """Read ``"256x128"`` as (256, 128)."""
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 256x128")

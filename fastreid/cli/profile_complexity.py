@@ -1,4 +1,4 @@
-"""Parameters, operations, memory and latency of a model, as a table and as JSON.
+"""Count parameters, operations, memory and latency of a model, as a table and as JSON.
 
 python tools/profile_complexity.py --config-file configs/v2/base_stage2.yml --no-timing
 """

@@ -97,7 +97,7 @@ def query(args: argparse.Namespace) -> None:
 
 
 def hits(index: SearchIndex, scores: Any, rows: Any) -> list[dict[str, Any]]:
-    """What was found for one query, nearest first: rank, score and the columns of the index's table."""
+    """List what was found for one query, nearest first: rank, score and the columns of the index's table."""
     found = [(score, row) for score, row in zip(scores.tolist(), rows.tolist(), strict=True) if row >= 0]
     return [
         {"rank": rank, "score": score} | {name: values[row] for name, values in index.columns.items()}

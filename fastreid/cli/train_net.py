@@ -31,7 +31,7 @@ def build_parser() -> CommandLineParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, or evaluate, in one process of the run: every one of them does this."""
+    """Train, or evaluate, as every process of the run does."""
     cfg = setup_config(args)
     default_setup(cfg)
     log_findings(check_environment(cfg))

@@ -51,7 +51,7 @@ def _count(text: str) -> int:
 
 
 def read_configs(args: argparse.Namespace) -> list[CfgNode]:
-    """Of the model, then of the one to compare with, if any."""
+    """Read the configuration of the model, then that of the one to compare with, if any."""
     configs = [read_run_config(args.config_file, args.weights, args.opts)]
     if args.compare:
         configs.append(read_run_config(args.compare, args.compare_weights, args.opts))

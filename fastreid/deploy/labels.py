@@ -13,7 +13,7 @@ Names: TypeAlias = Sequence[str | int] | str | int | None  # of views or cameras
 
 
 class Label(NamedTuple):
-    """What people call a label of a batch."""
+    """A label of a batch, in the words of people."""
 
     word: str
     argument: str

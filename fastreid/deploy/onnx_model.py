@@ -44,7 +44,7 @@ class OnnxReIDModel:
         Args:
             images: (B, 3, H, W) uint8 RGB of the exported size.
             noise: (R, B, V, 4, h, w) float32 standard normal, for a model that generates features and whose
-                images have noise of their own (``TEST.SDMODEL.NOISE per_image``); else it is in the folder.
+                images have noise of their own; else it is in the folder.
             labels: ``camids`` or ``viewids`` (B,), numbers, for a model that reads them.
 
         Returns:
@@ -62,9 +62,7 @@ class OnnxReIDModel:
             return encoded[0]
         feature, id_tokens = encoded
         if noise is None and "noise" not in self.plan:
-            raise ValueError(
-                "this model has noise for each image (TEST.SDMODEL.NOISE per_image): give `noise`"
-            )
+            raise ValueError("this model has noise for each image: give `noise`")
         if noise is None:
             noise = np.repeat(self.plan["noise"][:, None], len(images), axis=1)
         return self.fusion.run(None, {"feature": feature, "latents": self._sample(id_tokens, noise)})[0]

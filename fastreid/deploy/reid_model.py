@@ -123,7 +123,7 @@ class ReIDModel:
             parts: names of the feature's parts (``model.feature_parts()``) to compute, in this order; None:
                 all of them.
 
-        With ``TEST.SDMODEL.NOISE per_image`` a picture's noise comes from its file's name. Arrays, tensors
+        Where a method draws noise by image, a picture's comes from its file's name. Arrays, tensors
         and PIL images that were not opened from a file have none: they all get the noise of the empty name,
         so that their features, too, depend neither on the order nor on what else is in the batch.
 

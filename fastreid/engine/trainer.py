@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from fastreid.config import CfgNode
@@ -174,7 +173,7 @@ class DefaultTrainer(SimpleTrainer):
         self._log_plan()
         if self.iteration == 0:
             self.model.on_train_start(self.train_set, self.build_statistics_loader)
-            self._copy_from_first_rank()
+            comm.broadcast_tensors([*self.model.parameters(), *self.model.buffers()])
         if self.epoch >= self.max_epoch:
             logger.info("All %d epochs are done already", self.max_epoch)
         with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, KEPT):
@@ -276,13 +275,6 @@ class DefaultTrainer(SimpleTrainer):
         self.load_state_dict(found[1] if found else load_checkpoint(path), str(path))
         logger.info("Resumed from %s: %d epochs, %d iterations done", path, self.epoch, self.iteration)
         return True
-
-    def _copy_from_first_rank(self) -> None:
-        """Make sure that all ranks begin with the same numbers."""
-        if comm.get_world_size() > 1:
-            with torch.no_grad():
-                for value in (*self.model.parameters(), *self.model.buffers()):
-                    dist.broadcast(value, src=0)
 
     def _log_plan(self) -> None:
         cfg = self.cfg

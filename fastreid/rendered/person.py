@@ -1,4 +1,4 @@
-"""Who a person is: a choice from small palettes, so that people can be told apart but not at a glance."""
+"""A person as a choice from small palettes, so that people can be told apart but not at a glance."""
 
 from dataclasses import dataclass, fields
 

@@ -1,4 +1,4 @@
-"""The end of command-line tools: code 2 and one line for a mistake, 128 + number for a signal.
+"""The ends of command-line programs: 2 and one line for a mistake of the user, 128 + number for a signal.
 
 Imports nothing heavy, so that a program can call `exit_during_imports` before what takes seconds.
 """
@@ -40,7 +40,7 @@ def exit_during_imports(module: str) -> None:
 
 @contextmanager
 def exit_cleanly(arguments: Sequence[str] = (), when_stopped: str = "nothing to save") -> Iterator[None]:
-    """Run the `main` of a tool in `exit_on_signals` and `exit_on_user_error` together.
+    """Join `exit_on_signals` and `exit_on_user_error`, for the `main` of every program.
 
     What stdout cannot encode, such as a file name that is no valid text, is escaped, as on stderr.
 
@@ -95,14 +95,14 @@ def exit_on_signals(when_stopped: str = "nothing to save") -> Iterator[None]:
 
 
 def positive_number(text: str) -> int:
-    """An argparse `type`: a whole number from 1 on."""
+    """Read a whole number from 1 on; an argparse `type`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
     return int(text)
 
 
 def number_from_zero(text: str) -> int:
-    """An argparse `type`: a whole number from 0 on."""
+    """Read a whole number from 0 on; an argparse `type`."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
     return int(text)

@@ -1,5 +1,6 @@
 """Processes of a run among each other. Every function also works without a process group."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -51,3 +52,11 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     if get_world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+@torch.no_grad()
+def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
+    """Give every rank the numbers of rank 0, in place."""
+    if get_world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)

@@ -1,4 +1,4 @@
-"""What an evaluation shows: one self-contained HTML page, and PNGs of the same."""
+"""Evaluations to look at: one self-contained HTML page, and PNGs of the same."""
 
 from fastreid.visualization.search_page import SearchHit, SearchResult, write_search_page
 

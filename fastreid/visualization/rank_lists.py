@@ -13,7 +13,7 @@ from fastreid.visualization.thumbnails import ThumbnailSheet
 
 
 class ShownLists(NamedTuple):
-    """What a page holds of the rank lists."""
+    """The rank lists in a page."""
 
     lists: list[dict[str, Any]]
     shown: dict[str, int]  # queries of each protocol in `lists`
@@ -45,7 +45,7 @@ def collect_lists(
 
 
 def describe_sample(dataset: ReIDDataset, sample: Sample) -> dict[str, str]:
-    """What the page says of an image: ``file``, the full ``text``, the ``short`` one under a picture."""
+    """Describe an image for the page: ``file``, the full ``text``, the ``short`` one under a picture."""
     view = dataset.view_names[sample.viewid]
     person = f"person {sample.pid}" if sample.pid >= 0 else "nobody's"
     return {
@@ -89,7 +89,7 @@ def _rank_list(
 def _row(
     dataset: ReIDDataset, run: RunSummary, number: int, query: int, numbers: dict[str, int]
 ) -> dict[str, Any]:
-    """What one run found for the query."""
+    """Collect what one run found for the query."""
     pid, scores = dataset.query[query].pid, run.protocols[dataset.name].scores
     rankings = run.protocols[dataset.name].rankings
 

@@ -1,4 +1,4 @@
-"""Which queries a report shows."""
+"""The choice of the queries that a report shows."""
 
 import itertools
 

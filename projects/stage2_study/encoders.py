@@ -52,7 +52,7 @@ class Encoder:
         return self.output / self.layout / f"ids{self.identities}_seed{self.seed}"
 
     def config(self, name: str, *options: Any) -> CfgNode:
-        """``configs/NAME.yml`` for this encoder's data and seed."""
+        """Load ``configs/NAME.yml`` for this encoder's data and seed."""
         own = {
             "DATASETS.ROOT": str(self.root),
             "DATASETS.NAMES": [self.layout],

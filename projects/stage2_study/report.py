@@ -40,13 +40,13 @@ def write_report(output: Path) -> None:
 
 
 def chosen_way(trials: list[dict]) -> str:
-    """The weight to join with: the one with the highest mean mAP on held-out identities."""
+    """Return the weight to join with: the one with the highest mean mAP on held-out identities."""
     ways = [way for way in trials[0]["mAP"]["held out"] if way.startswith("weight")]
     return max(ways, key=lambda way: statistics.mean(_gain(trial, "held out", way) for trial in trials))
 
 
 def _gain(trial: dict, split: str, way: str, protocols: Iterable[str] = ()) -> float:
-    """Mean over protocols, by default all, of the mAP over Stage 1's, in points."""
+    """Return the mean over protocols, by default all, of the mAP over Stage 1's, in points."""
     scores = trial["mAP"][split]
     return statistics.mean(scores[way][name] - scores[STAGE1][name] for name in protocols or scores[STAGE1])
 
@@ -59,7 +59,7 @@ def _groups(trials: list[dict]) -> dict[Row, list[dict]]:
 
 
 def _layout_tables(trials: list[dict]) -> str:
-    """For each layout: the mAP of Stage 1 and what every row adds on each test protocol."""
+    """Tabulate, for each layout, the mAP of Stage 1 and what every row adds on each test protocol."""
     parts = []
     for layout in sorted({trial["layout"] for trial in trials}, reverse=True):
         own = [trial for trial in trials if trial["layout"] == layout]
@@ -74,7 +74,7 @@ def _layout_tables(trials: list[dict]) -> str:
 
 
 def _stage1(trials: list[dict]) -> list[str]:
-    """Stage 1's mAP on each test protocol, the mean over seeds."""
+    """Return Stage 1's mAP on each test protocol, the mean over seeds."""
     by_seed = {trial["seed"]: trial["mAP"]["test"][STAGE1].values() for trial in trials}
     return [f"{statistics.mean(scores):.1f}" for scores in zip(*by_seed.values(), strict=True)]
 
@@ -97,14 +97,14 @@ def _rows(setting: str, retrieval: str, group: list[dict], protocols: list[str])
 
 
 def _points(group: list[dict], way: str, protocols: Iterable[str] = ()) -> str:
-    """Mean gain on the test identities, and its standard deviation over seeds where there are several."""
+    """Return the mean gain on the test identities, and its deviation over seeds where there are several."""
     gains = [_gain(trial, "test", way, protocols) for trial in group]
     spread = f" ± {statistics.stdev(gains):.1f}" if len(gains) > 1 else ""
     return f"{statistics.mean(gains):+.1f}{spread}"
 
 
 def _identity_table(trials: list[dict]) -> str:
-    """What the rows that were trained on several numbers of identities add, by their number."""
+    """Tabulate what the rows that were trained on several numbers of identities add, by their number."""
     counts = sorted({trial["identities"] for trial in trials})
     if len(counts) == 1:
         return ""
@@ -122,7 +122,7 @@ def _identity_table(trials: list[dict]) -> str:
 
 
 def _by_count(trials: list[dict], counts: list[int], cell: Callable[[list[dict]], str]) -> list[str]:
-    """A cell for each number of training identities; empty where there is no trial."""
+    """Return a cell for each number of training identities; empty where there is no trial."""
     groups = ([trial for trial in trials if trial["identities"] == count] for count in counts)
     return [cell(group) if group else "" for group in groups]
 
@@ -132,7 +132,7 @@ def _table(title: str, rows: list[list], headers: list[str]) -> str:
 
 
 def _draw(trials: list[dict], path: Path) -> None:
-    """A bar for every row, layouts side by side: the mean gain, and a dot for each seed."""
+    """Draw a bar for every row, layouts side by side: the mean gain, and a dot for each seed."""
     layouts = sorted({trial["layout"] for trial in trials}, reverse=True)
     names = list(_groups(trials))
     figure = Figure(figsize=(5 + 4 * len(layouts), 1 + 0.32 * len(names)))

@@ -1,4 +1,4 @@
-"""What the study compares: every trained setting, and every way to retrieve with it."""
+"""The settings of the study: all that it trains, and every way to retrieve with it."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal

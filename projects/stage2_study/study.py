@@ -92,7 +92,7 @@ def run_trials(args: argparse.Namespace, output: Path) -> None:
 
 
 def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list[Setting]]]:
-    """The encoders in turn, each with the settings to train on it: what says most comes first."""
+    """Give the encoders in turn, each with the settings to train on it: what says most comes first."""
     chosen = [setting for setting in SETTINGS if not args.settings or setting.name in args.settings]
     most, *fewer = args.identities
 
@@ -150,7 +150,7 @@ def save(path: Path, encoder: Encoder, setting: str, retrieval: str, scores: dic
 
 
 def slug(name: str) -> str:
-    """A file name for `name`."""
+    """Return a file name for `name`."""
     return "".join(character if character.isalnum() else "_" for character in name)
 
 

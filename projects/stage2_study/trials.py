@@ -44,7 +44,7 @@ class EncodedTrainer(DefaultTrainer):
 
 
 def stage2_config(encoder: Encoder, folder: Path, *groups: Options) -> CfgNode:
-    """``configs/base_stage2.yml`` for one trial, with the keys of `groups`."""
+    """Load ``configs/base_stage2.yml`` for one trial, with the keys of `groups`."""
     options = [item for group in groups for pair in group.items() for item in pair]
     own = ["MODEL.WEIGHTS", str(encoder.weights), "OUTPUT_DIR", str(folder)]
     cfg = encoder.config("base_stage2", *own, *options)
@@ -53,7 +53,7 @@ def stage2_config(encoder: Encoder, folder: Path, *groups: Options) -> CfgNode:
 
 
 def train_generator(encoder: Encoder, cfg: CfgNode) -> SDReIDStage2:
-    """Stage 2 through the trainer that users run; goes on from a checkpoint in OUTPUT_DIR."""
+    """Train Stage 2 with the trainer that users run; go on from a checkpoint in OUTPUT_DIR."""
     seed_all_rng(encoder.seed)
     trainer = EncodedTrainer(cfg, encoder.training_set)
     trainer.resume_or_load(resume=True)
@@ -63,7 +63,7 @@ def train_generator(encoder: Encoder, cfg: CfgNode) -> SDReIDStage2:
 
 @torch.inference_mode()
 def generate(encoder: Encoder, trained: SDReIDStage2, cfg: CfgNode) -> Tensor:
-    """(N, V, D) features of the encoder's samples, generated as ``cfg.TEST.SDMODEL`` says."""
+    """Generate features (N, V, D) of the encoder's samples as ``cfg.TEST.SDMODEL`` says."""
     names = trained.names
     model = build_model(fit_config(cfg, len(names.identities), names.views), names)
     model.load_state_dict(trained.state_dict())
@@ -97,7 +97,7 @@ class RegressionControl(nn.Module):
         )
 
     def forward(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
-        """(B, L-1, D) and (B, D) -> (B, D)."""
+        """Map (B, L-1, D) and (B, D) to (B, D)."""
         return self.layers(torch.cat([id_tokens.flatten(1), prototypes], dim=1))
 
 
@@ -135,7 +135,7 @@ def train_control(encoder: Encoder, cfg: CfgNode) -> tuple[Tensor, SDReIDStage2]
 
 @torch.inference_mode()
 def join_and_score(encoder: Encoder, model: SDReIDStage2, generated: Tensor) -> Scores:
-    """mAP of every protocol by Stage 1 alone, and by person and generated features joined in several ways.
+    """Score every protocol by Stage 1 alone, and by person and generated features joined in several ways.
 
     ``as published`` joins the raw parts; ``constant`` is the control for it, with a constant column as long
     as the generated part is on average. Else the generated features pass the neck, all parts get length 1,

@@ -21,7 +21,11 @@ def vit(cfg, tmp_path):
     """`vit(**changes)`: writes a timm-format ViT for the configuration's encoder; None leaves a key out."""
 
     def write(name: str = "vit.pth", **changes) -> None:
-        state = {k: v for k, v in build_model(fit_config(cfg, IDENTITIES, VIEWS)).backbone.state_dict().items() if k != "view_prompt"}
+        state = {
+            k: v
+            for k, v in build_model(fit_config(cfg, IDENTITIES, VIEWS)).backbone.state_dict().items()
+            if k != "view_prompt"
+        }
         state["pos_embed"] = torch.zeros(1, 1 + 49, 64)  # 7 x 7 patches; the configuration has 2 x 1
         state["head.weight"] = torch.zeros(1000, 64)
         state |= {key.replace("__", "."): value for key, value in changes.items()}
@@ -87,11 +91,16 @@ def test_a_stage_1_checkpoint_to_train_stage_2_from(stage2, said):
     text = said(contents(stage2), "ok", "weights, contents")
     model = build_meta_model(fit_config(stage2, IDENTITIES, VIEWS)).state_dict()
     new = sum(name.startswith("generator.") for name in model)
-    assert f"of SDReIDStage1; {len(model) - new} of {len(model)} parameters fit; from random values: {new}" in text
+    assert (
+        f"of SDReIDStage1; {len(model) - new} of {len(model)} parameters fit; from random values: {new}"
+        in text
+    )
 
 
 def test_a_checkpoint_of_the_wrong_stage(stage2, said):
-    assert "is a checkpoint of SDReIDStage1" in said(contents(stage2, training=False), "error", "weights, contents")
+    assert "is a checkpoint of SDReIDStage1" in said(
+        contents(stage2, training=False), "error", "weights, contents"
+    )
 
 
 def test_a_checkpoint_of_another_width_and_one_that_is_damaged(stage2, said, tmp_path):
@@ -104,7 +113,9 @@ def test_a_checkpoint_of_another_width_and_one_that_is_damaged(stage2, said, tmp
     assert "truncated or damaged" in said(contents(stage2), "error", "weights, contents")
 
 
-@pytest.mark.parametrize(("training", "expected"), [(True, "train SDReIDStage1 first"), (False, "check the path")])
+@pytest.mark.parametrize(
+    ("training", "expected"), [(True, "train SDReIDStage1 first"), (False, "check the path")]
+)
 def test_a_checkpoint_that_is_missing(stage2, said, training, expected):
     stage2.MODEL.WEIGHTS = "nowhere.pth"
     assert expected in said(contents(stage2, training), "error", "weights")

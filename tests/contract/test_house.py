@@ -20,7 +20,7 @@ GROUPS = [
     {"cli"},
 ]
 LEVEL = {room: level for level, group in enumerate(GROUPS) for room in group}
-LONGEST_FUNCTION, LONGEST_FILE = 60, 300  # lines
+LONGEST_FUNCTION, LONGEST_FILE = 50, 300  # lines, those of a function without its docstring
 QUESTIONS = re.compile(
     r"META_ARCHITECTURE\s*[=!]=|\.stage\b|META_ARCHITECTURE\s+(not )?in\b|isinstance\([^)]*SDReID"
 )
@@ -96,7 +96,8 @@ def test_a_file_fits_one_idea_and_a_function_one_screen(path):
     assert text.count("\n") <= LONGEST_FILE
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+            documented = (ast.get_docstring(node, clean=False) or "").count("\n")
+            assert node.end_lineno - node.lineno - documented < LONGEST_FUNCTION, node.name
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -112,7 +113,8 @@ def test_stage_1_imports_no_diffusers():
     import sys
 
     code = (
-        "import sys; from fastreid.config import get_cfg; from fastreid.modeling import build_model, fit_config;"
+        "import sys; from fastreid.config import get_cfg;"
+        "from fastreid.modeling import build_model, fit_config;"
         "cfg = get_cfg(); cfg.MODEL.BACKBONE.DEPTH, cfg.MODEL.BACKBONE.FEAT_DIM = 'tiny', 192;"
         "build_model(fit_config(cfg, 3, ('a', 'b'))); assert 'diffusers' not in sys.modules"
     )

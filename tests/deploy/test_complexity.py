@@ -131,7 +131,7 @@ class TestTool:
         checkpoint, output = checkpoints[1], tmp_path / "cost.json"
         arguments = ["--config-file", checkpoint.with_name("config.yaml"), "--repeats", "2"]
         code, printed, _ = run_tool(
-            profile_complexity, *arguments, "--output", output, "MODEL.WEIGHTS", checkpoint
+            "profile_complexity.py", *arguments, "--output", output, "MODEL.WEIGHTS", checkpoint
         )
         assert code == 0
         report = json.loads(output.read_text())
@@ -144,7 +144,7 @@ class TestTool:
     def test_counts_a_full_size_configuration_without_its_files(self, run_tool, tmp_path):
         config, output = REPO / "configs" / "v2" / "base_stage1.yml", tmp_path / "cost.json"
         code, printed, _ = run_tool(
-            profile_complexity, "--config-file", config, "--no-timing", "--output", output
+            "profile_complexity.py", "--config-file", config, "--no-timing", "--output", output
         )
         assert code == 0
         assert "random" in printed

@@ -93,7 +93,10 @@ class TestStage2:
 
     def test_the_description_has_the_inputs_and_the_figures(self, exported):
         described = json.loads((exported / "export.json").read_text())
-        assert (described["method"], list(described["feature_parts"])) == ("SDReIDStage2", ["person", "view 0", "view 1"])
+        assert (described["method"], list(described["feature_parts"])) == (
+            "SDReIDStage2",
+            ["person", "view 0", "view 1"],
+        )
         assert described["files"]["encoder"]["inputs"] == {
             "images": {"type": "tensor(uint8)", "shape": ["batch", 3, 64, 32]}
         }

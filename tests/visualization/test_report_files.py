@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from toy_runs import LENGTH, make_pictures, make_protocol, make_run, make_samples
+from toy_runs import LENGTH, make_pictures, make_protocol, make_run, make_samples, make_table
 
 from fastreid.utils.errors import UserError
 from fastreid.visualization import SearchHit, SearchResult, thumbnails, write_search_page
@@ -84,6 +84,29 @@ def test_one_run_without_comparison(tmp_path):
             pixels = np.asarray(picture.convert("RGB"))
         assert pixels.std() > 5, path
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20, path
+
+
+def test_tables_of_the_methods_are_named_by_their_runs_and_equal_ones_shown_once(tmp_path):
+    datasets = [make_protocol(make_samples(make_pictures(tmp_path / "pictures", 60, 60), 6), 20)]
+    close, far = [[1, 0.5], [0.5, 1]], [[1, 0.1], [0.1, 1]]
+
+    def shown(first: list, second: list) -> list[str]:
+        runs = [
+            make_run(datasets, name, 1.0, 0)._replace(tables=tables)
+            for name, tables in (("A", first), ("B", second))
+        ]
+        figures = build_figures(datasets, runs)
+        write_report(tmp_path / "report.html", datasets, runs, figures, queries=2)
+        text = page_text(tmp_path / "report.html")
+        assert all(table.title in text for table in figures.tables)
+        return [table.name for table in figures.tables]
+
+    almost = [[1, 0.5 + 1e-8], [0.5, 1]]
+    assert shown([make_table(close)], [make_table(almost)]) == ["prototypes_A"]
+    assert shown([make_table(close)], [make_table(far)]) == ["prototypes_A", "prototypes_B"]
+    assert shown([make_table(close)], [make_table(close, "others")]) == ["prototypes_A", "others_B"]
+    assert shown([], []) == []
+    assert "to show of the views" not in page_text(tmp_path / "report.html")
 
 
 def test_lists_without_room_are_left_out_and_the_page_says_so(tmp_path):

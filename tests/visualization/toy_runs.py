@@ -11,6 +11,7 @@ from PIL import Image
 from fastreid.config import get_cfg
 from fastreid.data import Sample
 from fastreid.evaluation import ReidEvaluator
+from fastreid.structures import Table
 from fastreid.visualization.feature_map import map_features
 from fastreid.visualization.run_summary import RunSummary, summarise_protocol
 
@@ -65,5 +66,11 @@ def make_run(datasets: list, name: str, noise: float, seed: int, width: int = 16
         for d in datasets
     }
     shown = map_features(features(first.gallery), first.gallery, "pca", 60, "cosine", seed)
-    prototypes = np.array([[1, 0.5 + noise / 10], [0.5 + noise / 10, 1]])
-    return RunSummary(name, 1, f"{name}.pth", "cosine", protocols, prototypes, shown)
+    tables = [make_table([[1, 0.5 + noise / 10], [0.5 + noise / 10, 1]])]
+    return RunSummary(name, "Toy", f"{name}.pth", "cosine", protocols, tables, shown)
+
+
+def make_table(values: list[list[float]], name: str = "prototypes") -> Table:
+    """A table of the views, as a method gives it."""
+    views = list(VIEWS)
+    return Table(name, "View prototypes", "view", "view", views, views, values, [["", ""]] * 2, (0, 1), 3)

@@ -65,7 +65,7 @@ class Data(NamedTuple):
 
 
 def clustered_data(num_queries: int, num_gallery: int, width: int) -> Data:
-    """Features of length 1 around a centre per person, with noise for a mean average precision near 0.5.
+    """Draw features of length 1 around a centre per person, with noise for a mean average precision near 0.5.
 
     There, similarities of different persons have a standard deviation of ``width ** -0.5``, and those of the
     same person lie about ``0.9 + 0.55 * log10(num_gallery)`` deviations higher (fitted by simulation).
@@ -134,7 +134,7 @@ def bench_features(num_queries: int, num_gallery: int, repeats: int) -> list[lis
 
 
 def multiply(q_feats: torch.Tensor, g_feats: torch.Tensor) -> None:
-    """The products alone, block by block into one buffer."""
+    """Compute the products alone, block by block into one buffer."""
     room = torch.empty(QUERY_BLOCK * GALLERY_BLOCK)
     for queries in q_feats.split(QUERY_BLOCK):
         for gallery in g_feats.split(GALLERY_BLOCK):
@@ -176,7 +176,7 @@ def bench_large_rerank(num_queries: int, num_gallery: int) -> list[list[str]]:
 def measure(
     methods: dict[str, Callable[[], Any]], repeats: int
 ) -> tuple[dict[str, float], dict[str, int], dict[str, Any]]:
-    """Best seconds, most memory in bytes, and last result of each; the repeats take turns."""
+    """Return best seconds, most memory in bytes, and last result of each; the repeats take turns."""
     times = dict.fromkeys(methods, float("inf"))
     memory, results = dict.fromkeys(methods, 0), {}
     for _ in range(repeats):

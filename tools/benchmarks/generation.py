@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def make_cfg(args: argparse.Namespace, device: torch.device) -> CfgNode:
-    """Stage 2 of the paper; `tiny` has the widths of the demo."""
+    """Describe Stage 2 of the paper; `tiny` has the widths of the demo."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE = str(device)
     cfg.use_method("SDReIDStage2")
@@ -96,7 +96,7 @@ def make_cfg(args: argparse.Namespace, device: torch.device) -> CfgNode:
 
 
 def make_model(cfg: CfgNode) -> nn.Module:
-    """Random weights everywhere, so that no zero initialisation makes a part free, and a filled bank."""
+    """Draw random weights everywhere, so that no zero initialisation makes a part free, and a filled bank."""
     torch.manual_seed(0)
     if cfg.MODEL.BACKBONE.DEPTH == "custom":
         model = build_model(cfg)
@@ -117,7 +117,7 @@ def make_model(cfg: CfgNode) -> nn.Module:
 def bench_generation(
     cfg: CfgNode, model: nn.Module, args: argparse.Namespace, batch_size: int
 ) -> list[list[str]]:
-    """From the encoder's outputs to the generated features, plain and fast."""
+    """Measure the way from the encoder's outputs to the generated features, plain and fast."""
     id_tokens, names = make_conditions(cfg, model, batch_size)
     generator, prototypes = model.generator, model.memory_bank.prototypes
     amp = amp_dtype(cfg.TEST.AMP, model.device)
@@ -142,7 +142,7 @@ def bench_generation(
 def bench_training(
     cfg: CfgNode, model: nn.Module, args: argparse.Namespace, batch_size: int
 ) -> list[list[str]]:
-    """A step from images, against a step from cached features; both with the optimiser's."""
+    """Measure a step from images, and one from cached features; both with the optimiser's."""
     size = (batch_size, 3, *cfg.INPUT.SIZE_TRAIN)
     numbers = torch.arange(batch_size)
     labels = {"targets": numbers // 4, "viewids": numbers % args.views}
@@ -182,7 +182,7 @@ def bench_training(
 def cost_curve(
     cfg: CfgNode, model: nn.Module, args: argparse.Namespace
 ) -> list[tuple[str, int, float, float]]:
-    """``(scheduler, steps, images/s, mean cosine to the result of 50 steps)`` for each scheduler."""
+    """Return ``(scheduler, steps, images/s, mean cosine to the result of 50 steps)`` for each scheduler."""
     batch_size = args.batch_sizes[-1]
     id_tokens, names = make_conditions(cfg, model, batch_size)
     generator, amp = model.generator, amp_dtype(cfg.TEST.AMP, model.device)
@@ -205,7 +205,7 @@ def cost_curve(
 
 
 def draw_curve(points: list[tuple[str, int, float, float]], path: str) -> None:
-    """What is missing to a cosine of 1 against images per second, a line for each scheduler."""
+    """Draw what is missing to a cosine of 1 against images per second, a line for each scheduler."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
@@ -224,7 +224,7 @@ def draw_curve(points: list[tuple[str, int, float, float]], path: str) -> None:
 
 
 def make_conditions(cfg: CfgNode, model: nn.Module, images: int) -> tuple[torch.Tensor, list[str]]:
-    """Random identity tokens (B, L-1, D), and the images' names."""
+    """Draw identity tokens (B, L-1, D), and name the images."""
     torch.manual_seed(1)
     shape = (images, model.backbone.num_id_tokens, cfg.MODEL.BACKBONE.FEAT_DIM)
     return torch.randn(shape).to(model.device), [f"{number}.jpg" for number in range(images)]
@@ -238,7 +238,7 @@ def compare(
     repeats: int,
     device: torch.device,
 ) -> list[list[str]]:
-    """A row of the table for each method; the first one is what the others are compared with."""
+    """Return a row of the table for each method; the first one is what the others are compared with."""
     flops, memory = {}, {}
     for name, method in methods.items():  # this also warms up
         method()
@@ -264,7 +264,7 @@ def compare(
 
 @cache
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Floating point operations per second of a large matrix product, the best of ten."""
+    """Measure the floating point operations per second of a large matrix product, the best of ten."""
     size = 8192 if device.type == "cuda" else 2048
     factor = torch.randn(size, size, dtype=dtype, device=device)
     return 2 * size**3 / min(seconds_of(lambda: factor @ factor, device) for _ in range(10))

@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def measure(root: str, args: argparse.Namespace) -> dict[tuple[str, int], list[float]]:
-    """Images per second of each pipeline and worker count, one figure a repeat; the repeats alternate."""
+    """Measure images per second of each pipeline and worker count, a figure a repeat; they alternate."""
     cases = {}
     for workers in args.workers:
         cfg = make_cfg(root, args.batch_size, workers)
@@ -85,7 +85,7 @@ def time_batches(batches_of: Iterator[Any], warm_up: int, batches: int) -> float
 
 
 def make_cfg(root: str, batch_size: int, workers: int) -> CfgNode:
-    """Stage 1's input settings, on the CPU."""
+    """Describe Stage 1's input, on the CPU."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.DATASETS.ROOT = root
@@ -134,7 +134,7 @@ class PlainPilSet(Dataset):
 
 
 def write_crops(root: str, images: int) -> None:
-    """A CARGO training folder of smooth noise with grain: JPEG files about as hard to decode as crops."""
+    """Write a CARGO training folder of smooth noise with grain: JPEG files as hard to decode as crops."""
     rng = np.random.default_rng(0)
     for number in range(images):
         camera = 1 + 6 * (number % 2)

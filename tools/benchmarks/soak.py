@@ -59,7 +59,7 @@ class Run:
         self.resumed_at: int | None = None
 
     def iterations(self) -> Iterator[tuple[int, float]]:
-        """``(iteration, seconds since the start)`` as they are logged, until the process ends."""
+        """Give ``(iteration, seconds since the start)`` as they are logged, until the process ends."""
         for line in self.process.stdout:
             self.lines.append(line)
             if found := RESUMED.search(line):
@@ -69,7 +69,7 @@ class Run:
         self.process.wait()
 
     def kill_at(self, moment: Moment) -> int | None:
-        """Kill the process at `moment`; the last iteration it logged, None if it had ended before."""
+        """Kill the process at `moment`; return the last iteration it logged, None if it had ended before."""
         timer = threading.Timer(moment.seconds, self.process.kill)
         if moment.iteration == 0:
             timer.start()
@@ -100,7 +100,7 @@ def _environment() -> dict[str, str]:
 
 
 def train_command(args: argparse.Namespace, stage: int, name: str) -> list[str]:
-    """The command that trains `stage` of the run `name`; it may be given again and again."""
+    """Return the command that trains `stage` of the run `name`; it may be given again and again."""
     folder = args.output / name
     options = {
         "MODEL.DEVICE": "cpu",
@@ -125,7 +125,7 @@ def train_command(args: argparse.Namespace, stage: int, name: str) -> list[str]:
 
 
 def time_uninterrupted(args: argparse.Namespace, stage: int) -> list[float]:
-    """Train without a kill; seconds at which it had started (0), had done iteration 1, 2, … and ended."""
+    """Train without a kill; return the seconds of its start (0), of iteration 1, 2, … and of its end."""
     run = Run(train_command(args, stage, "uninterrupted"))
     seconds = [0.0, *(second for _, second in run.iterations()), time.perf_counter() - run.started]
     run.check()
@@ -133,7 +133,7 @@ def time_uninterrupted(args: argparse.Namespace, stage: int) -> list[float]:
 
 
 def draw_moments(rng: random.Random, count: int, seconds: dict[int, list[float]]) -> dict[int, list[Moment]]:
-    """`count` moments, uniform over the time of all stages together, in order of time within each stage."""
+    """Draw `count` moments, uniform over the time of all stages, in order of time within each stage."""
     total = sum(times[-1] for times in seconds.values())
     moments: dict[int, list[Moment]] = {stage: [] for stage in seconds}
     for second in sorted(rng.uniform(0, total) for _ in range(count)):
@@ -147,7 +147,7 @@ def draw_moments(rng: random.Random, count: int, seconds: dict[int, list[float]]
 
 
 def train_with_kills(args: argparse.Namespace, stage: int, moments: list[Moment]) -> list[dict[str, Any]]:
-    """Kill the training at each of `moments`, then let it finish; a row of the table for each kill."""
+    """Kill the training at each of `moments`, then let it finish; return a row for each kill."""
     rows = []
     for moment in tqdm(moments, desc=f"stage {stage}", unit="kill", disable=not sys.stderr.isatty()):
         run = Run(train_command(args, stage, "killed"))
@@ -169,7 +169,7 @@ def train_with_kills(args: argparse.Namespace, stage: int, moments: list[Moment]
 
 
 def compare(first: Path, second: Path) -> dict[str, bool]:
-    """Whether two finished runs are equal, bit for bit: final training state, best weights, logged losses."""
+    """Compare two finished runs bit for bit: final training state, best weights, logged losses."""
     states = [_training_state(folder / "model_final.pth") for folder in (first, second)]
     best = [_training_state(folder / "model_best.pth") for folder in (first, second)]
     return {

@@ -1,4 +1,4 @@
-"""When checkpoints are written."""
+"""The moments at which checkpoints are written."""
 
 from fastreid.engine.train_loop import HookBase
 

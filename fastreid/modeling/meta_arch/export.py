@@ -18,9 +18,10 @@ class Encoder(nn.Module):
         self.model = model
         self.label_names = sorted(model.test_labels)
 
-    def forward(self, images: Tensor, *labels: Tensor) -> Tensor:
-        """Map uint8 RGB (B, 3, H, W) and int64 labels (B,) to the retrieval feature (B, D)."""
-        return self.model({"images": images, **dict(zip(self.label_names, labels, strict=True))})
+    def forward(self, images: Tensor, first: Tensor | None = None, second: Tensor | None = None) -> Tensor:
+        """Map uint8 RGB (B, 3, H, W) and int64 labels (B,), by their names' order, to the feature (B, D)."""
+        labels = dict(zip(self.label_names, (first, second), strict=False))
+        return self.model({"images": images, **labels})
 
 
 def encoder_part(model: Any) -> ExportPart:

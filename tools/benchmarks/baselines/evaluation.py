@@ -15,7 +15,7 @@ from fastreid.evaluation.rank_cylib import setup as kernel_build
 def rank_by_sorting(
     kernel: ModuleType, distmat: np.ndarray, labels: tuple[np.ndarray, ...], max_rank: int = 50
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(cmc, all_AP, all_INP) from a full argsort and compiled scoring of every sorted row.
+    """Compute (cmc, all_AP, all_INP) from a full argsort and compiled scoring of every sorted row.
 
     `labels` are q_pids, g_pids, q_camids, g_camids as int64.
     """
@@ -55,7 +55,7 @@ def build_scoring(folder: Path) -> ModuleType:
 def rerank_densely(
     features: np.ndarray, num_queries: int, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:
-    """(Q, G) float32: the algorithm of Zhong et al., CVPR 2017, over dense (N, N) float32 arrays.
+    """Compute (Q, G) float32 by the algorithm of Zhong et al., CVPR 2017, over dense (N, N) float32 arrays.
 
     `features`: (N, D) float32, queries first.
     """

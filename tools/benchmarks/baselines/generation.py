@@ -1,4 +1,4 @@
-"""Stage 2 the plain way: one view at a time, two UNet calls a step, conditions computed again, float32."""
+"""The plain way of Stage 2: one view at a time, two UNet calls a step, conditions computed again, float32."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import refined_unet
 def generate_plainly(
     cfg: CfgNode, model: FeatureGenerator, id_tokens: Tensor, prototypes: Tensor, names: Sequence[str]
 ) -> Tensor:
-    """What ``FeatureGenerator.generate`` gives (B, V, D), by diffusers' scheduler loop for each view."""
+    """Compute what ``generate`` gives, by diffusers' scheduler loop for each view: (B, V, D)."""
     batch, views, per_image = len(id_tokens), len(prototypes), cfg.TEST.SDMODEL.NOISE == "per_image"
     generators = noise_generators(cfg.MODEL.SEED, views, names, per_image)
     generated = []

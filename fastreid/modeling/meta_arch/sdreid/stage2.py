@@ -119,7 +119,13 @@ class SDReIDStage2(SDReIDEncoder):
             generated = self.generator.generate(
                 encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"], views
             )
-        return self.fused(person if "person" in names else None, generated).float()
+        fused = self.fused(person if "person" in names else None, generated).float()
+        computed = sorted(names, key=lambda name: name != "person")
+        if computed == names:
+            return fused
+        widths = self.feature_parts()
+        columns = dict(zip(computed, fused.split([widths[name] for name in computed], dim=1), strict=True))
+        return torch.cat([columns[name] for name in names], dim=1)
 
     def feature_parts(self) -> dict[str, int]:
         width = self.heads.embedding_dim if self.generated_neck else self.backbone.feat_dim

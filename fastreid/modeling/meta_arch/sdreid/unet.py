@@ -65,8 +65,7 @@ def _described_unet(folder: str) -> UNet2DConditionModel:
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{UNET} {folder}: not a usable diffusers UNet folder"
-            f" (config.json): {reason}"
+            f"{UNET} {folder}: not a usable diffusers UNet folder (config.json): {reason}"
         ) from error
 
 
