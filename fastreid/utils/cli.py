@@ -1,4 +1,4 @@
-"""The ends of command-line programs: 2 and one line for a mistake of the user, 128 + number for a signal.
+"""The end of command-line tools: code 2 and one line for a mistake, 128 + number for a signal.
 
 Imports nothing heavy, so that a program can call `exit_during_imports` before what takes seconds.
 """
@@ -40,7 +40,7 @@ def exit_during_imports(module: str) -> None:
 
 @contextmanager
 def exit_cleanly(arguments: Sequence[str] = (), when_stopped: str = "nothing to save") -> Iterator[None]:
-    """Join `exit_on_signals` and `exit_on_user_error`, for the `main` of every program.
+    """Run the `main` of a tool in `exit_on_signals` and `exit_on_user_error` together.
 
     What stdout cannot encode, such as a file name that is no valid text, is escaped, as on stderr.
 
