@@ -4,7 +4,7 @@ from torch import nn
 
 from fastreid.checks.report import complaints
 from fastreid.config import CfgNode
-from fastreid.modeling.assets import assets_of
+from fastreid.modeling import assets_of
 from fastreid.structures import Finding
 
 

@@ -18,8 +18,7 @@ from fastreid.deploy.labels import Names, as_list, dataset_views, label_values, 
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
 from fastreid.engine.trained_model import load_trained_model
 from fastreid.evaluation import extract_features
-from fastreid.modeling import MetaArch
-from fastreid.modeling.assets import check_assets
+from fastreid.modeling import MetaArch, check_assets
 from fastreid.structures import Batch
 from fastreid.utils.amp import amp_dtype
 from fastreid.utils.checkpoint import load_checkpoint

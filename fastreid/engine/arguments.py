@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.engine.run_folder import check_output_dir
-from fastreid.modeling.assets import check_assets
+from fastreid.modeling import check_assets
 from fastreid.utils.cli import CommandLineParser, positive_number
 
 

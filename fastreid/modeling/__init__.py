@@ -3,10 +3,21 @@
 from fastreid.modeling.meta_arch import (
     META_ARCH_REGISTRY,
     MetaArch,
+    assets_of,
     build_meta_model,
     build_model,
+    check_assets,
     fit_config,
     method_of,
 )
 
-__all__ = ["META_ARCH_REGISTRY", "MetaArch", "build_meta_model", "build_model", "fit_config", "method_of"]
+__all__ = [
+    "META_ARCH_REGISTRY",
+    "MetaArch",
+    "assets_of",
+    "build_meta_model",
+    "build_model",
+    "check_assets",
+    "fit_config",
+    "method_of",
+]

@@ -23,23 +23,6 @@ class Asset(NamedTuple):
     """The same for the tensors inside, given the model on the ``meta`` device; None: there are none."""
 
 
-def check_assets(cfg: CfgNode, training: bool) -> None:
-    """Check that the files which a fresh training or an evaluation reads are there and fit.
-
-    Raises:
-        UserError: naming the first missing or unfit one, its key and what to do.
-    """
-    for asset in assets_of(cfg, training):
-        asset.check()
-
-
-def assets_of(cfg: CfgNode, training: bool) -> list[Asset]:
-    """Return the files of the method that MODEL.META_ARCHITECTURE names."""
-    from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
-
-    return list(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE).assets(cfg, training))
-
-
 def required_weights(method: Any, cfg: CfgNode, training: bool) -> str:
     """Return MODEL.WEIGHTS; empty only where training may start afresh.
 

@@ -13,6 +13,9 @@ from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+EARLIER_STAGES: dict[int, str] = {}
+"""The methods of checkpoints that have a ``stage``, from before they named their method. A method adds its own."""
+
 Purpose = Literal["train", "eval", "resume"]
 
 
@@ -111,16 +114,8 @@ def check_model_weights(
 
 
 def named_method(meta: dict[str, Any]) -> str | None:
-    """Return the method that wrote a checkpoint with this ``meta``; None where it does not say.
-
-    Files from before methods were named have a ``stage``.
-    """
-    from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
-
-    if meta.get("method") or meta.get("stage") is None:
-        return meta.get("method")
-    methods = (META_ARCH_REGISTRY.get(name) for name in META_ARCH_REGISTRY)
-    return next((method.__name__ for method in methods if method.former_stage == meta["stage"]), None)
+    """Return the method that wrote a checkpoint with this ``meta``; None where it does not say."""
+    return meta.get("method") or EARLIER_STAGES.get(meta.get("stage"))
 
 
 def check_method(meta: dict[str, Any], model: nn.Module, purpose: Purpose, source: str) -> None:

@@ -3,8 +3,10 @@
 from fastreid.modeling.meta_arch.base import MetaArch
 from fastreid.modeling.meta_arch.build import (
     META_ARCH_REGISTRY,
+    assets_of,
     build_meta_model,
     build_model,
+    check_assets,
     fit_config,
     method_of,
 )
@@ -17,8 +19,10 @@ __all__ = [
     "ParameterRules",
     "SDReIDStage1",
     "SDReIDStage2",
+    "assets_of",
     "build_meta_model",
     "build_model",
+    "check_assets",
     "fit_config",
     "method_of",
 ]

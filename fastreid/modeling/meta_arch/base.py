@@ -19,8 +19,8 @@ from fastreid.modeling.assets import Asset, pretrained_backbone, starting_weight
 from fastreid.modeling.backbones import build_backbone
 from fastreid.modeling.heads import build_head
 from fastreid.modeling.losses import IdentityLosses
-from fastreid.modeling.meta_arch import findings
 from fastreid.modeling.meta_arch.export import encoder_part
+from fastreid.modeling.meta_arch.findings import batch_norm, fresh_start, metric_losses, views_of_identities
 from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.structures import Batch, DataNames, ExportPart, Finding, Sample, Table, Tensors
 from fastreid.utils.errors import UserError
@@ -53,9 +53,6 @@ class MetaArch(nn.Module, ABC):
 
     packages: ClassVar[frozenset[str]] = frozenset()
     """Requirements that are of use to it, and not to every method."""
-
-    former_stage: ClassVar[int | None] = None
-    """The ``stage`` that its checkpoints had before they named their method."""
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
@@ -107,10 +104,10 @@ class MetaArch(nn.Module, ABC):
     @classmethod
     def checks(cls, cfg: CfgNode, train_set: TrainSet, world_size: int) -> Iterator[Finding]:
         """Yield what a user should know before a training of `train_set` by `world_size` processes."""
-        yield from findings.metric_losses(cfg, train_set)
-        yield from findings.batch_norm(cfg, world_size)
-        yield from findings.start(cfg)
-        yield from findings.views(train_set, "what a search across views needs")
+        yield from metric_losses(cfg, train_set)
+        yield from batch_norm(cfg, world_size)
+        yield from fresh_start(cfg)
+        yield from views_of_identities(train_set, "what a search across views needs")
 
     @classmethod
     def memory_advice(cls, cfg: CfgNode) -> list[str]:

@@ -3,6 +3,7 @@
 import torch
 
 from fastreid.config import CfgNode
+from fastreid.modeling.assets import Asset
 from fastreid.modeling.meta_arch.base import MetaArch, lacks_of_method
 from fastreid.structures import DataNames
 from fastreid.utils.env import resolve_device
@@ -18,6 +19,21 @@ def method_of(cfg: CfgNode) -> type[MetaArch]:
         UserError: for an unknown name.
     """
     return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+
+
+def assets_of(cfg: CfgNode, training: bool) -> list[Asset]:
+    """Return the files that a fresh training or an evaluation of the configuration's method reads."""
+    return list(method_of(cfg).assets(cfg, training))
+
+
+def check_assets(cfg: CfgNode, training: bool) -> None:
+    """Check that these files are there and fit.
+
+    Raises:
+        UserError: naming the first missing or unfit one, its key and what to do.
+    """
+    for asset in assets_of(cfg, training):
+        asset.check()
 
 
 def fit_config(cfg: CfgNode, num_classes: int, views: tuple[str, ...] = ()) -> CfgNode:

@@ -34,7 +34,7 @@ def batch_norm(cfg: CfgNode, world_size: int) -> Iterator[Finding]:
         yield Finding("error", "batches", found, "raise SOLVER.IMS_PER_BATCH")
 
 
-def start(cfg: CfgNode) -> Iterator[Finding]:
+def fresh_start(cfg: CfgNode) -> Iterator[Finding]:
     """From random weights features differ little at first, and the soft margin's loss may stay at log 2."""
     settings, losses = cfg.MODEL.BACKBONE, cfg.MODEL.LOSSES
     soft_margin = "TripletLoss" in losses.NAME and losses.TRI.MARGIN == 0
@@ -46,7 +46,7 @@ def start(cfg: CfgNode) -> Iterator[Finding]:
         yield Finding("warning", "start", found, "MODEL.BACKBONE.CONV_STEM True and SOLVER.OPT AdamW help")
 
 
-def views(train_set: TrainSet, needed: str) -> Iterator[Finding]:
+def views_of_identities(train_set: TrainSet, needed: str) -> Iterator[Finding]:
     """Say how many identities are seen in all views, and warn where most are seen in one.
 
     Args:

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode
 from fastreid.data import TrainSet
 from fastreid.modeling.assets import Asset
-from fastreid.modeling.meta_arch import findings
 from fastreid.modeling.meta_arch.base import MakeLoader
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch.findings import views_of_identities
 from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.modeling.meta_arch.sdreid.assets import diffusion_assets
 from fastreid.modeling.meta_arch.sdreid.cross_view import cross_view_targets
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, remove_cached_features
+from fastreid.modeling.weights import EARLIER_STAGES
 from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Sample, Tensors
 from fastreid.utils.events import put_scalar
 
@@ -35,7 +36,6 @@ class SDReIDStage2(SDReIDEncoder):
     every view, as ``TEST.SDMODEL.FUSION`` says; its parts are named ``person`` and as the views are.
     """
 
-    former_stage = 2
     trains_encoder = False
     starts_from = ("SDReIDStage1",)
     packages = frozenset({"diffusers", "transformers"})
@@ -49,7 +49,7 @@ class SDReIDStage2(SDReIDEncoder):
     def checks(cls, cfg: CfgNode, train_set: TrainSet, world_size: int) -> Iterator[Finding]:
         across = cfg.MODEL.SDMODEL.TARGET == "cross_view"
         needed = "what TARGET cross_view trains on" if across else "what a search across views needs"
-        return findings.views(train_set, needed)
+        return views_of_identities(train_set, needed)
 
     @classmethod
     def memory_advice(cls, cfg: CfgNode) -> list[str]:
@@ -228,3 +228,6 @@ class SDReIDStage2(SDReIDEncoder):
         latents = self.generator.counted_latents
         each = flops["generator.unet"] / latents / 1e9
         return [f"UNet: {each:.2f} GFLOP a latent, {latents / batch_size:g} latents an image"]
+
+
+EARLIER_STAGES[2] = "SDReIDStage2"
