@@ -1,4 +1,4 @@
-"""Methods of a researcher's own in every tool of this room: one that reads cameras and views, and a wide one."""
+"""Methods of one's own in every tool of this room: one that reads cameras and views, and a wide one."""
 
 import json
 from pathlib import Path
