@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastreid.config import get_cfg
+from fastreid.config import Registered, get_cfg
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
 
@@ -54,13 +54,18 @@ def run_tool() -> Callable[..., tuple[int, str, str]]:
 
 @pytest.fixture
 def own_names():
-    """What the test registers is forgotten after it."""
-    get_cfg()  # fills the registries
-    before = {registry: dict(registry._entries) for registry in Registry.every.values()}
+    """What the test registers, and the registries that it makes, are forgotten after it."""
+    for name, key in get_cfg().declared.items():
+        if isinstance(key.allowed, Registered):
+            key.allowed.registry(name)  # is there, and filled
+    every = dict(Registry.every)
+    entries = {registry: dict(registry._entries) for registry in every.values()}
     yield
-    for registry, entries in before.items():
+    Registry.every.clear()
+    Registry.every.update(every)
+    for registry, own in entries.items():
         registry._entries.clear()
-        registry._entries.update(entries)
+        registry._entries.update(own)
 
 
 def _stream() -> io.TextIOWrapper:

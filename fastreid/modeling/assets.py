@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fastreid.config import CfgNode
-from fastreid.modeling.backbones import check_pretrained_weights, require_pretrained_weights
+from fastreid.modeling.backbones import require_pretrained_weights
 from fastreid.modeling.weights import check_method, check_model_weights, named_method
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
@@ -91,7 +91,7 @@ def pretrained_backbone(cfg: CfgNode) -> Asset:
     return Asset(
         "pretrained backbone",
         lambda: str(require_pretrained_weights(path, width)),
-        lambda model: check_pretrained_weights(model.backbone, path),
+        lambda model: model.backbone.check_pretrained(path),
     )
 
 

@@ -60,7 +60,7 @@ def test_lists_have_their_length_and_the_type_of_their_elements():
     assert "expected a list of str, found int 3" in refused(Key([], "", element=str), [3])
 
 
-def test_a_registered_name_is_asked_of_its_registry():
+def test_a_registered_name_is_asked_of_its_registry(own_names):
     names = Registry("colour", "TOY.COLOUR")
     names.register("red", object())
     own, of_another = Registered("fastreid.config"), Registered("fastreid.config", "TOY.COLOUR")

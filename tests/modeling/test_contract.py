@@ -100,6 +100,25 @@ class TestBackbones:
         assert features.shape == (len(batch["images"]), sum(model.feature_parts().values()))
         assert set(model.feature_parts().values()) == {64}
 
+    def test_one_without_pretrained_weights_says_so(self, tiny_cfg):
+        BACKBONE_REGISTRY.register("narrow", lambda cfg: Narrow())
+        options = ("MODEL.BACKBONE.NAME", "narrow", "MODEL.BACKBONE.PRETRAIN", "True")
+        with pytest.raises(UserError, match="PRETRAIN is True, but narrow loads no pretrained weights"):
+            build_model(tiny_cfg(2, *options)).load_pretrained()
+
+    def test_its_own_width_is_what_a_unet_folder_must_fit(self, tiny_cfg, tmp_path):
+        BACKBONE_REGISTRY.register("narrow", lambda cfg: Narrow())
+        (tmp_path / "config.json").write_text('{"cross_attention_dim": 64}')
+        key = "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH"
+        cfg = tiny_cfg(2, "MODEL.BACKBONE.NAME", "narrow", key, str(tmp_path))
+        (folder,) = (
+            asset for asset in SDReIDStage2.assets(cfg, training=False) if asset.name == "UNet folder"
+        )
+        assert "width 64" in folder.check()
+        cfg.MODEL.BACKBONE.NAME = "build_vit_backbone"
+        with pytest.raises(UserError, match=f"cross_attention_dim is 64, MODEL.BACKBONE.FEAT_DIM is {DIM}"):
+            folder.check()
+
     def test_one_that_does_not_say_its_width_is_refused(self, tiny_cfg):
         BACKBONE_REGISTRY.register("mute", lambda cfg: nn.Linear(3, 64))
         with pytest.raises(UserError, match="MODEL.BACKBONE.NAME mute: Linear does not say .*feat_dim"):
@@ -143,11 +162,16 @@ class TestData:
         assert fitted.is_frozen()
         assert not cfg.is_frozen()
 
+    def test_fewer_identities_than_there_are_is_an_error_and_more_are_not(self, tiny_cfg):
+        assert fit_config(tiny_cfg(2), 5).MODEL.HEADS.NUM_CLASSES == 6
+        with pytest.raises(UserError, match="NUM_CLASSES is 6, but .* 7 identities; set it to 0"):
+            fit_config(tiny_cfg(2), 7)
+
     def test_another_number_of_views_is_an_error(self, tiny_cfg):
         with pytest.raises(
             UserError, match=r"VIEW_NUM is 2, but .*3 views \(aerial, ground, wearable\); set it to 3"
         ):
-            fit_config(tiny_cfg(2), 7, ("aerial", "ground", "wearable"))
+            fit_config(tiny_cfg(2), 6, ("aerial", "ground", "wearable"))
 
     def test_without_any_number_of_views_there_is_no_model(self, tiny_cfg):
         with pytest.raises(UserError, match="VIEW_NUM is 0, and no training data tells it"):

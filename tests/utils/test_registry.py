@@ -8,6 +8,7 @@ import pytest
 from fastreid.utils.errors import UserError
 from fastreid.utils.registry import Registry, requiring
 
+pytestmark = pytest.mark.usefixtures("own_names")
 numbers = count()
 
 

@@ -1,10 +1,9 @@
 """Image encoders."""
 
-from fastreid.modeling.backbones.build import BACKBONE_REGISTRY, build_backbone
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY, build_backbone, feature_width
 from fastreid.modeling.backbones.patch_embed import PatchEmbed
 from fastreid.modeling.backbones.pretrained import (
     PretrainedReport,
-    check_pretrained_weights,
     load_pretrained_vit,
     require_pretrained_weights,
 )
@@ -17,7 +16,7 @@ __all__ = [
     "VisionTransformer",
     "build_backbone",
     "build_vit_backbone",
-    "check_pretrained_weights",
+    "feature_width",
     "load_pretrained_vit",
     "require_pretrained_weights",
 ]

@@ -1,5 +1,6 @@
 """The registry of backbones, and the one way to build one."""
 
+import torch
 from torch import nn
 
 from fastreid.config import CfgNode
@@ -13,7 +14,8 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
     """Return the backbone of ``MODEL.BACKBONE.NAME``, randomly initialised.
 
     It has `feat_dim`, the width of its features, which heads and losses go by. To start from
-    ``MODEL.BACKBONE.PRETRAIN_PATH`` it has ``load_pretrained(path)``.
+    ``MODEL.BACKBONE.PRETRAIN_PATH`` it has ``load_pretrained(path)``, and ``check_pretrained(path)``, which
+    says what would be loaded, or raises a UserError.
 
     Raises:
         UserError: for an unknown name, sizes that contradict each other, or a backbone without `feat_dim`.
@@ -26,3 +28,9 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
             "give it the attribute feat_dim, a whole number",
         )
     return backbone
+
+
+def feature_width(cfg: CfgNode) -> int:
+    """Return the width of the features of the backbone that `cfg` names, without numbers in it."""
+    with torch.device("meta"):
+        return build_backbone(cfg).feat_dim

@@ -86,12 +86,6 @@ def fit_pretrained_vit(
     return state, PretrainedReport(sorted(state), resampled, sorted(own.keys() - state.keys()), left_out)
 
 
-def check_pretrained_weights(backbone: nn.Module, path: str | Path) -> str:
-    """Say how much of the file `backbone` would load; raises as :func:`load_pretrained_vit`."""
-    _, report = fit_pretrained_vit(backbone, path)
-    return report.summary().replace("loaded", "fit", 1)
-
-
 def require_pretrained_weights(path: str | Path, width: int) -> Path:
     """`path`, if there is a file.
 

@@ -10,7 +10,11 @@ from torch import nn
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.patch_embed import PatchEmbed
-from fastreid.modeling.backbones.pretrained import PretrainedReport, load_pretrained_vit
+from fastreid.modeling.backbones.pretrained import (
+    PretrainedReport,
+    fit_pretrained_vit,
+    load_pretrained_vit,
+)
 from fastreid.structures import EncoderOutput
 from fastreid.utils.errors import UserError
 
@@ -92,6 +96,11 @@ class VisionTransformer(nn.Module):
     def load_pretrained(self, path: str | Path) -> PretrainedReport:
         """Load timm-format ViT weights, see :func:`load_pretrained_vit`."""
         return load_pretrained_vit(self, path)
+
+    def check_pretrained(self, path: str | Path) -> str:
+        """Say how much of the file would be loaded; raise as :meth:`load_pretrained`."""
+        _, report = fit_pretrained_vit(self, path)
+        return report.summary().replace("loaded", "fit", 1)
 
     def forward(self, images: torch.Tensor) -> EncoderOutput:
         """Encode (B, 3, H, W) float images, normalised, of the size given at construction.

@@ -83,7 +83,14 @@ class MetaArch(nn.Module, ABC):
         Raises:
             UserError: if `cfg` says something else.
         """
-        cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or num_classes
+        heads = cfg.MODEL.HEADS
+        if 0 < heads.NUM_CLASSES < num_classes:
+            raise UserError(
+                f"MODEL.HEADS.NUM_CLASSES is {heads.NUM_CLASSES}, but the training data has {num_classes}"
+                " identities",
+                "set it to 0, which means as many as there are",
+            )
+        heads.NUM_CLASSES = heads.NUM_CLASSES or num_classes
 
     @classmethod
     def fit_to_weights(cls, cfg: CfgNode, state: dict[str, Tensor]) -> None:
@@ -180,9 +187,18 @@ class MetaArch(nn.Module, ABC):
     # --------------------------------------------------------------------------------------- training
 
     def load_pretrained(self) -> None:
-        """Load what a fresh training starts from beside MODEL.WEIGHTS, which are loaded over it."""
+        """Load what a fresh training starts from beside MODEL.WEIGHTS, which are loaded over it.
+
+        Raises:
+            UserError: for a file that does not fit, or a backbone that cannot load any.
+        """
         settings = self.cfg.MODEL.BACKBONE
         if settings.PRETRAIN and not self.cfg.MODEL.WEIGHTS:
+            if not hasattr(self.backbone, "load_pretrained"):
+                raise UserError(
+                    f"MODEL.BACKBONE.PRETRAIN is True, but {settings.NAME} loads no pretrained weights",
+                    "set it to False, or give the backbone load_pretrained(path)",
+                )
             self.backbone.load_pretrained(settings.PRETRAIN_PATH)
 
     def on_train_start(

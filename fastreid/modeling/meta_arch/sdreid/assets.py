@@ -8,6 +8,7 @@ from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.assets import Asset
+from fastreid.modeling.backbones import feature_width
 from fastreid.utils.errors import UserError
 
 GUIDE = "see pretrained/README.md"
@@ -73,7 +74,7 @@ def _check_unet_folder(cfg: CfgNode, training: bool) -> str:
     config = read_folder(UNET, folder, "config.json")
     if training:  # a checkpoint to evaluate holds all of the UNet
         unet_weights_file(folder)
-    width, dim = config.get("cross_attention_dim"), cfg.MODEL.BACKBONE.FEAT_DIM
+    width, dim = config.get("cross_attention_dim"), feature_width(cfg)
     if width != dim:
         raise UserError(
             f"{UNET} {folder}: its cross_attention_dim is {width}, MODEL.BACKBONE.FEAT_DIM is {dim}",

@@ -11,6 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from fastreid.config import CfgNode
+from fastreid.modeling.backbones import feature_width
 from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def stand_in_folders(cfg: CfgNode, with_weights: bool) -> Iterator[CfgNode]:
     with tempfile.TemporaryDirectory() as folder:
         # diffusers' other defaults are Stable Diffusion v1.5's.
         with torch.device("cpu" if with_weights else "meta"):
-            stand_in = UNet2DConditionModel(cross_attention_dim=cfg.MODEL.BACKBONE.FEAT_DIM)
+            stand_in = UNet2DConditionModel(cross_attention_dim=feature_width(cfg))
         if with_weights:
             stand_in.save_pretrained(folder)
         else:
