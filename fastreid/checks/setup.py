@@ -10,8 +10,8 @@ from fastreid.checks.report import complaints, has_errors, without_repetitions
 from fastreid.checks.trial import try_model
 from fastreid.config import CfgNode, check_config
 from fastreid.data import TrainSet
-from fastreid.data.datasets.base import joint_view_names
 from fastreid.data.train_set import join_train_datasets
+from fastreid.deploy.labels import dataset_views
 from fastreid.engine.run_folder import check_output_dir
 from fastreid.engine.trained_model import fit_to_checkpoint
 from fastreid.modeling import MetaArch, build_meta_model, fit_config
@@ -44,7 +44,7 @@ def check_setup(
         findings += found
     if train_set is not None:
         findings += check_batches(cfg, train_set, world_size)
-    model, found = _model(cfg, assets, data, train_set, training)
+    model, found = _model(cfg, assets, train_set, training)
     findings += found
     if model is not None:
         findings += check_asset_contents(cfg, assets, model, training)
@@ -74,7 +74,7 @@ def _join(cfg: CfgNode, data: CheckedData) -> tuple[TrainSet | None, list[Findin
 
 
 def _model(
-    cfg: CfgNode, assets: list[Finding], data: CheckedData, train_set: TrainSet | None, training: bool
+    cfg: CfgNode, assets: list[Finding], train_set: TrainSet | None, training: bool
 ) -> tuple[MetaArch | None, list[Finding]]:
     """Build the model without numbers; for one identity where neither data nor checkpoint tells more."""
     model = None
@@ -85,7 +85,7 @@ def _model(
         elif not training and cfg.MODEL.WEIGHTS and not has_errors(assets):
             fitted, names = fit_to_checkpoint(cfg, load_checkpoint(cfg.MODEL.WEIGHTS))
         else:
-            names = DataNames(views=joint_view_names([*data.train, *data.tests]))
+            names = DataNames(views=dataset_views(cfg))
             fitted = fit_config(cfg, 1, names.views)
         model = build_meta_model(fitted, names)
     errors = [finding.found for finding in findings if finding.level == "error"]

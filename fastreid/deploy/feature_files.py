@@ -164,12 +164,10 @@ def extract_to_files(
     features = FeatureSet(folder, facts | {"format": file_format, "shard_size": shard_size})
     try:
         _begin(features, table, model)
-        pending = features.missing
+        pending, total = features.missing, features.num_shards
         done, start = 0, time.perf_counter()
-        if len(pending) < features.num_shards:
-            logger.info(
-                "%d of %d shards are there already", features.num_shards - len(pending), features.num_shards
-            )
+        if len(pending) < total:
+            logger.info("%d of %d shards are there already", total - len(pending), total)
         for position, number in enumerate(pending, start=1):
             rows = features.rows(number)
             paths, own = columns["path"][rows], {name: values[rows] for name, values in labels.items()}
@@ -177,13 +175,8 @@ def extract_to_files(
             done += len(paths)
             rate = done / (time.perf_counter() - start)
             left = sum(features.rows(n).stop - features.rows(n).start for n in pending[position:]) / rate
-            logger.info(
-                "Shard %d of %d written: %.0f images/s, %.1f min left",
-                number + 1,
-                features.num_shards,
-                rate,
-                left / 60,
-            )
+            message = "Shard %d of %d written: %.0f images/s, %.1f min left"
+            logger.info(message, number + 1, total, rate, left / 60)
     except OSError as error:
         raise UserError(
             f"cannot write features in {folder}: {error.strerror}; finished shards are kept",

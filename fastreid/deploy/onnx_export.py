@@ -125,10 +125,8 @@ def _check_folder(model: MetaArch, folder: Path) -> list[Agreement]:
 
     def run(inputs: Tensors) -> list[Tensor]:
         images, *labels = (value.numpy() for value in inputs.values())
-        noise = model.export_noise(_names(images))
-        return [
-            torch.from_numpy(exported.extract(images, noise, **dict(zip([*inputs][1:], labels, strict=True))))
-        ]
+        read = dict(zip([*inputs][1:], labels, strict=True))
+        return [torch.from_numpy(exported.extract(images, model.export_noise(_names(images)), **read))]
 
     part = ExportPart("model", _Evaluated(model), ("retrieval_feature",), partial(draw_images, model))
     return check_part(part, "all files", run)

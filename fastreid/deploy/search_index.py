@@ -158,10 +158,7 @@ class SearchIndex:
         return recall(self.search(features, top)[1], self.search(features, top, exact=True)[1])
 
     def load_model(
-        self,
-        checkpoint: str | os.PathLike | None = None,
-        device: str = "auto",
-        imports: Sequence[str] = (),
+        self, checkpoint: str | os.PathLike | None = None, device: str = "auto", imports: Sequence[str] = ()
     ) -> ReIDModel:
         """Load the model, with its settings, that the indexed features were made with.
 

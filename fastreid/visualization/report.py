@@ -40,7 +40,7 @@ class Figures(NamedTuple):
 
 
 def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -> Figures:
-    """Everything but the rank lists, of one or two runs."""
+    """Draw everything but the rank lists, of one or two runs."""
     names = [dataset.name for dataset in datasets]
     views = joint_view_names(datasets)
     curves = [draw(name, runs) for name in names for draw in (cmc_chart, precision_recall_chart)]
@@ -54,16 +54,11 @@ def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -
 
 def _method_tables(runs: Sequence[RunSummary]) -> list[Table]:
     """Return the runs' own tables, each named by its run; where two runs have the same one, the first's."""
-    tables: list[Table] = []
-    shown: list[Table] = []
+    shown: list[tuple[str, Table]] = []
     for run in runs:
-        for table in run.tables:
-            if not any(_same(table, other) for other in shown):
-                shown.append(table)
-                tables.append(
-                    replace(table, name=f"{table.name}_{run.name}", title=f"{table.title}, {run.name}")
-                )
-    return tables
+        known = [table for _, table in shown]
+        shown += [(run.name, new) for new in run.tables if not any(_same(new, old) for old in known)]
+    return [replace(table, name=f"{table.name}_{run}", title=f"{table.title}, {run}") for run, table in shown]
 
 
 def _same(first: Table, second: Table) -> bool:

@@ -122,11 +122,7 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
 
 
 def summarise_protocol(
-    evaluator: ReidEvaluator,
-    dataset: ReIDDataset,
-    q_feats: torch.Tensor,
-    g_feats: torch.Tensor,
-    length: int,
+    evaluator: ReidEvaluator, dataset: ReIDDataset, q_feats: torch.Tensor, g_feats: torch.Tensor, length: int
 ) -> ProtocolSummary:
     """Give scores and rank lists of (Q, D) query against (G, D) gallery features, float32.
 

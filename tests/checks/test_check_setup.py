@@ -94,6 +94,13 @@ def test_training_data_that_cannot_be_read_leaves_the_batches_out(check, cargo):
     assert "parameters" in found["ok"]
 
 
+def test_without_any_data_the_model_is_looked_at_nevertheless(check, cargo):
+    shutil.rmtree(cargo)
+    found = findings_of(check("--json")[1])
+    assert "model" not in found["error"]
+    assert {"features", "parameters", "memory"} <= set(found["ok"])
+
+
 def test_the_same_benchmark_twice_and_the_number_of_views(check):
     code, text = check("--json", "DATASETS.NAMES", "['CARGO', 'CARGO_AG']")
     assert code == 2

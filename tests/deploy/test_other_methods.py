@@ -1,4 +1,4 @@
-"""Programs on a method of somebody else, which reads cameras: nothing but the contract."""
+"""Methods of one's own in every tool of this room: one that reads cameras and views, and a wide one."""
 
 import json
 from pathlib import Path

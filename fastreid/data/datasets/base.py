@@ -233,4 +233,4 @@ def joint_view_names(datasets: Iterable[ReIDDataset]) -> tuple[str, ...]:
 
     Its first views mean the same, or nearly, in the others.
     """
-    return max((dataset.view_names for dataset in datasets), key=len)
+    return max((dataset.view_names for dataset in datasets), key=len, default=())
