@@ -52,7 +52,9 @@ def read_config(path: Path, including: tuple[Path, ...] = ()) -> dict:
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"config {path}: {BASE_KEY} is {bases!r}; expected a config's path or a list of them")
     for base in bases:
-        _update_nested(merged, read_config(path.parent / base, (*including, path)))
+        beside, shipped = path.parent / base, find_config(base)
+        place = shipped if shipped.is_file() and not beside.is_file() else beside
+        _update_nested(merged, read_config(place, (*including, path)))
     if isinstance(values.get("IMPORTS"), list):
         values["IMPORTS"] = absolute_imports(values["IMPORTS"], path.parent)
     _update_nested(merged, values)

@@ -1,7 +1,6 @@
 """Trained models as ONNX files, each compared with PyTorch before it counts as written."""
 
 import importlib.util
-import inspect
 import os
 import sys
 import tempfile
@@ -85,7 +84,7 @@ def export_part(part: ExportPart, folder: Path, with_pt2: bool) -> tuple[dict[st
         program = torch.export.export(
             part.module,
             tuple(inputs.values()),
-            dynamic_shapes=_nested(part, [{0: batch} if value.ndim else None for value in inputs.values()]),
+            dynamic_shapes=tuple({0: batch} if value.ndim else None for value in inputs.values()),
         )
     exported = torch.onnx.export(
         program,
@@ -107,15 +106,6 @@ def export_part(part: ExportPart, folder: Path, with_pt2: bool) -> tuple[dict[st
         torch.export.save(program, pt2)
         agreements += check_part(part, pt2.name, partial(run_pt2, torch.export.load(pt2).module()))
     return {"opset": opset, **_describe(session)}, agreements
-
-
-def _nested(part: ExportPart, shapes: list[Any]) -> tuple[Any, ...]:
-    """Return one entry for each parameter of the module's `forward`, where ``*labels`` are one together."""
-    parameters = list(inspect.signature(part.module.forward).parameters.values())
-    if parameters[-1].kind != inspect.Parameter.VAR_POSITIONAL:
-        return tuple(shapes)
-    fixed = len(parameters) - 1
-    return (*shapes[:fixed], tuple(shapes[fixed:]))
 
 
 def _describe(session: Any) -> dict[str, Any]:

@@ -121,6 +121,11 @@ class PictureSet(ReportingSet):
         return {"images": pixels, "img_paths": name, "bad_images": bad, **labels}
 
     @property
+    def in_memory(self) -> bool:
+        """True if not all of them are files."""
+        return not all(isinstance(picture, str | os.PathLike) for picture in self._pictures)
+
+    @property
     def bad_rows(self) -> list[int]:
         """Rows that a grey picture stood in for."""
         return [row for row, name in enumerate(self.names) if name in self.replaced]

@@ -107,6 +107,7 @@ class ReIDModel:
 
         Decoding, resizing, ``TEST.FLIP``, ``TEST.AMP`` and the batch size are the configuration's. A row
         depends on its picture alone, to within the rounding of float32: not on the others or their order.
+        Noise that a method draws by a file's name is that of the empty name for pictures without a file.
 
         Args:
             pictures: one picture or several: paths, PIL images, uint8 RGB arrays (H, W, 3), tensors
@@ -123,10 +124,6 @@ class ReIDModel:
             parts: names of the feature's parts (``model.feature_parts()``) to compute, in this order; None:
                 all of them.
 
-        Where a method draws noise by image, a picture's comes from its file's name. Arrays, tensors
-        and PIL images that were not opened from a file have none: they all get the noise of the empty name,
-        so that their features, too, depend neither on the order nor on what else is in the batch.
-
         Returns:
             (N, D) float32, a row for each picture in their order; N is 1 for a single one.
 
@@ -140,26 +137,7 @@ class ReIDModel:
         chosen = self.part_names(None if reads_views else views, parts)
         if not pictures:
             return np.empty((0, self.feature_width(chosen)), np.float32)
-        images = PictureSet(self.cfg, pictures, skip_bad, labels)
-        options = loader_options(self.cfg)
-        in_memory = not all(isinstance(picture, str | os.PathLike) for picture in pictures)
-        if in_memory or len(pictures) <= self.cfg.TEST.IMS_PER_BATCH:
-            options["num_workers"] = 0  # processes would take longer than the work
-        loader = ReIDLoader(images, batch_size=self.cfg.TEST.IMS_PER_BATCH, **options)
-        amp = amp_dtype(self.cfg.TEST.AMP, self.device)
-        benchmark = self.cfg.CUDNN_BENCHMARK
-        with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=not benchmark):
-            model = _WithParts(self.model, chosen)
-            features = extract_features(model, loader, self.cfg.TEST.FLIP.ENABLED, amp).numpy()
-        if bad := images.bad_rows:
-            features[bad] = np.nan
-            logger.warning(
-                "%d of %d pictures cannot be read, first %s: their features are NaN",
-                len(bad),
-                len(images),
-                images.names[bad[0]],
-            )
-        return features
+        return self._compute(PictureSet(self.cfg, pictures, skip_bad, labels), chosen)
 
     def part_names(self, views: Names = None, parts: Sequence[str] | None = None) -> list[str]:
         """Return the names of the feature's parts that these `views` or `parts` of :meth:`extract` mean.
@@ -191,6 +169,21 @@ class ReIDModel:
         """Return D, the numbers of a feature with these parts; None: all."""
         widths = self.model.feature_parts()
         return sum(widths[name] for name in (widths if parts is None else parts))
+
+    def _compute(self, images: PictureSet, parts: list[str]) -> np.ndarray:
+        batch_size, options = self.cfg.TEST.IMS_PER_BATCH, loader_options(self.cfg)
+        if images.in_memory or len(images) <= batch_size:
+            options["num_workers"] = 0  # processes would take longer than the work
+        loader = ReIDLoader(images, batch_size=batch_size, **options)
+        amp, benchmark = amp_dtype(self.cfg.TEST.AMP, self.device), self.cfg.CUDNN_BENCHMARK
+        with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=not benchmark):
+            model = _WithParts(self.model, parts)
+            features = extract_features(model, loader, self.cfg.TEST.FLIP.ENABLED, amp).numpy()
+        if bad := images.bad_rows:
+            features[bad] = np.nan
+            message = "%d of %d pictures cannot be read, first %s: their features are NaN"
+            logger.warning(message, len(bad), len(images), images.names[bad[0]])
+        return features
 
     def _labels(self, count: int, cameras: Names, views: Names) -> dict[str, list[int]]:
         given = {"camids": cameras, "viewids": views}

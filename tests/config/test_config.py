@@ -286,3 +286,11 @@ def test_the_batch_must_divide_over_processes_for_training_only():
     check_config(cfg, world_size=4, training=False)
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
     check_config(cfg, world_size=4)
+
+
+def test_a_base_may_be_a_shipped_file_from_every_folder(tmp_path, monkeypatch):
+    (tmp_path / "own.yml").write_text("_BASE_: configs/demo/base_stage1.yml\nOUTPUT_DIR: here\n")
+    monkeypatch.chdir(tmp_path)
+    cfg = get_cfg()
+    cfg.merge_from_file("own.yml")
+    assert (cfg.MODEL.BACKBONE.FEAT_DIM, cfg.OUTPUT_DIR) == (128, "here")

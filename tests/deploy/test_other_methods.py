@@ -1,4 +1,4 @@
-"""Methods of a researcher's own in every tool of this room: one that reads cameras and views, and a wide one."""
+"""Programs on a method of somebody else, which reads cameras: nothing but the contract."""
 
 import json
 from pathlib import Path
