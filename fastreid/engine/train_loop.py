@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.solver import total_norm
+from fastreid.structures import Results
 from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.errors import UserError
@@ -72,7 +73,7 @@ class TrainerBase:
         self.hooks: list[HookBase] = []
         self.writers: list[Writer] = []
         self.best_metric: float | None = None
-        self.last_results: dict[str, dict[str, float]] | None = None
+        self.last_results: Results | None = None
         self.may_stop_at_once = False
 
     @property

@@ -168,7 +168,7 @@ class DefaultTrainer(SimpleTrainer):
             partial_ok = self.cfg.MODEL.ALLOW_PARTIAL_WEIGHTS
             load_model_weights(self.model, checkpoint["model"], "train", partial_ok, weights)
 
-    def train(self) -> dict[str, dict[str, float]] | None:
+    def train(self) -> Results | None:
         """Train to the end; returns the results of the last evaluation (None when there was none)."""
         self._log_plan()
         if self.iteration == 0:

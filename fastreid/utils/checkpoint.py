@@ -60,7 +60,8 @@ def _read(path: Path) -> Any:
         if magic == ZIP_MAGIC or magic[:1] == b"\x80":
             raise UserError(
                 f"checkpoint {path} holds Python objects beside tensors and plain values, and loading them"
-                f" could run code: refused. Save its state_dict alone, from a source that you trust"
+                " could run code: refused",
+                "save its state_dict alone, from a source that you trust",
             ) from error
         raise UserError(
             f"checkpoint {path} is not a PyTorch file", "give a .pth file written by torch.save"

@@ -8,13 +8,12 @@ from typing import Any
 
 from fastreid.engine.hooks.checkpointing import BEST
 from fastreid.engine.train_loop import HookBase
+from fastreid.structures import Results
 from fastreid.utils import comm
 from fastreid.utils.env import preserved_rng_state
 from fastreid.utils.file_io import write_json
 
 logger = logging.getLogger(__name__)
-
-Results = dict[str, dict[str, float]]
 
 
 class EvalHook(HookBase):

@@ -325,7 +325,7 @@ def test_a_file_with_foreign_objects_is_refused_with_advice(run_tool):
     code, printed = run_tool({"model": dict(stage1_file()), "cfg": Foreign()}, "Baseline_stage1")
     assert code == 2
     assert "holds Python objects beside tensors" in printed
-    assert "Save its state_dict alone" in printed
+    assert "save its state_dict alone" in printed
 
 
 def test_existing_files_are_kept_unless_asked(run_tool, tmp_path):
