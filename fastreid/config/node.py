@@ -8,7 +8,7 @@ from typing import Any
 
 from yacs.config import CfgNode as YacsNode
 
-from fastreid.config.files import find_config, read_config
+from fastreid.config.files import find_config, read_layers
 from fastreid.config.imports import absolute_imports, import_user_modules, is_imported
 from fastreid.config.keys import Key
 from fastreid.config.releases import from_release
@@ -50,12 +50,13 @@ class CfgNode(YacsNode):
     def merge_from_file(self, path: str | Path) -> None:
         """Merge a YAML file. ``_BASE_`` (a path relative to the file, or a list) is merged before it.
 
-        ``IMPORTS`` may name Python files relative to the file.
+        ``IMPORTS`` may name Python files relative to the file; those of bases are imported, too.
 
         Raises:
             UserError: for a missing or malformed file, a cycle of bases, an unknown key, a wrong type.
         """
-        self.merge_values(read_config(find_config(path)), source=str(path))
+        for layer in read_layers(find_config(path)):
+            self.merge_values(layer, source=str(path))
 
     def merge_from_list(self, options: list[str]) -> None:
         """Merge ``["KEY", "VALUE", …]`` pairs, as they stand on a command line.
@@ -133,7 +134,7 @@ class CfgNode(YacsNode):
         modules = absolute_imports(_coerce(modules, [""], "IMPORTS", source), Path())
         import_user_modules(modules, source)
         self.declare_registered()
-        return modules
+        return list(dict.fromkeys([*self.IMPORTS, *modules]))  # what was imported before is in use as well
 
     def declare_registered(self) -> None:
         """Add the keys that registered parts have of their own."""

@@ -53,6 +53,15 @@ def test_on_the_command_line_a_file_is_relative_to_the_current_folder(schedule, 
     assert (cfg.IMPORTS, cfg.SOLVER[name.upper()]) == ([str(file)], 0.25)
 
 
+def test_imports_of_bases_files_and_the_command_line_add_up(write):
+    files = [write(f"{name}.py", "") for name in ("first", "second", "third")]
+    write("base.yml", "IMPORTS: [first.py]\n")
+    cfg = get_cfg()
+    cfg.merge_from_file(write("a.yml", "_BASE_: base.yml\nIMPORTS: [second.py]\n"))
+    cfg.merge_from_list(["IMPORTS", f"['{files[0]}', '{files[2]}']"])
+    assert cfg.IMPORTS == list(map(str, files))
+
+
 def test_a_module_is_imported_also_from_the_current_folder(schedule, monkeypatch):
     name, file = schedule
     monkeypatch.chdir(file.parent.parent)

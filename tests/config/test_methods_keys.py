@@ -66,6 +66,23 @@ def test_the_method_of_a_file_or_command_line_counts_wherever_it_stands(write):
     assert cfg.MODEL.SDMODEL.MOMENTUM == 0.5
 
 
+def test_a_file_leaves_behind_the_keys_of_its_bases_method_but_not_its_own(write):
+    base = "MODEL: {META_ARCHITECTURE: SDReIDStage1, SDMODEL: {MOMENTUM: 0.5}}\nSOLVER: {BASE_LR: 0.3}\n"
+    write("base.yml", base)
+    middle = "_BASE_: base.yml\nMODEL: {META_ARCHITECTURE: Plain, PLAIN: {DEPTH: 5}}\n"
+    write("middle.yml", middle)
+    cfg = get_cfg()
+    cfg.merge_from_file(write("top.yml", "_BASE_: middle.yml\nSOLVER: {GAMMA: 0.2}\n"))
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.PLAIN.DEPTH) == ("Plain", 5)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA) == (0.3, 0.2)
+    assert "SDMODEL" not in cfg.MODEL
+    stage2 = "_BASE_: base.yml\nMODEL: {META_ARCHITECTURE: SDReIDStage2}\n"
+    cfg.merge_from_file(write("stage2.yml", stage2))
+    assert cfg.MODEL.SDMODEL.MOMENTUM == 0.5
+    with pytest.raises(UserError, match=r"unknown config key 'MODEL.SDMODEL.MOMENTUM' .*own.yml"):
+        get_cfg().merge_from_file(write("own.yml", middle.replace("}}", "}, SDMODEL: {MOMENTUM: 0.5}}")))
+
+
 def test_copies_know_their_method():
     cfg = get_cfg()
     copy = cfg.clone()
