@@ -33,7 +33,7 @@ class CfgNode(YacsNode):
         """Add keys with their defaults: nested dicts that end in `Key`. What is there already stays.
 
         Raises:
-            ValueError: if a key is there already, with another meaning.
+            UserError: if a key is there already, with another meaning, or one is no `Key`.
         """
         for name, key in keys.items():
             if isinstance(key, dict):
@@ -98,9 +98,11 @@ class CfgNode(YacsNode):
         return node
 
     def _declare_one(self, name: str, key: Key) -> None:
+        if not isinstance(key, Key):
+            raise UserError(f"config key {name} is declared as {key!r}", "declare it with a Key")
         known = self.declared.setdefault(name, key)
         if known is not key and known != key:
-            raise ValueError(f"configuration key {name} is declared twice, with different meanings")
+            raise UserError(f"config key {name} is declared twice, with different meanings", "rename one")
         group, _, leaf = name.rpartition(".")
         node = self._group(group)
         if leaf not in node:
@@ -155,7 +157,7 @@ class CfgNode(YacsNode):
         Keys that both have keep their values.
 
         Raises:
-            UserError: for an unknown method.
+            UserError: for an unknown method, or one whose `add_config` adds undeclared keys.
         """
         method = method_registry(self).get(name)
         own: set[str] = self.__dict__.get("_of_method", set())
@@ -163,6 +165,11 @@ class CfgNode(YacsNode):
         before = set(self.declared) - own
         self._forget(own)
         method.add_config(self)
+        if stray := set(flat_keys(self)) - set(self.declared):
+            raise UserError(
+                f"add_config of {name} sets {', '.join(sorted(stray))}",
+                "declare keys with cfg.declare and Key",
+            )
         self.__dict__["_of_method"] = set(self.declared) - before
         for key, value in kept.items():
             if key in self.declared:

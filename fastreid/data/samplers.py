@@ -16,7 +16,12 @@ from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
 
-SAMPLER_REGISTRY = Registry("sampler", "DATALOADER.SAMPLER_TRAIN")
+
+def _lacks(entry: object) -> str:
+    return "" if isinstance(entry, type) and issubclass(entry, BatchSampler) else "it is no BatchSampler"
+
+
+SAMPLER_REGISTRY = Registry("sampler", "DATALOADER.SAMPLER_TRAIN", _lacks)
 
 
 class Draw(NamedTuple):

@@ -80,11 +80,13 @@ def test_a_module_is_imported_also_from_the_current_folder(schedule, monkeypatch
         ("nets/none.py", "No such file"),
         ("nets/broken.py", "ZeroDivisionError: division by zero"),
         ("nets/syntax.py", "SyntaxError"),
+        ("nets/leaves.py", "SystemExit: 3"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line_that_names_it(module, said, write):
     write("nets/broken.py", "1 / 0\n")
     write("nets/syntax.py", "def (\n")
+    write("nets/leaves.py", "raise SystemExit(3)\n")
     with pytest.raises(
         UserError, match=rf"IMPORTS \S*{module} .*a.yml.*cannot be imported: .*{said}"
     ) as error:

@@ -109,5 +109,22 @@ def test_one_key_cannot_have_two_meanings():
     flat.spans_run, flat.linear_warmup = False, False
     flat.KEYS = {"SOLVER": {"GAMMA": Key(7, "of something else")}}
     SCHEDULE_REGISTRY.register("flat", flat)
-    with pytest.raises(ValueError, match="SOLVER.GAMMA is declared twice"):
+    with pytest.raises(UserError, match="SOLVER.GAMMA is declared twice"):
         get_cfg()
+
+
+@pytest.mark.parametrize(
+    ("add", "said"),
+    [
+        (
+            lambda cfg: cfg.declare({"MODEL": {"MINE": 3}}),
+            "MODEL.MINE is declared as 3; declare it with a Key",
+        ),
+        (lambda cfg: setattr(cfg.MODEL, "MINE", 3), "add_config of Own sets MODEL.MINE; declare"),
+    ],
+)
+def test_a_key_without_a_meaning_is_refused_by_its_name(add, said):
+    own = type("Own", (Plain,), {"add_config": classmethod(lambda cls, cfg: add(cfg))})
+    META_ARCH_REGISTRY.register("Own", own)
+    with pytest.raises(UserError, match=said):
+        get_cfg().use_method("Own")
