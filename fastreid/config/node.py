@@ -124,13 +124,20 @@ class CfgNode(YacsNode):
         wanted = [name for name in named if not is_imported(name)]
         if imports:
             self.merge_values({"IMPORTS": list(imports)}, "--imports")
+            wanted = [name for name in wanted if not is_imported(name)]
         elif wanted:
             named = " ".join(wanted)
             raise UserError(
                 f"{source} needs {named} imported, and a module that only a checkpoint names is not",
                 f"allow it with --imports {named} where you trust it",
             )
-        self.merge_values(values, source)
+        try:
+            self.merge_values(values, source)
+        except UserError as error:
+            if not wanted:
+                raise
+            fix = f"{source} names {' '.join(wanted)}, too: allow it with --imports where you trust it"
+            raise UserError(error.problem, fix) from error
 
     def _import(self, modules: Any, source: str) -> list[str]:
         modules = absolute_imports(_coerce(modules, [""], "IMPORTS", source), Path())

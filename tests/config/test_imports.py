@@ -104,6 +104,14 @@ def test_imports_are_a_list_of_names(imports):
 class TestStoredConfigurations:
     """They come along with a checkpoint: nobody has named the modules that they name."""
 
+    def test_where_too_few_are_allowed_the_others_are_named(self, schedule, write):
+        name, _ = schedule
+        stored = {"IMPORTS": ["/gone/net.py"], "SOLVER": {"SCHED": name, name.upper(): 0.25}}
+        with pytest.raises(
+            UserError, match=r"unknown config key .*; model.pth names /gone/net.py, too: allow"
+        ):
+            get_cfg().merge_stored(stored, "model.pth", imports=[str(write("other.py", ""))])
+
     def test_their_modules_are_not_imported_and_the_way_to_allow_them_is_said(self, write, tmp_path):
         file = write("evil.py", f"open({str(tmp_path / 'executed')!r}, 'w')\n")
         with pytest.raises(UserError, match=f"model.pth needs {file} imported") as error:

@@ -178,6 +178,10 @@ class MetaArch(nn.Module, ABC):
         """Return the names and widths of the parts of a retrieval feature, in their order."""
         return {"person": self.heads.embedding_dim}
 
+    def view_parts(self) -> list[str]:
+        """Return the names of the parts that it generates for a view each, by the views' numbers."""
+        return []
+
     def forward(self, batch: Batch, parts: Sequence[str] | None = None) -> dict[str, Tensor] | Tensor:
         """As the class says; `parts`: see :meth:`features`.
 
