@@ -48,6 +48,9 @@ class BatchSampler(Sampler[list[Draw]]):
         UserError: if the batch cannot be divided over the ranks, or the images do not fill it.
     """
 
+    whole_identities = False
+    """A batch holds `num_instance` images of each of its identities."""
+
     def __init__(
         self,
         samples: Sequence[Sample],
@@ -112,6 +115,8 @@ class IdentitySampler(BatchSampler):
 
     An identity with fewer than K images gives each of them more than once, in turn.
     """
+
+    whole_identities = True
 
     def _prepare(self) -> None:
         batch_size, num_instance, world_size = self.batch_size, self.num_instance, self.world_size

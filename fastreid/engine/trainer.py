@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.data import (
@@ -19,7 +18,7 @@ from fastreid.data import (
     describe,
 )
 from fastreid.engine import hooks
-from fastreid.engine.resume import check_resumed_config
+from fastreid.engine.resume import check_resumed_config, check_resumed_names
 from fastreid.engine.run_folder import (
     locked_output_dir,
     open_output_dir,
@@ -227,6 +226,7 @@ class DefaultTrainer(SimpleTrainer):
                 f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
             )
         check_resumed_config(self.cfg, checkpoint["meta"]["config"], source)
+        check_resumed_names(self.model.names, checkpoint["meta"].get("names"), source)
         if checkpoint["iters_per_epoch"] != self.iters_per_epoch:
             raise UserError(
                 f"{source} has {checkpoint['iters_per_epoch']} iterations an epoch, now there are"
@@ -252,8 +252,10 @@ class DefaultTrainer(SimpleTrainer):
             self.checkpointer.save(name, state, mark_last)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, test_sets: Sequence[RetrievalTask]) -> Results:
+    def test(cls, cfg: CfgNode, model: MetaArch, test_sets: Sequence[RetrievalTask]) -> Results:
         """Evaluate `model` on protocols: ``{protocol: {metric: percent}}``, the same on all ranks."""
+        for task in test_sets:
+            model.check_views(task.view_names, task.name)
         return evaluate_protocols(cfg, model, test_sets)
 
     def _test(self) -> Results:

@@ -1,12 +1,14 @@
 """The contract of a method: what a registry refuses, and what the two stages say of themselves."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 from toy_conditions import DIM
 
 from fastreid.config import check_config
-from fastreid.data.samplers import SAMPLER_REGISTRY
+from fastreid.data.samplers import SAMPLER_REGISTRY, BatchSampler
 from fastreid.modeling import META_ARCH_REGISTRY, MetaArch, build_model, fit_config
 from fastreid.modeling.assets import required_weights, starting_weights
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
@@ -126,10 +128,45 @@ class TestResults:
         with pytest.raises(UserError, match="MODEL.HEADS.NAME Mute does not say .* embedding_dim"):
             build_model(tiny_cfg(2, "MODEL.HEADS.NAME", "Mute"))
 
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_a_sampler_says_whether_batches_are_of_whole_identities(self, tiny_cfg, whole):
+        SAMPLER_REGISTRY.register("Own", type("Own", (BatchSampler,), {"whole_identities": whole}))
+        options = ("SOLVER.IMS_PER_BATCH", "10", "DATALOADER.NUM_INSTANCE", "4")
+        cfg = tiny_cfg(2, *options, "DATALOADER.SAMPLER_TRAIN", "Own")
+        with pytest.raises(UserError, match="use a multiple of 4") if whole else nullcontext():
+            check_config(cfg)
+
     def test_no_loss_hides_another(self, tiny_cfg):
         cfg = tiny_cfg(2, "MODEL.LOSSES.NAME", "['TripletLoss', 'TripletLoss']")
         with pytest.raises(UserError, match="logged as loss_triplet, loss_triplet: one would hide the other"):
             build_model(cfg)
+
+
+class TestViewsOfOtherData:
+    """A method that reads views takes those that it was trained on by their numbers."""
+
+    @pytest.fixture
+    def model(self, tiny_cfg):
+        def make(labels: frozenset[str]) -> MetaArch:
+            name = f"Own{len(labels)}"
+            META_ARCH_REGISTRY.register(name, type(name, (SDReIDStage1,), {"test_labels": labels}))
+            return build_model(
+                tiny_cfg(2, "MODEL.META_ARCHITECTURE", name), DataNames(views=("drone", "ground"))
+            )
+
+        return make
+
+    @pytest.mark.parametrize(
+        "views", [("drone", "ground"), ("aerial", "cctv"), ("drone",), ("kite", "ground")]
+    )
+    def test_those_of_the_same_numbers_and_strangers_pass(self, model, views):
+        model(frozenset({"viewids"})).check_views(views, "mine.csv")
+
+    @pytest.mark.parametrize("views", [("ground", "zeppelin"), ("ground",), ("a", "drone", "ground")])
+    def test_one_that_has_another_number_is_refused(self, model, views):
+        with pytest.raises(UserError, match=r"views drone, ground and reads them, but mine.csv has .*as in"):
+            model(frozenset({"viewids"})).check_views(views, "mine.csv")
+        model(frozenset()).check_views(views, "mine.csv")
 
 
 class Narrow(nn.Module):

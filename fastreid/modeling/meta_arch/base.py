@@ -22,7 +22,7 @@ from fastreid.modeling.heads import build_head
 from fastreid.modeling.losses import IdentityLosses
 from fastreid.modeling.meta_arch.export import encoder_part
 from fastreid.modeling.meta_arch.findings import batch_norm, fresh_start, metric_losses, views_of_identities
-from fastreid.modeling.meta_arch.results import check_encoded, check_features, check_losses
+from fastreid.modeling.meta_arch.results import check_encoded, check_features, check_losses, check_view_names
 from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.structures import Batch, DataNames, ExportPart, Finding, Sample, Table, Tensors
 from fastreid.utils.errors import UserError
@@ -161,6 +161,11 @@ class MetaArch(nn.Module, ABC):
                 f"{type(self).__name__} reads the {name} of a picture, and these pictures have none"
             )
         return batch[name].to(self.device, non_blocking=True)
+
+    def check_views(self, views: Sequence[str], source: str) -> None:
+        """Raise a UserError if the method reads views, and one of training has another number in `source`."""
+        if "viewids" in self.test_labels:
+            check_view_names(type(self).__name__, self.names.views, views, source)
 
     @abstractmethod
     def encode(self, batch: Batch) -> Any:

@@ -1,5 +1,6 @@
-"""Checks of what a method gives; a mistake in one is told in a line, not by what it breaks later."""
+"""Checks of what a method gives and is given; a mistake is told in a line, not by what it breaks later."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,17 @@ def check_features(method: str, features: Any, parts: dict[str, int]) -> None:
         raise UserError(
             f"features of {method} gives {_shown(features)}, but its feature_parts are {said}",
             f"make them agree: (B, {sum(parts.values())})",
+        )
+
+
+def check_view_names(method: str, trained: Sequence[str], views: Sequence[str], source: str) -> None:
+    """Check that the views of `source` that training had, too, have the number that they had there."""
+    numbers = {name: number for number, name in enumerate(trained)}
+    if any(numbers.get(name, number) != number for number, name in enumerate(views)):
+        raise UserError(
+            f"{method} was trained on the views {', '.join(trained)} and reads them, but {source} has"
+            f" {', '.join(views)}, numbered otherwise",
+            "name the views as in training",
         )
 
 
