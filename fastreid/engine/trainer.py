@@ -218,10 +218,8 @@ class DefaultTrainer(SimpleTrainer):
             UserError: if the file is no checkpoint of this run.
         """
         check_method(checkpoint["meta"], self.model, "resume", source)
-        absent = [
-            key for key in ("optimizer", "scheduler", "iteration", "iters_per_epoch") if key not in checkpoint
-        ]
-        if absent:
+        needed = ("optimizer", "scheduler", "iteration", "iters_per_epoch")
+        if absent := [key for key in needed if key not in checkpoint]:
             raise UserError(
                 f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
             )
