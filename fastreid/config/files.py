@@ -1,5 +1,6 @@
 """Configuration files: where they are, and the bases that they name."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def join_layers(layers: list[dict]) -> dict:
     """Return nested values, those of later layers over those of earlier ones."""
     joined: dict = {}
     for layer in layers:
-        _update_nested(joined, layer)
+        _update_nested(joined, deepcopy(layer))
     return joined
 
 

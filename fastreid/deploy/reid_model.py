@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, check_config, get_cfg
-from fastreid.config.files import read_config
+from fastreid.config.files import join_layers, read_layers
 from fastreid.data.loaders import ReIDLoader, loader_options
 from fastreid.deploy.labels import Names, as_list, dataset_views, label_values, number_of
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
@@ -227,7 +227,7 @@ def _config_of(
             cfg.merge_values({"IMPORTS": list(imports)}, "--imports")
         cfg.merge_from_file(config)
     elif beside.is_file():
-        cfg.merge_stored(read_config(beside), str(beside), imports)
+        cfg.merge_stored(join_layers(read_layers(beside)), str(beside), imports)
     elif meta.get("config"):
         cfg.merge_stored(yaml.safe_load(meta["config"]), f"stored in {path}", imports)
     else:
