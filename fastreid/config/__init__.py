@@ -5,18 +5,3 @@ from fastreid.config.defaults import get_cfg
 from fastreid.config.keys import FRACTION, NOT_NEGATIVE, POSITIVE, Changes, Key, Range, Registered, choice
 from fastreid.config.load import load_config
 from fastreid.config.node import CfgNode
-
-__all__ = [
-    "FRACTION",
-    "NOT_NEGATIVE",
-    "POSITIVE",
-    "CfgNode",
-    "Changes",
-    "Key",
-    "Range",
-    "Registered",
-    "check_config",
-    "choice",
-    "get_cfg",
-    "load_config",
-]

@@ -8,16 +8,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from fastreid.config.keys import (
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Changes,
-    Key,
-    Range,
-    Registered,
-    choice,
-)
+from fastreid.config.keys import FRACTION, NOT_NEGATIVE, POSITIVE, Changes, Key, Range, Registered, choice
 from fastreid.config.node import CfgNode
 
 NOTHING, FEATURES, BOTH = Changes.NOTHING, Changes.FEATURES, Changes.BOTH

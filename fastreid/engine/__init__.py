@@ -8,18 +8,3 @@ from fastreid.engine.run_folder import open_output_dir, storage_errors_named
 from fastreid.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
 from fastreid.engine.trained_model import load_trained_model
 from fastreid.engine.trainer import DefaultTrainer
-
-__all__ = [
-    "DefaultTrainer",
-    "HookBase",
-    "SimpleTrainer",
-    "TrainerBase",
-    "WorkerError",
-    "default_argument_parser",
-    "default_setup",
-    "launch",
-    "load_trained_model",
-    "open_output_dir",
-    "setup_config",
-    "storage_errors_named",
-]

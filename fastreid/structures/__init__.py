@@ -6,17 +6,3 @@ from fastreid.structures.parts import ExportPart, Tensors
 from fastreid.structures.report import Finding, Table
 from fastreid.structures.retrieval import Metrics, Results, RetrievalTask
 from fastreid.structures.sample import Sample
-
-__all__ = [
-    "Batch",
-    "DataNames",
-    "EncoderOutput",
-    "ExportPart",
-    "Finding",
-    "Metrics",
-    "Results",
-    "RetrievalTask",
-    "Sample",
-    "Table",
-    "Tensors",
-]

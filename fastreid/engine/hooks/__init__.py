@@ -9,15 +9,3 @@ from fastreid.engine.hooks.precise_bn import PreciseBN
 from fastreid.engine.hooks.signals import StopOnSignal
 from fastreid.engine.hooks.timing import IterationTimer
 from fastreid.engine.hooks.writing import PeriodicWriter
-
-__all__ = [
-    "BadImageReport",
-    "EvalHook",
-    "IterationTimer",
-    "LRScheduler",
-    "LayerFreeze",
-    "PeriodicCheckpointer",
-    "PeriodicWriter",
-    "PreciseBN",
-    "StopOnSignal",
-]

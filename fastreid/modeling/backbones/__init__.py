@@ -8,15 +8,3 @@ from fastreid.modeling.backbones.pretrained import (
     require_pretrained_weights,
 )
 from fastreid.modeling.backbones.vit import VisionTransformer, build_vit_backbone
-
-__all__ = [
-    "BACKBONE_REGISTRY",
-    "PatchEmbed",
-    "PretrainedReport",
-    "VisionTransformer",
-    "build_backbone",
-    "build_vit_backbone",
-    "feature_width",
-    "load_pretrained_vit",
-    "require_pretrained_weights",
-]

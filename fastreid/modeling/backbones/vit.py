@@ -10,11 +10,7 @@ from torch import nn
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.patch_embed import PatchEmbed
-from fastreid.modeling.backbones.pretrained import (
-    PretrainedReport,
-    fit_pretrained_vit,
-    load_pretrained_vit,
-)
+from fastreid.modeling.backbones.pretrained import PretrainedReport, fit_pretrained_vit, load_pretrained_vit
 from fastreid.structures import EncoderOutput
 from fastreid.utils.errors import UserError
 

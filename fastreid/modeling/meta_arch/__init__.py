@@ -12,17 +12,3 @@ from fastreid.modeling.meta_arch.build import (
 )
 from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.modeling.meta_arch.sdreid import SDReIDStage1, SDReIDStage2
-
-__all__ = [
-    "META_ARCH_REGISTRY",
-    "MetaArch",
-    "ParameterRules",
-    "SDReIDStage1",
-    "SDReIDStage2",
-    "assets_of",
-    "build_meta_model",
-    "build_model",
-    "check_assets",
-    "fit_config",
-    "method_of",
-]

@@ -4,5 +4,3 @@ from fastreid.modeling.meta_arch.sdreid import release_config
 from fastreid.modeling.meta_arch.sdreid.memory_bank import MemoryBank
 from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
 from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
-
-__all__ = ["MemoryBank", "SDReIDStage1", "SDReIDStage2", "release_config"]

@@ -147,11 +147,7 @@ class FeatureGenerator(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self,
-        id_tokens: Tensor,
-        prototypes: Tensor,
-        names: Sequence[str],
-        views: Sequence[int] | None = None,
+        self, id_tokens: Tensor, prototypes: Tensor, names: Sequence[str], views: Sequence[int] | None = None
     ) -> Tensor:
         """Generate every image's feature in every view, or in some.
 
@@ -215,12 +211,7 @@ class FeatureGenerator(nn.Module):
         )
 
     def _guided_prediction(
-        self,
-        contexts: Tensor,
-        residuals: UNetResiduals,
-        kept: KeptProjections | None,
-        batch: int,
-        views: int,
+        self, contexts: Tensor, residuals: UNetResiduals, kept: KeptProjections | None, batch: int, views: int
     ) -> Callable[[Tensor, Tensor, bool], Tensor]:
         """Return classifier-free guidance as the sampler calls it; both branches pass the UNet together.
 
