@@ -1,8 +1,4 @@
 """The types that pass between the rooms of the house."""
 
-from fastreid.structures.batch import Batch, EncoderOutput
-from fastreid.structures.names import DataNames
-from fastreid.structures.parts import ExportPart, Tensors
-from fastreid.structures.report import Finding, Table
-from fastreid.structures.retrieval import Metrics, Results, RetrievalTask
-from fastreid.structures.sample import Sample
+from fastreid.structures.data import Batch, DataNames, EncoderOutput, Metrics, Results, RetrievalTask, Sample
+from fastreid.structures.outputs import ExportPart, Finding, Level, Table, Tensors
