@@ -30,7 +30,9 @@ class CfgNode(YacsNode):
     """
 
     def declare(self, keys: dict[str, Any], prefix: str = "") -> None:
-        """Add keys with their defaults: nested dicts that end in `Key`. What is there already stays.
+        """Add keys with their defaults: nested dicts, such as ``{"MODEL.LOSSES.CE": {"SCALE": Key(…)}}``.
+
+        What is there already stays.
 
         Raises:
             ValueError: if a key is there already, with another meaning.

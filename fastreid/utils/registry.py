@@ -32,8 +32,8 @@ class Registry:
     ... def build_net(cfg): ...
     >>> BACKBONES.get("build_net")
 
-    An entry with configuration keys of its own has them as the attribute ``KEYS``: nested dicts that end in
-    :class:`fastreid.config.Key`.
+    An entry with configuration keys of its own has them as the attribute ``KEYS``, as `CfgNode.declare` takes
+    them.
 
     Args:
         kind: what the entries are, for messages.

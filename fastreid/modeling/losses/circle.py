@@ -83,7 +83,7 @@ def _keys(group: str) -> dict[str, Any]:
         "GAMMA": Key(128.0, "scale of the similarities"),
         "SCALE": Key(1.0, "weight of the loss"),
     }
-    return {"MODEL": {"LOSSES": {group: own}}}
+    return {f"MODEL.LOSSES.{group}": own}
 
 
 @LOSS_REGISTRY.register()

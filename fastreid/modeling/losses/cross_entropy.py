@@ -37,16 +37,10 @@ class CrossEntropyLoss:
     """`cross_entropy` of the logits, times a scale."""
 
     KEYS: ClassVar[dict] = {
-        "MODEL": {
-            "LOSSES": {
-                "CE": {
-                    "EPSILON": Key(
-                        0.0, "label smoothing; -1 = adaptive", Range(lambda v: v <= 1, "at most 1")
-                    ),
-                    "ALPHA": Key(0.2, "strength of the adaptive smoothing"),
-                    "SCALE": Key(1.0, "weight of the loss"),
-                }
-            }
+        "MODEL.LOSSES.CE": {
+            "EPSILON": Key(0.0, "label smoothing; -1 = adaptive", Range(lambda v: v <= 1, "at most 1")),
+            "ALPHA": Key(0.2, "strength of the adaptive smoothing"),
+            "SCALE": Key(1.0, "weight of the loss"),
         }
     }
     logged_as, compares_pairs, needs_classifier = "loss_cls", False, True

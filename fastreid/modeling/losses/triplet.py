@@ -58,15 +58,11 @@ class TripletLoss:
     """`triplet` of the features, times a scale."""
 
     KEYS: ClassVar[dict] = {
-        "MODEL": {
-            "LOSSES": {
-                "TRI": {
-                    "MARGIN": Key(0.0, "0 = soft margin", NOT_NEGATIVE),
-                    "NORM_FEAT": Key(False, "2 - 2 cosine instead of the Euclidean distance"),
-                    "HARD_MINING": Key(True, "False = softmax-weighted positives and negatives"),
-                    "SCALE": Key(1.0, "weight of the loss"),
-                }
-            }
+        "MODEL.LOSSES.TRI": {
+            "MARGIN": Key(0.0, "0 = soft margin", NOT_NEGATIVE),
+            "NORM_FEAT": Key(False, "2 - 2 cosine instead of the Euclidean distance"),
+            "HARD_MINING": Key(True, "False = softmax-weighted positives and negatives"),
+            "SCALE": Key(1.0, "weight of the loss"),
         }
     }
     logged_as, compares_pairs, needs_classifier = "loss_triplet", True, False

@@ -95,10 +95,7 @@ VIEW_LOSS: dict[str, Any] = {
     "VIEW_LAMBDA": Key(0.1, "weight of its loss", NOT_NEGATIVE),
 }
 
-KEYS: dict[str, Any] = {
-    "MODEL": {"SDMODEL": TRAINING, "LOSSES": {"CE": VIEW_LOSS}},
-    "TEST": {"SDMODEL": TEST},
-}
+KEYS = {"MODEL.SDMODEL": TRAINING, "MODEL.LOSSES.CE": VIEW_LOSS, "TEST.SDMODEL": TEST}
 
 
 def check_rules(cfg: CfgNode) -> None:
