@@ -4,8 +4,6 @@ Keys of a registered part, such as a loss or an optimiser, stand in the part's o
 of a method in the method's folder, in `add_config`. One line of a key says everything about it, see `Key`.
 """
 
-import os
-from importlib import import_module
 from typing import Any
 
 from fastreid.config.keys import FRACTION, NOT_NEGATIVE, POSITIVE, Changes, Key, Range, Registered, choice
@@ -22,8 +20,7 @@ DEPTHS = choice("tiny", "small", "base", "large", "custom")
 
 def _only_lengthens(cfg: CfgNode) -> bool:
     """Tell whether more epochs leave the learning rates of the first ones as they are."""
-    schedule = cfg.declared["SOLVER.SCHED"].allowed.registry("SOLVER.SCHED").get(cfg.SOLVER.SCHED)
-    return not schedule.spans_run
+    return not cfg.entry("SOLVER.SCHED").spans_run
 
 
 MODEL: dict[str, Any] = {
@@ -157,7 +154,6 @@ SOLVER: dict[str, Any] = {
     "AMP": {
         "ENABLED": Key(True, "mixed precision on CUDA; the CPU computes in float32", changes=NOTHING),
         "DTYPE": Key("bf16", "fp16: with loss scaling", AMP_DTYPE, NOTHING),
-        "MAX_SKIPPED": Key(20, "fp16: steps skipped in a row before the run stops", POSITIVE, NOTHING),
     },
 }
 
@@ -202,16 +198,3 @@ KEYS: dict[str, Any] = {
     "OUTPUT_DIR": Key("logs/run", "of logs and checkpoints", changes=NOTHING),
     "CUDNN_BENCHMARK": Key(False, "faster convolutions on CUDA, chosen anew by every run", changes=NOTHING),
 }
-
-
-def get_cfg() -> CfgNode:
-    """Return a fresh, mutable configuration with the defaults, for the default method."""
-    cfg = CfgNode()
-    cfg.declare(KEYS)
-    for key in list(cfg.declared.values()):
-        if isinstance(key.allowed, Registered):
-            import_module(key.allowed.home)  # where registered parts have keys of their own
-    cfg.declare_registered()
-    cfg.DATASETS.ROOT = os.environ.get("FASTREID_DATASETS", "datasets")
-    cfg.use_method(cfg.MODEL.META_ARCHITECTURE)
-    return cfg

@@ -18,7 +18,7 @@ from fastreid.utils.registry import Registry
 
 METHOD = "MODEL.META_ARCHITECTURE"
 # Keys of earlier versions, which old files still have, and their defaults.
-RETIRED = {"TEST.SAVE_RANKS": False}
+RETIRED = {"TEST.SAVE_RANKS": False, "SOLVER.AMP.MAX_SKIPPED": 20}
 
 
 class CfgNode(YacsNode):
@@ -48,6 +48,15 @@ class CfgNode(YacsNode):
     def declared(self) -> dict[str, Key]:
         """The keys by their full names."""
         return self.__dict__.setdefault("_declared", {})
+
+    def entry(self, key: str) -> Any:
+        """Return the registered thing that the value of `key` names.
+
+        Raises:
+            UserError: if none has that name.
+        """
+        group, _, leaf = key.rpartition(".")
+        return self.declared[key].allowed.registry(key).get(self._group(group)[leaf])
 
     def merge_from_file(self, path: str | Path) -> None:
         """Merge a YAML file. ``_BASE_`` (a path relative to the file, or a list) is merged before it.
@@ -86,7 +95,10 @@ class CfgNode(YacsNode):
             values = values | {"IMPORTS": self._import(values["IMPORTS"], source)}
         values = from_release(values, self, source)
         if self.declared:
-            self._use_method(values, source)
+            model = values.get("MODEL")
+            method = model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
+            if isinstance(method, str):
+                self.use_method(method)
         _merge(values, self, [], source, self.declared)
 
     def _group(self, name: str) -> "CfgNode":
@@ -143,13 +155,6 @@ class CfgNode(YacsNode):
             for keys in registry.keys_of_entries():
                 self.declare(keys)
 
-    def _use_method(self, values: dict, source: str) -> None:
-        """Exchange the keys of the method that was named before for those of the one that `values` name."""
-        model = values.get("MODEL")
-        name = model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
-        if isinstance(name, str):
-            self.use_method(name)
-
     def use_method(self, name: str) -> None:
         """Set MODEL.META_ARCHITECTURE, and have the keys of that method instead of the present one's.
 
@@ -158,7 +163,7 @@ class CfgNode(YacsNode):
         Raises:
             UserError: for an unknown method.
         """
-        method = method_registry(self).get(name)
+        method = self.declared[METHOD].allowed.registry(METHOD).get(name)
         own: set[str] = self.__dict__.get("_of_method", set())
         kept = {key: value for key, value in flat_keys(self).items() if key in own}
         before = set(self.declared) - own
@@ -179,11 +184,6 @@ class CfgNode(YacsNode):
             while group and not self._group(group):
                 group, _, leaf = group.rpartition(".")
                 del self._group(group)[leaf]
-
-
-def method_registry(cfg: CfgNode) -> Registry:
-    """Return the registry that owns the names of methods."""
-    return cfg.declared[METHOD].allowed.registry(METHOD)
 
 
 def flat_keys(node: YacsNode, prefix: str = "") -> dict[str, Any]:

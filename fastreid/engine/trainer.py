@@ -80,7 +80,6 @@ class DefaultTrainer(SimpleTrainer):
             cfg.SOLVER.MAX_EPOCH,
             iters_per_epoch,
             amp_dtype=AMP_DTYPES[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None,
-            max_skipped=cfg.SOLVER.AMP.MAX_SKIPPED,
             clip=build_gradient_clipper(cfg),
             seed=cfg.MODEL.SEED,
         )

@@ -15,7 +15,7 @@ def metric_losses(cfg: CfgNode, train_set: TrainSet) -> Iterator[Finding]:
     if not pairwise:
         return
     name, instances = pairwise[0], cfg.DATALOADER.NUM_INSTANCE
-    if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
+    if not cfg.entry("DATALOADER.SAMPLER_TRAIN").by_identity:
         found = f"{cfg.DATALOADER.SAMPLER_TRAIN} draws images one by one: {name} meets hardly any pair"
         yield Finding("warning", "batches", found, "DATALOADER.SAMPLER_TRAIN NaiveIdentitySampler")
     elif instances < 2:
