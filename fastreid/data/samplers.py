@@ -33,8 +33,8 @@ class Draw(NamedTuple):
 class BatchSampler(Sampler[list[Draw]]):
     """This rank's part of each global batch, from global batch `start_iter` on, without end.
 
-    A subclass says with `_global_batches` what the global batches are, and with `by_identity` whether they are
-    of whole identities, `num_instance` images of each.
+    A subclass says with `_global_batches` what the global batches are, and with `by_identity` whether they
+    hold whole identities, `num_instance` images of each.
 
     Args:
         samples: the training images; pids are 0 … N-1.
@@ -75,13 +75,10 @@ class BatchSampler(Sampler[list[Draw]]):
         """Raise a `UserError` if the ranks cannot share a batch, whole identities where it is of them."""
         step = world_size * (num_instance if cls.by_identity else 1)
         if step < 1 or batch_size < 1 or batch_size % step:
-            unit = (
-                f"identities of DATALOADER.NUM_INSTANCE {num_instance} images"
-                if cls.by_identity
-                else "images"
-            )
+            identities = f"identities of DATALOADER.NUM_INSTANCE {num_instance} "
             raise UserError(
-                f"SOLVER.IMS_PER_BATCH is {batch_size}, which {world_size} process(es) cannot share in {unit}",
+                f"SOLVER.IMS_PER_BATCH is {batch_size}, which {world_size} process(es) cannot share in"
+                f" {identities if cls.by_identity else ''}images",
                 f"use a multiple of {max(1, step)}",
             )
 

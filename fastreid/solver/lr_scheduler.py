@@ -143,7 +143,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per
         UserError: for an unknown SOLVER.SCHED.
     """
     solver = cfg.SOLVER
-    schedule = SCHEDULE_REGISTRY.get(solver.SCHED)
+    schedule = cfg.entry("SOLVER.SCHED")
     method = "linear" if schedule.linear_warmup else solver.WARMUP_METHOD
     return LRSchedule(
         optimizer,

@@ -62,11 +62,10 @@ def build_optimizer(
     Raises:
         UserError: for an unknown name, or a model without trainable parameters.
     """
-    make = OPTIMIZER_REGISTRY.get(cfg.SOLVER.OPT)
     groups = parameter_groups(cfg, model, undecayed, heads)
     if not groups:
         raise UserError("the model has no trainable parameters", "check what the config freezes")
-    return make(groups, cfg)
+    return cfg.entry("SOLVER.OPT")(groups, cfg)
 
 
 def parameter_groups(

@@ -9,7 +9,7 @@ from fastreid.config import check_config
 from fastreid.modeling import META_ARCH_REGISTRY, MetaArch, build_model, fit_config
 from fastreid.modeling.assets import required_weights, starting_weights
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
-from fastreid.modeling.heads import CLS_LAYER_REGISTRY, REID_HEADS_REGISTRY
+from fastreid.modeling.heads import CLS_LAYER_REGISTRY, REID_HEADS_REGISTRY, EmbeddingHead
 from fastreid.modeling.losses import LOSS_REGISTRY
 from fastreid.modeling.meta_arch import SDReIDStage1, SDReIDStage2
 from fastreid.modeling.weights import load_model_weights
@@ -25,6 +25,16 @@ class Complete(MetaArch):
     def encode(self, batch): ...
 
     def losses(self, encoded, batch): ...
+
+
+class Plain(MetaArch):
+    """The losses of the configuration, on what the backbone gives."""
+
+    def encode(self, batch):
+        return self.backbone(self.pixels(batch))
+
+    def losses(self, encoded, batch):
+        return self.identity_losses(self.heads(encoded[0], batch["targets"]), batch["targets"])
 
 
 def method(**parts) -> type:
@@ -123,6 +133,28 @@ class TestBackbones:
         BACKBONE_REGISTRY.register("mute", lambda cfg: nn.Linear(3, 64))
         with pytest.raises(UserError, match="MODEL.BACKBONE.NAME mute: Linear does not say .*feat_dim"):
             build_model(tiny_cfg(2, "MODEL.BACKBONE.NAME", "mute"))
+
+
+class TestHeads:
+    class Mute(EmbeddingHead):
+        """It does not say how wide its feature is."""
+
+        def __init__(self, *args, **options) -> None:
+            super().__init__(*args, **options)
+            del self.embedding_dim
+
+    def test_one_that_does_not_say_its_width_is_refused(self, tiny_cfg):
+        REID_HEADS_REGISTRY.register("mute", self.Mute)
+        with pytest.raises(UserError, match="MODEL.HEADS.NAME mute: Mute does not say .*embedding_dim"):
+            build_model(tiny_cfg(2, "MODEL.HEADS.NAME", "mute"))
+
+    def test_any_method_waits_for_no_gradients_that_its_losses_do_not_give(self, tiny_cfg, make_batch):
+        """Several processes would wait for them for ever."""
+        META_ARCH_REGISTRY.register("Own", Plain)
+        options = ("MODEL.META_ARCHITECTURE", "Own", "MODEL.LOSSES.NAME", '["TripletLoss"]')
+        model = build_model(tiny_cfg(2, *options)).train()
+        sum(model(make_batch()).values()).backward()
+        assert all(p.grad is not None for p in model.heads.parameters() if p.requires_grad)
 
 
 class TestWidths:

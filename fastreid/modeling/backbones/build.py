@@ -20,7 +20,7 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
     Raises:
         UserError: for an unknown name, sizes that contradict each other, or a backbone without `feat_dim`.
     """
-    backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)(cfg)
+    backbone = cfg.entry("MODEL.BACKBONE.NAME")(cfg)
     if not isinstance(getattr(backbone, "feat_dim", None), int):
         raise UserError(
             f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}: {type(backbone).__name__} does not say how wide"

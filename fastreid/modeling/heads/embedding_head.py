@@ -7,7 +7,7 @@ from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.heads.build import REID_HEADS_REGISTRY
-from fastreid.modeling.heads.cls_layers import CLS_LAYER_REGISTRY, Linear
+from fastreid.modeling.heads.cls_layers import Linear
 from fastreid.utils.env import resolve_device
 from fastreid.utils.logger import warn_once
 
@@ -88,8 +88,17 @@ class EmbeddingHead(nn.Module):
             "with_bnneck": options.WITH_BNNECK,
             "synced": synced,
             "metric_after_neck": options.NECK_FEAT == "after",
-            "cls_layer": CLS_LAYER_REGISTRY.get(options.CLS_LAYER)(options.SCALE, options.MARGIN),
+            "cls_layer": cfg.entry("MODEL.HEADS.CLS_LAYER")(options.SCALE, options.MARGIN),
         }
+
+    def freeze_classifier(self) -> None:
+        """Take no gradients in what only the classifier's losses read.
+
+        Several processes wait for the gradients of every parameter that asks for one.
+        """
+        self.weight.requires_grad_(False)
+        if not self.metric_after_neck:
+            self.bottleneck.requires_grad_(False)
 
     def forward(
         self, features: torch.Tensor, targets: torch.Tensor | None = None

@@ -136,6 +136,8 @@ class MetaArch(nn.Module, ABC):
         self.backbone = build_backbone(cfg)
         self.heads = build_head(cfg, self.backbone.feat_dim, cfg.MODEL.HEADS.NUM_CLASSES)
         self.identity_losses = IdentityLosses.from_config(cfg)
+        if not self.identity_losses.need_classifier:
+            self.heads.freeze_classifier()
         for name, values in (("pixel_mean", cfg.MODEL.PIXEL_MEAN), ("pixel_std", cfg.MODEL.PIXEL_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 

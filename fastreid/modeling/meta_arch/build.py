@@ -18,7 +18,7 @@ def method_of(cfg: CfgNode) -> type[MetaArch]:
     Raises:
         UserError: for an unknown name.
     """
-    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    return cfg.entry("MODEL.META_ARCHITECTURE")
 
 
 def assets_of(cfg: CfgNode, training: bool) -> list[Asset]:

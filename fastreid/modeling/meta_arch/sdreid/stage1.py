@@ -22,16 +22,8 @@ class SDReIDStage1(SDReIDEncoder):
         losses = cfg.MODEL.LOSSES.CE
         self.view_weight = losses.VIEW_LAMBDA if losses.VIEW_ID else None
         self.view_scale, self.view_smoothing = losses.SCALE, (losses.EPSILON, losses.ALPHA)
-        self._freeze_what_no_loss_reads()
-
-    def _freeze_what_no_loss_reads(self) -> None:
-        """Several processes wait for the gradients of every parameter that asks for one."""
         if self.view_weight is None:
             self.view_heads.requires_grad_(False)
-        if not self.identity_losses.need_classifier:
-            self.heads.weight.requires_grad_(False)
-            if self.cfg.MODEL.HEADS.NECK_FEAT == "before":
-                self.heads.bottleneck.requires_grad_(False)
 
     def losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
         """CE(identity) + metric losses + VIEW_LAMBDA * CE(view); also moves the memory bank."""
