@@ -1,6 +1,6 @@
 """Methods: whole models, from a batch to losses or features. `base` is their contract."""
 
-from fastreid.modeling.meta_arch.base import MetaArch
+from fastreid.modeling.meta_arch.base import MetaArch, ParameterRules
 from fastreid.modeling.meta_arch.build import (
     META_ARCH_REGISTRY,
     assets_of,
@@ -10,5 +10,4 @@ from fastreid.modeling.meta_arch.build import (
     fit_config,
     method_of,
 )
-from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.modeling.meta_arch.sdreid import SDReIDStage1, SDReIDStage2

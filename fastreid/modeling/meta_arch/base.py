@@ -8,7 +8,7 @@ programs as every other, because these know nothing of methods but this file. A 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,26 @@ from fastreid.modeling.heads import build_head
 from fastreid.modeling.losses import IdentityLosses
 from fastreid.modeling.meta_arch.export import encoder_part
 from fastreid.modeling.meta_arch.findings import batch_norm, fresh_start, metric_losses, views_of_identities
-from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.structures import Batch, DataNames, ExportPart, Finding, Sample, Table, Tensors
 from fastreid.utils.errors import UserError
 
 MakeLoader = Callable[[int], Iterable[Batch]]  # from the number of the first iteration
 
 TEST_LABELS = ("camids", "viewids")
+
+
+class ParameterRules(NamedTuple):
+    """Rules for a method's parameters, by full names or prefixes of them in its state dict."""
+
+    undecayed: frozenset[str] = frozenset()
+    """Full names of learned inputs rather than weights: no weight decay."""
+    heads: tuple[str, ...] = ()
+    """Prefixes of what counts as a head: SOLVER.HEADS_LR_FACTOR holds."""
+    training_only: tuple[str, ...] = ()
+    """Prefixes of what training alone reads, such as classifiers: an evaluation goes without, and weights for
+    another number of identities are left out."""
+    may_start_without: tuple[str, ...] = ("",)
+    """Prefixes of what the checkpoint that a training starts from may lack; "": anything."""
 
 
 class MetaArch(nn.Module, ABC):

@@ -1,6 +1,5 @@
 """SD-ReID: two methods and what they are made of. Only Stage 2 imports diffusers, when it is built."""
 
-from fastreid.modeling.meta_arch.sdreid import release_config
 from fastreid.modeling.meta_arch.sdreid.memory_bank import MemoryBank
 from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
 from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2

@@ -1,8 +1,9 @@
-"""The configuration keys of SD-ReID, of both stages, and the rules between them."""
+"""The configuration keys of SD-ReID, of both stages, the rules between them, and the release's names."""
 
 from typing import Any
 
 from fastreid.config import FRACTION, NOT_NEGATIVE, POSITIVE, CfgNode, Changes, Key, Registered, choice
+from fastreid.config.releases import RELEASES, Release
 from fastreid.utils.errors import UserError
 
 NOTHING, FEATURES, BOTH = Changes.NOTHING, Changes.FEATURES, Changes.BOTH
@@ -96,6 +97,29 @@ VIEW_LOSS: dict[str, Any] = {
 }
 
 KEYS = {"MODEL.SDMODEL": TRAINING, "MODEL.LOSSES.CE": VIEW_LOSS, "TEST.SDMODEL": TEST}
+
+# Names in the configuration files of the reference release.
+SWITCH = "a choice between variants of its code; here all parts of the method act"
+
+RELEASES.append(
+    Release(
+        renamed={"MODEL.SDMODEL.MOEMNTUM": "MOMENTUM"},
+        values={
+            "MODEL.META_ARCHITECTURE": {
+                "Baseline_stage1": "SDReIDStage1",
+                "Baseline_stage1_3view": "SDReIDStage1",
+                "Baseline_stage2_old": "SDReIDStage2",
+                "Baseline_stage2_old_3view_2": "SDReIDStage2",
+            },
+            "MODEL.BACKBONE.NAME": {"build_vit_prompt": "build_vit_backbone"},
+        },
+        ignored={"SWITCH": SWITCH, "SWITCH2": SWITCH, "N_CTX": "the view prompt is one token"},
+        implied={
+            "Baseline_stage1_3view": {"MODEL.SDMODEL.VIEW_NUM": 3},
+            "Baseline_stage2_old_3view_2": {"MODEL.SDMODEL.VIEW_NUM": 3},
+        },
+    )
+)
 
 
 def check_rules(cfg: CfgNode) -> None:

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.heads import build_head
-from fastreid.modeling.meta_arch.base import MetaArch
-from fastreid.modeling.meta_arch.rules import ParameterRules
+from fastreid.modeling.meta_arch.base import MetaArch, ParameterRules
 from fastreid.modeling.meta_arch.sdreid.config import KEYS, check_cached_features, check_rules
 from fastreid.modeling.meta_arch.sdreid.memory_bank import MemoryBank
 from fastreid.structures import Batch, DataNames, EncoderOutput, Table

@@ -1,5 +1,6 @@
 """The Stage-2 generator: from identity tokens and a view to the person's feature in that view."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,16 +12,20 @@ from fastreid.modeling.meta_arch.sdreid.attention import KeptProjections
 from fastreid.modeling.meta_arch.sdreid.chunks import Chunks
 from fastreid.modeling.meta_arch.sdreid.condition_learner import ConditionLearner
 from fastreid.modeling.meta_arch.sdreid.latent import LatentCodec
-from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents, draw_noise
+from fastreid.modeling.meta_arch.sdreid.noise import draw_noise
+from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents
 from fastreid.modeling.meta_arch.sdreid.schedulers import schedule_settings
 from fastreid.modeling.meta_arch.sdreid.training import DiffusionTraining
-from fastreid.modeling.meta_arch.sdreid.unet import build_unet, load_pretrained_unet
+from fastreid.modeling.meta_arch.sdreid.unet import build_unet
+from fastreid.modeling.meta_arch.sdreid.unet_weights import load_unet_weights
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import (
     UNetResiduals,
     ViewRefinedDecoder,
     refined_unet,
 )
 from fastreid.utils.env import resolve_device
+
+logger = logging.getLogger(__name__)
 
 
 class FeatureGenerator(nn.Module):
@@ -91,6 +96,8 @@ class FeatureGenerator(nn.Module):
             test.NOISE == "per_image",
             cfg.MODEL.SEED,
         )
+        if resolve_device(cfg.MODEL.DEVICE).type == "cuda":
+            unet.to(memory_format=torch.channels_last)  # as its kernels want
         if settings.GRADIENT_CHECKPOINTING:
             unet.enable_gradient_checkpointing()
         if settings.COMPILE and unet.device.type != "meta":
@@ -98,18 +105,25 @@ class FeatureGenerator(nn.Module):
             generator.is_compiled = True
         return generator
 
-    def to_channels_last_on(self, device: str) -> None:
-        """Let the UNet keep its channels last where `device` (MODEL.DEVICE) is CUDA, as its kernels want."""
-        if resolve_device(device).type == "cuda":
-            self.unet.to(memory_format=torch.channels_last)
-
     def load_pretrained(self, folder: str) -> None:
         """Give the UNet the weights of a diffusers folder; say so if none is named.
 
         Raises:
             UserError: if they are missing, cannot be read or do not fit.
         """
-        load_pretrained_unet(self.unet, folder)
+        if folder:
+            logger.info("UNet weights from %s", load_unet_weights(self.unet, folder))
+        else:
+            logger.warning(
+                "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH is empty: a small UNet of widths %s starts from"
+                " random weights; name a folder to start from a trained one",
+                list(self.unet.config.block_out_channels),
+            )
+
+    @property
+    def draws(self) -> int:
+        """Count the noise tensors that each latent needs."""
+        return 1 if self.prediction == "mean" else self.sampler.draws
 
     def statistics_to_fit(self) -> dict[str, Callable[[Tensor, Tensor], None]]:
         """Return what takes mean and standard deviation over the training set, by the encoder's output."""
@@ -174,8 +188,7 @@ class FeatureGenerator(nn.Module):
 
     def _noise(self, names: Sequence[str], num_views: int, views: Sequence[int] | None) -> Tensor:
         """Draw (draws, B * V, 4, h, w) for the V chosen of `num_views`; a view always has the same noise."""
-        draws = 1 if self.prediction == "mean" else self.sampler.draws
-        noise = draw_noise(self.seed, num_views, names, self.per_image_noise, draws, self.codec.shape)
+        noise = draw_noise(self.seed, num_views, names, self.per_image_noise, self.draws, self.codec.shape)
         if views is None:
             return noise
         return noise.unflatten(1, (-1, num_views))[:, :, list(views)].flatten(1, 2)

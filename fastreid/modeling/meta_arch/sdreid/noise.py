@@ -5,6 +5,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+
+def draw_noise(
+    seed: int, views: int, names: Sequence[str], per_image: bool, draws: int, shape: tuple[int, int, int]
+) -> Tensor:
+    """Draw the noise for all views of some images, images outermost.
+
+    Args:
+        seed, views, names, per_image: as in `noise_generators`.
+        draws: tensors that each latent needs.
+        shape: of a latent, (4, h, w).
+
+    Returns:
+        (draws, B * V, 4, h, w) float32 on the CPU; expanded from V sequences when they are shared.
+    """
+    generators = noise_generators(seed, views, names if per_image else names[:1], per_image)
+    sequences = [torch.stack([torch.randn(shape, generator=g) for _ in range(draws)]) for g in generators]
+    noise = torch.stack(sequences, dim=1)
+    return noise if per_image else noise.repeat(1, len(names), 1, 1, 1)
 
 
 def noise_generators(

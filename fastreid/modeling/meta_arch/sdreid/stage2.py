@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode
 from fastreid.data import TrainSet
 from fastreid.modeling.assets import Asset
-from fastreid.modeling.meta_arch.base import MakeLoader
+from fastreid.modeling.meta_arch.base import MakeLoader, ParameterRules
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.findings import views_of_identities
-from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.modeling.meta_arch.sdreid.assets import diffusion_assets
-from fastreid.modeling.meta_arch.sdreid.cross_view import cross_view_targets
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, remove_cached_features
 from fastreid.modeling.weights import EARLIER_STAGES
@@ -70,7 +68,6 @@ class SDReIDStage2(SDReIDEncoder):
         self.generator = FeatureGenerator.from_config(
             cfg, self.backbone.feat_dim, self.backbone.num_id_tokens
         )
-        self.generator.to_channels_last_on(cfg.MODEL.DEVICE)
         settings, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
         self.cross_view = settings.TARGET == "cross_view"
         self.token_mixing = settings.TOKEN_MIXING
@@ -228,6 +225,28 @@ class SDReIDStage2(SDReIDEncoder):
         latents = self.generator.counted_latents
         each = flops["generator.unet"] / latents / 1e9
         return [f"UNet: {each:.2f} GFLOP a latent, {latents / batch_size:g} latents an image"]
+
+
+def cross_view_targets(targets: Tensor, views: Tensor, images: Tensor) -> Tensor:
+    """Draw for each image another one of the same identity: first a view at random, then an image of it.
+
+    An image that is alone of its identity in the batch, be it there several times, is its own target.
+
+    Args:
+        targets: (B,) identities.
+        views: (B,) view ids.
+        images: (B,) numbers that are equal for the same image.
+
+    Returns:
+        (B,) int64 indices into the batch.
+    """
+    same_identity = (targets[:, None] == targets).float()
+    candidates = same_identity * (images[:, None] != images).float()
+    same_view = (views[:, None] == views).float()
+    # Divided by the number of candidates in the same view: every view gets the same total weight.
+    weights = candidates / (candidates @ same_view).clamp(min=1)
+    alone = candidates.sum(1) == 0
+    return torch.multinomial(weights + torch.diag_embed(alone.float()), 1)[:, 0]
 
 
 EARLIER_STAGES[2] = "SDReIDStage2"
