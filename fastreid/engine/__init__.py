@@ -1,7 +1,6 @@
 """Training: launching, the loop with its hooks, and the trainer that a configuration describes."""
 
-from fastreid.engine.arguments import default_argument_parser, setup_config
-from fastreid.engine.defaults import default_setup
+from fastreid.engine.defaults import default_argument_parser, default_setup, setup_config
 from fastreid.engine.failures import WorkerError
 from fastreid.engine.launch import launch
 from fastreid.engine.run_folder import open_output_dir, storage_errors_named

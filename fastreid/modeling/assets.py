@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fastreid.config import CfgNode
-from fastreid.modeling.backbones import require_pretrained_weights
+from fastreid.modeling.backbones import pretrainable, require_pretrained_weights
 from fastreid.modeling.weights import check_method, check_model_weights, named_method
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
@@ -70,11 +70,11 @@ def starting_weights(method: Any, cfg: CfgNode, training: bool) -> Asset:
 
 def pretrained_backbone(cfg: CfgNode) -> Asset:
     """Return the pretrained file of the backbone."""
-    path, width = cfg.MODEL.BACKBONE.PRETRAIN_PATH, cfg.MODEL.BACKBONE.FEAT_DIM
+    settings = cfg.MODEL.BACKBONE
     return Asset(
         "pretrained backbone",
-        lambda: str(require_pretrained_weights(path, width)),
-        lambda model: model.backbone.check_pretrained(path),
+        lambda: str(require_pretrained_weights(settings.PRETRAIN_PATH, settings.FEAT_DIM)),
+        lambda model: pretrainable(model.backbone, settings.NAME).check_pretrained(settings.PRETRAIN_PATH),
     )
 
 

@@ -117,9 +117,6 @@ class LRSchedule:
         self.iteration += 1
         self._apply()
 
-    def lr_at(self, iteration: int, base: float) -> float:
-        return self.warmup(iteration) * self.shape(iteration, base)
-
     def get_last_lr(self) -> list[float]:
         """Return the rate of each group for the iteration that comes next."""
         return [group["lr"] for group in self.optimizer.param_groups]
@@ -133,7 +130,7 @@ class LRSchedule:
 
     def _apply(self) -> None:
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.lr_at(self.iteration, base)
+            group["lr"] = self.warmup(self.iteration) * self.shape(self.iteration, base)
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> LRSchedule:

@@ -115,6 +115,9 @@ class TestBackbones:
         options = ("MODEL.BACKBONE.NAME", "narrow", "MODEL.BACKBONE.PRETRAIN", "True")
         with pytest.raises(UserError, match="PRETRAIN is True, but narrow loads no pretrained weights"):
             build_model(tiny_cfg(2, *options)).load_pretrained()
+        (weights,) = SDReIDStage1.assets(tiny_cfg(2, *options), training=True)
+        with pytest.raises(UserError, match="narrow loads no .*load_pretrained and check_pretrained"):
+            weights.check_contents(build_model(tiny_cfg(2, *options)))
 
     def test_its_own_width_is_what_a_unet_folder_must_fit(self, tiny_cfg, tmp_path):
         BACKBONE_REGISTRY.register("narrow", lambda cfg: Narrow())

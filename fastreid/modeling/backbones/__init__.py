@@ -1,6 +1,6 @@
 """Image encoders."""
 
-from fastreid.modeling.backbones.build import BACKBONE_REGISTRY, build_backbone, feature_width
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY, build_backbone, feature_width, pretrainable
 from fastreid.modeling.backbones.patch_embed import PatchEmbed
 from fastreid.modeling.backbones.pretrained import (
     PretrainedReport,

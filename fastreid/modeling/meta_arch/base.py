@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode
 from fastreid.data import TrainSet
 from fastreid.modeling.assets import Asset, pretrained_backbone, starting_weights
-from fastreid.modeling.backbones import build_backbone
+from fastreid.modeling.backbones import build_backbone, pretrainable
 from fastreid.modeling.heads import build_head
 from fastreid.modeling.losses import IdentityLosses
 from fastreid.modeling.meta_arch.export import encoder_part
@@ -206,12 +206,7 @@ class MetaArch(nn.Module, ABC):
         """
         settings = self.cfg.MODEL.BACKBONE
         if settings.PRETRAIN and not self.cfg.MODEL.WEIGHTS:
-            if not hasattr(self.backbone, "load_pretrained"):
-                raise UserError(
-                    f"MODEL.BACKBONE.PRETRAIN is True, but {settings.NAME} loads no pretrained weights",
-                    "set it to False, or give the backbone load_pretrained(path)",
-                )
-            self.backbone.load_pretrained(settings.PRETRAIN_PATH)
+            pretrainable(self.backbone, settings.NAME).load_pretrained(settings.PRETRAIN_PATH)
 
     def on_train_start(
         self, train_set: TrainSet, build_loader: Callable[[list[Sample]], Iterable[Batch]]
