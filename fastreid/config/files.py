@@ -1,6 +1,7 @@
-"""Configuration files: where they are, and the bases that they name."""
+"""Configuration files, where they are and the bases that they name, and nested values."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -54,16 +55,35 @@ def read_config(path: Path, including: tuple[Path, ...] = ()) -> dict:
     for base in bases:
         beside, shipped = path.parent / base, find_config(base)
         place = shipped if shipped.is_file() and not beside.is_file() else beside
-        _update_nested(merged, read_config(place, (*including, path)))
+        update_nested(merged, read_config(place, (*including, path)))
     if isinstance(values.get("IMPORTS"), list):
         values["IMPORTS"] = absolute_imports(values["IMPORTS"], path.parent)
-    _update_nested(merged, values)
+    update_nested(merged, values)
     return merged
 
 
-def _update_nested(target: dict, other: dict) -> None:
+def flat_keys(values: dict, prefix: str = "") -> dict[str, Any]:
+    """Return ``{"A.B": value}`` of every leaf of a nested dict, or of a configuration."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            leaves |= flat_keys(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def nested(name: str, value: Any) -> dict:
+    """Return the nested dict whose one leaf has this full name."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
+
+
+def update_nested(target: dict, other: dict) -> None:
+    """Take the leaves of `other` into `target`, in place."""
     for key, value in other.items():
         if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _update_nested(target[key], value)
+            update_nested(target[key], value)
         else:
             target[key] = value

@@ -8,7 +8,7 @@ from typing import Any
 
 from yacs.config import CfgNode as YacsNode
 
-from fastreid.config.files import find_config, read_config
+from fastreid.config.files import find_config, flat_keys, nested, read_config
 from fastreid.config.imports import absolute_imports, import_user_modules, is_imported
 from fastreid.config.keys import Key
 from fastreid.config.releases import from_release
@@ -79,10 +79,7 @@ class CfgNode(YacsNode):
         pairs = list(zip(options[0::2], options[1::2], strict=True))
         # What brings names and keys comes first, wherever it stands.
         for key, value in sorted(pairs, key=lambda pair: ("IMPORTS", METHOD, pair[0]).index(pair[0])):
-            nested: Any = value
-            for part in reversed(key.split(".")):
-                nested = {part: nested}
-            self.merge_values(nested, source="command line")
+            self.merge_values(nested(key, value), source="command line")
 
     def merge_values(self, values: dict, source: str) -> None:
         """Merge a nested dict; `source` names its origin in errors. ValueError if the config is frozen.
@@ -184,17 +181,6 @@ class CfgNode(YacsNode):
             while group and not self._group(group):
                 group, _, leaf = group.rpartition(".")
                 del self._group(group)[leaf]
-
-
-def flat_keys(node: YacsNode, prefix: str = "") -> dict[str, Any]:
-    """Return ``{"A.B": value}`` of every leaf."""
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, YacsNode):
-            leaves |= flat_keys(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves
 
 
 def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: Iterable[str]) -> None:

@@ -5,12 +5,12 @@ A file that uses one of a release's names is taken for one of its files: keys of
 files an unknown key stays an error.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from yacs.config import CfgNode as YacsNode
 
+from fastreid.config.files import flat_keys, nested, update_nested
 from fastreid.utils.errors import nearest_name
 from fastreid.utils.logger import warn_once
 
@@ -55,32 +55,15 @@ def from_release(values: dict, root: YacsNode, source: str) -> dict:
         root: the configuration that they are for; tells which keys exist.
         source: their origin, for the warnings.
     """
-    names = dict(_leaves(values))
+    names = flat_keys(values)
     for release in RELEASES:
         if any(release.owns(name, value) for name, value in names.items()):
-            translated = _translate(values, root, release, "", source)
-            method = names.get("MODEL.META_ARCHITECTURE")
+            method, ours = names.get("MODEL.META_ARCHITECTURE"), {}
             for name, value in release.implied.get(method, {}).items() if isinstance(method, str) else ():
-                _set_default(translated, name, value)
-            return translated
+                update_nested(ours, nested(name, value))
+            update_nested(ours, _translate(values, root, release, "", source))
+            return ours
     return values
-
-
-def _set_default(values: dict, name: str, value: Any) -> None:
-    *groups, leaf = name.split(".")
-    for group in groups:
-        values = values.setdefault(group, {})
-        if not isinstance(values, dict):  # what else it is, the merge refuses
-            return
-    values.setdefault(leaf, value)
-
-
-def _leaves(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _translate(values: dict, node: YacsNode, release: Release, prefix: str, source: str) -> dict:

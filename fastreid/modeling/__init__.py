@@ -3,7 +3,6 @@
 from fastreid.modeling.meta_arch import (
     META_ARCH_REGISTRY,
     MetaArch,
-    assets_of,
     build_meta_model,
     build_model,
     check_assets,

@@ -1,6 +1,5 @@
 """Optimisers, and which learning rate and weight decay each parameter gets."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,32 +20,23 @@ OPTIMIZER_REGISTRY = Registry(
 keeps for each parameter."""
 
 
-def _optimizer(name: str, state_copies: Callable[[CfgNode], int], keys: dict[str, Key] | None = None) -> Any:
-    def register(function: Callable[[list[dict], CfgNode], torch.optim.Optimizer]) -> Any:
-        function.state_copies = state_copies
-        if keys:
-            function.KEYS = {"SOLVER": keys}
-        return OPTIMIZER_REGISTRY.register(name, function)
-
-    return register
+MOMENTUM = {"MOMENTUM": Key(0.9, "of SGD", NOT_NEGATIVE), "NESTEROV": Key(False, "momentum of SGD")}
 
 
-@_optimizer(
-    "SGD",
-    lambda cfg: int(cfg.SOLVER.MOMENTUM > 0),
-    {"MOMENTUM": Key(0.9, "of SGD", NOT_NEGATIVE), "NESTEROV": Key(False, "momentum of SGD")},
+@OPTIMIZER_REGISTRY.register(
+    "SGD", state_copies=lambda cfg: int(cfg.SOLVER.MOMENTUM > 0), KEYS={"SOLVER": MOMENTUM}
 )
 def _sgd(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
     return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
 
 
-@_optimizer("Adam", lambda cfg: 2)
+@OPTIMIZER_REGISTRY.register("Adam", state_copies=lambda cfg: 2)
 def _adam(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=cfg.SOLVER.BASE_LR)
 
 
-@_optimizer("AdamW", lambda cfg: 2)
+@OPTIMIZER_REGISTRY.register("AdamW", state_copies=lambda cfg: 2)
 def _adamw(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
 

@@ -1,6 +1,5 @@
 """The cost of a model: parameters, floating point operations, memory, time."""
 
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from fastreid.utils.env import peak_memory
 
 
 class ParameterCount(NamedTuple):
@@ -108,12 +109,3 @@ def reset_peak_memory() -> None:
     """Let the process's peak memory begin anew, where the system can (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory() -> int:
-    """The highest resident size of the process in bytes, since the last reset where that works."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,7 +1,9 @@
-"""Seeds, devices and versions."""
+"""Seeds, devices, memory and versions."""
 
 import random
+import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -107,6 +109,16 @@ def exact_float32() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def peak_memory() -> int:
+    """Return the highest resident size of the process in bytes, since a reset where that works (Linux)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @cache

@@ -3,8 +3,6 @@
 import datetime
 import json
 import logging
-import resource
-import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from fastreid.utils.env import peak_memory
 from fastreid.utils.file_io import atomic_write
 from fastreid.utils.logger import warn_once
 
@@ -65,9 +64,6 @@ class EventStorage:
     def smoothed(self, name: str) -> float:
         """The mean of the last `window` values. KeyError for a name that was never recorded."""
         return sum(self._numbers(name)) / len(self._history[name])
-
-    def names(self) -> list[str]:
-        return list(self._history)
 
     def take_updates(self) -> dict[str, float]:
         """The latest value of each scalar that was recorded since the last call."""
@@ -126,7 +122,8 @@ class ConsoleWriter:
         parts += [
             f"{name} {storage.smoothed(name):.3f} s" for name in ("time", "data_time") if name in updates
         ]
-        parts.append(f"memory {_peak_memory_mb():.0f} MB")
+        on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated()
+        parts.append(f"memory {(on_gpu or peak_memory()) / 2**20:.0f} MB")
         logger.info("  ".join(parts))
 
     def close(self) -> None:
@@ -176,14 +173,6 @@ class TensorBoardWriter:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-
-
-def _peak_memory_mb() -> float:
-    """Peak memory in MB: of the GPU's tensors with CUDA, else of the process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _keep_lines_until(path: Path, iteration: int) -> None:

@@ -51,14 +51,19 @@ class Registry:
         if Registry.every.setdefault(key, self) is not self:
             raise ValueError(f"there is a registry for {key} already")
 
-    def register(self, name: str | None = None, entry: Any = None) -> Any:
+    def register(self, name: str | None = None, entry: Any = None, **parts: Any) -> Any:
         """Register `entry` under `name`; without an entry, return a decorator that does so.
+
+        Args:
+            parts: attributes that the entry gets, of a function for instance.
 
         Raises:
             UserError: if the name is taken, or the entry breaks the registry's contract.
         """
         if entry is None:
-            return lambda decorated: self.register(name, decorated)
+            return lambda decorated: self.register(name, decorated, **parts)
+        for part, value in parts.items():
+            setattr(entry, part, value)
         name = name or entry.__name__
         if name in self._entries:
             raise UserError(f"{self.kind} {name!r} is registered twice", "give one of them another name")

@@ -1,6 +1,5 @@
 """Reading timm-format ViT weights into the encoder."""
 
-import logging
 import math
 import pickle
 from pathlib import Path
@@ -13,8 +12,6 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import nn
 
 from fastreid.utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 NEW_KEYS = ("view_prompt",)  # what SD-ReID adds to a ViT; stays as initialised
 _TIMM_RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
@@ -52,29 +49,18 @@ class PretrainedReport(NamedTuple):
         return "; ".join(parts)
 
 
-def load_pretrained_vit(backbone: nn.Module, path: str | Path) -> PretrainedReport:
-    """Load a timm-format ViT into `backbone`, in place.
-
-    The file is a ``.pth`` (a plain dict of tensors, or one under ``model`` or ``state_dict``) or a
-    ``.safetensors``. Classifier keys are left out, position embeddings and the patch projection are
-    resampled to the encoder's grid and patch size.
-
-    Raises:
-        UserError: for a missing or unreadable file, or one whose width, depth or stem is another. The
-            encoder is then unchanged.
-    """
-    state, report = fit_pretrained_vit(backbone, path)
-    backbone.load_state_dict(state, strict=False)
-    logger.info("ViT weights from %s: %s", path, report.summary())
-    return report
-
-
 def fit_pretrained_vit(
     backbone: nn.Module, path: str | Path
 ) -> tuple[dict[str, torch.Tensor], PretrainedReport]:
-    """Return what :func:`load_pretrained_vit` would load, and its report; raise as it does, load nothing.
+    """Return what of a timm-format ViT can be loaded into `backbone`, and its report; load nothing.
 
-    Of `backbone` only names and shapes are read: it may be on the ``meta`` device.
+    The file is a ``.pth`` (a plain dict of tensors, or one under ``model`` or ``state_dict``) or a
+    ``.safetensors``. Classifier keys are left out, position embeddings and the patch projection are
+    resampled to the encoder's grid and patch size. Of `backbone` only names and shapes are read: it may be
+    on the ``meta`` device.
+
+    Raises:
+        UserError: for a missing or unreadable file, or one whose width, depth or stem is another.
     """
     path = require_pretrained_weights(path, backbone.feat_dim)
     state = _read_tensors(path)

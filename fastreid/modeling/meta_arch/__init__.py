@@ -3,7 +3,6 @@
 from fastreid.modeling.meta_arch.base import MetaArch, ParameterRules
 from fastreid.modeling.meta_arch.build import (
     META_ARCH_REGISTRY,
-    assets_of,
     build_meta_model,
     build_model,
     check_assets,
