@@ -24,39 +24,27 @@ def _only_lengthens(cfg: CfgNode) -> bool:
 
 
 MODEL: dict[str, Any] = {
-    "META_ARCHITECTURE": Key(
-        "SDReIDStage1", "the method: what is trained and how features are made", METHODS, BOTH
-    ),
+    "META_ARCHITECTURE": Key("SDReIDStage1", "the method: what trains, how features are made", METHODS, BOTH),
     "DEVICE": Key("auto", "auto (CUDA when there is one), cpu, cuda, cuda:N", changes=NOTHING),
     "SEED": Key(1111, "fixes initialisation, sampling, augmentation and generation noise", SEED, BOTH),
     "WEIGHTS": Key("", "checkpoint to start from or to evaluate", changes=NOTHING),
-    "ALLOW_PARTIAL_WEIGHTS": Key(
-        False, "go on when a checkpoint lacks parameters that the run depends on", changes=NOTHING
-    ),
-    "FREEZE_LAYERS": Key(
-        [], "module name prefixes frozen for the first SOLVER.FREEZE_ITERS iterations", element=str
-    ),
+    "ALLOW_PARTIAL_WEIGHTS": Key(False, "go on though a checkpoint lacks parameters", changes=NOTHING),
+    "FREEZE_LAYERS": Key([], "module name prefixes, frozen for SOLVER.FREEZE_ITERS iterations", element=str),
     "PIXEL_MEAN": Key([127.5, 127.5, 127.5], "RGB, 0-255", None, BOTH, length=3),
     "PIXEL_STD": Key([127.5, 127.5, 127.5], "RGB, 0-255", POSITIVE, BOTH, length=3),
     "BACKBONE": {
         "NAME": Key("build_vit_backbone", "the encoder of images", METHODS, BOTH),
         "DEPTH": Key("base", "custom reads NUM_LAYERS, NUM_HEADS and FEAT_DIM", DEPTHS, BOTH),
-        "FEAT_DIM": Key(
-            768, "width D of a ViT; the depth's own (192, 384, 768, 1024) unless custom", POSITIVE, BOTH
-        ),
+        "FEAT_DIM": Key(768, "width D of a ViT; 192, 384, 768, 1024 by DEPTH unless custom", POSITIVE, BOTH),
         "NUM_LAYERS": Key(12, "custom only", POSITIVE, BOTH),
         "NUM_HEADS": Key(12, "custom only", POSITIVE, BOTH),
         "PATCH_SIZE": Key(16, "side of a patch in pixels", POSITIVE, BOTH),
         "STRIDE_SIZE": Key(
-            [16, 16], "(vertical, horizontal); below PATCH_SIZE patches overlap", POSITIVE, BOTH, length=2
+            [16, 16], "vertical, horizontal; below PATCH_SIZE they overlap", POSITIVE, BOTH, 2
         ),
         "CONV_STEM": Key(False, "three convolutions before the patches: to train from scratch", None, BOTH),
-        "PRETRAIN": Key(
-            True, "load PRETRAIN_PATH before a training that starts from no checkpoint", changes=NOTHING
-        ),
-        "PRETRAIN_PATH": Key(
-            "pretrained/jx_vit_base_p16_224-80ecf9dd.pth", "timm-format weights", changes=NOTHING
-        ),
+        "PRETRAIN": Key(True, "start a training without a checkpoint from PRETRAIN_PATH", changes=NOTHING),
+        "PRETRAIN_PATH": Key("pretrained/jx_vit_base_p16_224-80ecf9dd.pth", "timm's format", changes=NOTHING),
         "DROP_PATH_RATIO": Key(0.1, "of the last block; rises with depth", FRACTION, BOTH),
         "DROP_RATIO": Key(0.0, "of tokens and projections", FRACTION, BOTH),
         "ATT_DROP_RATE": Key(0.0, "of attention weights", FRACTION, BOTH),
@@ -68,9 +56,7 @@ MODEL: dict[str, Any] = {
         "POOL_LAYER": Key("Identity", "a ViT's features are pooled already", choice("Identity"), BOTH),
         "NORM": Key("BN", "the neck's normalisation; syncBN: over all ranks", choice("BN", "syncBN"), BOTH),
         "WITH_BNNECK": Key(True, "normalise between metric losses and classifier", None, BOTH),
-        "NECK_FEAT": Key(
-            "before", "the feature that metric losses see, of the neck", choice("before", "after"), BOTH
-        ),
+        "NECK_FEAT": Key("before", "where metric losses see the feature", choice("before", "after"), BOTH),
         "CLS_LAYER": Key("Linear", "the classification layer", METHODS, BOTH),
         "SCALE": Key(1.0, "logit scale of the classification layer", None, BOTH),
         "MARGIN": Key(0.0, "its margin, where it has one", None, BOTH),
@@ -117,9 +103,7 @@ DATALOADER: dict[str, Any] = {
     "NUM_INSTANCE": Key(4, "images of one identity in a batch", POSITIVE),
     "NUM_WORKERS": Key(8, "processes that read images", NOT_NEGATIVE, NOTHING),
     # A run that an unreadable image has stopped may go on without it.
-    "ON_BAD_IMAGE": Key(
-        "error", "skip: another image stands in, in training only", choice("error", "skip"), NOTHING
-    ),
+    "ON_BAD_IMAGE": Key("error", "skip: in training another stands in", choice("error", "skip"), NOTHING),
 }
 
 AMP_DTYPE = choice("bf16", "fp16")
@@ -140,9 +124,7 @@ SOLVER: dict[str, Any] = {
     "WARMUP_FACTOR": Key(0.01, "where the warm-up starts", FRACTION),
     "WARMUP_METHOD": Key("linear", "how it rises", choice("linear", "constant")),
     "FREEZE_ITERS": Key(0, "how long MODEL.FREEZE_LAYERS stay frozen", NOT_NEGATIVE),
-    "CHECKPOINT_PERIOD": Key(
-        20, "epochs between two kept checkpoints, model_NNNN.pth", NOT_NEGATIVE, NOTHING
-    ),
+    "CHECKPOINT_PERIOD": Key(20, "epochs between two model_NNNN.pth, which are kept", NOT_NEGATIVE, NOTHING),
     "CHECKPOINT_ITERS": Key(0, "iterations between two model_latest.pth; 0 = none", NOT_NEGATIVE, NOTHING),
     "LOG_PERIOD": Key(50, "iterations between two lines on the console", POSITIVE, NOTHING),
     "CLIP_GRADIENTS": {
@@ -186,9 +168,7 @@ TEST: dict[str, Any] = {
 }
 
 KEYS: dict[str, Any] = {
-    "IMPORTS": Key(
-        [], "modules or .py files of yours that register what is named below", None, NOTHING, element=str
-    ),
+    "IMPORTS": Key([], "your modules or .py files, which register names", None, NOTHING, element=str),
     "MODEL": MODEL,
     "INPUT": INPUT,
     "DATASETS": DATASETS,

@@ -10,11 +10,9 @@ NOTHING, FEATURES, BOTH = Changes.NOTHING, Changes.FEATURES, Changes.BOTH
 SCHEDULERS = Registered("fastreid.modeling.meta_arch.sdreid.scheduler_names")
 
 
-def _projections(kind: str, trained: str) -> dict[str, Key]:
+def _projections(kind: str, *trained: str) -> dict[str, Key]:
     return {
-        f"TRAIN_{kind}_ATTN_{name}": Key(
-            name in trained.split(), f"train {name} of the decoder's attention", None, BOTH
-        )
+        f"TRAIN_{kind}_ATTN_{name}": Key(name in trained, f"{name} of the decoder's attention", None, BOTH)
         for name in ("Q", "K", "V", "OUT")
     }
 
@@ -26,8 +24,8 @@ UNET: dict[str, Any] = {
     "HEAD_DIM": Key(32, "attention head width of the small UNet", POSITIVE, BOTH),
     "TRAIN_ALL": Key(False, "train every parameter (needed from random weights)", None, BOTH),
     "TRAINABLE_BLOCK_IDX": Key([0, 1, 2, 3], "decoder (up) blocks with trainable attention", None, BOTH),
-    **_projections("SELF", ""),
-    **_projections("CROSS", "K V"),
+    **_projections("SELF"),
+    **_projections("CROSS", "K", "V"),
 }
 
 TRAINING: dict[str, Any] = {
@@ -36,10 +34,10 @@ TRAINING: dict[str, Any] = {
     "U_COND_PERCENT": Key(0.2, "share of training samples that get the learned null context", FRACTION, BOTH),
     "TRAIN_STEP": Key(1000, "timesteps of the noise schedule", POSITIVE, BOTH),
     "TARGET": Key(
-        "same_image", "the paper's; or an image in another view", choice("same_image", "cross_view"), BOTH
+        "same_image", "the image itself; or in another view", choice("same_image", "cross_view"), BOTH
     ),
     "PREDICTION_TYPE": Key(
-        "epsilon", "what the UNet predicts", choice("epsilon", "sample", "v_prediction"), BOTH
+        "epsilon", "the UNet predicts it", choice("epsilon", "sample", "v_prediction"), BOTH
     ),
     "VIEW_MAP": Key(
         "instance", "the VRD's in training; mixed: half each", choice("instance", "prototype", "mixed"), BOTH
@@ -49,7 +47,7 @@ TRAINING: dict[str, Any] = {
     "STANDARDIZE_LATENT": Key(False, "by statistics of the training set; False = the paper's", None, BOTH),
     "STANDARDIZE_TOKENS": Key(False, "the same for the identity tokens", None, BOTH),
     "CACHE_FEATURES": Key(
-        False, "encode the training set once, on disk; flip alone as augmentation", changes=NOTHING
+        False, "encode training images once, to disk; flip alone augments", changes=NOTHING
     ),
     "GRADIENT_CHECKPOINTING": Key(False, "of the UNet: less memory, a third more time", changes=NOTHING),
     "COMPILE": Key(False, "torch.compile the UNet: the first calls take minutes", changes=NOTHING),
@@ -64,12 +62,8 @@ TRAINING: dict[str, Any] = {
     },
     "UNET_CONFIG": UNET,
     "VRD_CONFIG": {
-        "KERNEL_SIZES": Key(
-            [], "of its convolutions, finest first; [] = their strides 2, 4, 8", POSITIVE, BOTH, element=int
-        ),
-        "PYRAMIDS": Key(
-            ["encoder", "decoder"], "halves of the UNet that are refined", choice("encoder", "decoder"), BOTH
-        ),
+        "KERNEL_SIZES": Key([], "finest first; [] = the strides 2, 4, 8", POSITIVE, BOTH, element=int),
+        "PYRAMIDS": Key(["encoder", "decoder"], "UNet halves refined", choice("encoder", "decoder"), BOTH),
     },
     "CON_LEARNER_CONFIG": {
         "DEPTH": Key(1, "transformer layers", POSITIVE, BOTH),
@@ -78,17 +72,13 @@ TRAINING: dict[str, Any] = {
 }
 
 TEST: dict[str, Any] = {
-    "PREDICTION": Key(
-        "sample", "the paper's sampler; mean = one-call prediction", choice("sample", "mean"), FEATURES
-    ),
+    "PREDICTION": Key("sample", "the paper's steps; mean: in one call", choice("sample", "mean"), FEATURES),
     "NUM_INFERENCE_STEPS": Key(5, "of the sampler", POSITIVE, FEATURES),
     "FULL_GUIDANCE_SCALE": Key(2.0, "of classifier-free guidance; 1 = none", None, FEATURES),
     "FUSION": Key("concat", "weighted: parts of length 1", choice("concat", "weighted"), FEATURES),
     "VIEW_WEIGHT": Key(1.0, "of the generated parts, with FUSION weighted", NOT_NEGATIVE, FEATURES),
     "GENERATED_NECK": Key(False, "generated features pass the identity head's neck", None, FEATURES),
-    "NOISE": Key(
-        "common", "one sequence a view; per_image: by file name", choice("common", "per_image"), FEATURES
-    ),
+    "NOISE": Key("common", "the same for all; or by file name", choice("common", "per_image"), FEATURES),
 }
 
 VIEW_LOSS: dict[str, Any] = {

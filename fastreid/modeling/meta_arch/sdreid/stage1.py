@@ -6,7 +6,6 @@ from fastreid.config import CfgNode
 from fastreid.modeling.losses import accuracy, cross_entropy
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
-from fastreid.modeling.weights import EARLIER_STAGES
 from fastreid.structures import Batch, DataNames, EncoderOutput
 from fastreid.utils.events import put_scalar
 
@@ -36,6 +35,3 @@ class SDReIDStage1(SDReIDEncoder):
             losses["loss_view"] = self.view_weight * (self.view_scale * loss)
             put_scalar("view_accuracy", accuracy(view.scores, views))
         return losses
-
-
-EARLIER_STAGES[1] = "SDReIDStage1"

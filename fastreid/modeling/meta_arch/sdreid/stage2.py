@@ -17,7 +17,6 @@ from fastreid.modeling.meta_arch.findings import views_of_identities
 from fastreid.modeling.meta_arch.sdreid.assets import diffusion_assets
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, remove_cached_features
-from fastreid.modeling.weights import EARLIER_STAGES
 from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Sample, Tensors
 from fastreid.utils.events import put_scalar
 
@@ -247,6 +246,3 @@ def cross_view_targets(targets: Tensor, views: Tensor, images: Tensor) -> Tensor
     weights = candidates / (candidates @ same_view).clamp(min=1)
     alone = candidates.sum(1) == 0
     return torch.multinomial(weights + torch.diag_embed(alone.float()), 1)[:, 0]
-
-
-EARLIER_STAGES[2] = "SDReIDStage2"
