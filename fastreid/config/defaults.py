@@ -39,9 +39,7 @@ MODEL: dict[str, Any] = {
         "NUM_LAYERS": Key(12, "custom only", POSITIVE, BOTH),
         "NUM_HEADS": Key(12, "custom only", POSITIVE, BOTH),
         "PATCH_SIZE": Key(16, "side of a patch in pixels", POSITIVE, BOTH),
-        "STRIDE_SIZE": Key(
-            [16, 16], "vertical, horizontal; below PATCH_SIZE they overlap", POSITIVE, BOTH, 2
-        ),
+        "STRIDE_SIZE": Key([16, 16], "vertical, horizontal; patches may overlap", POSITIVE, BOTH, length=2),
         "CONV_STEM": Key(False, "three convolutions before the patches: to train from scratch", None, BOTH),
         "PRETRAIN": Key(True, "start a training without a checkpoint from PRETRAIN_PATH", changes=NOTHING),
         "PRETRAIN_PATH": Key("pretrained/jx_vit_base_p16_224-80ecf9dd.pth", "timm's format", changes=NOTHING),

@@ -168,7 +168,9 @@ def _work(main: Callable[..., Any], args: tuple, settings: tuple, failures: Any)
     code = 0
     try:
         let_stop_signals_through()
-        _join_group(*settings)
+        rank, local_rank, world_size, address, device = settings
+        store = dist.TCPStore(*address, is_master=False, timeout=TIMEOUT)
+        _init_process_group(store, rank, local_rank, world_size, device)
         main(*args)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -180,11 +182,6 @@ def _work(main: Callable[..., Any], args: tuple, settings: tuple, failures: Any)
     if dist.is_initialized():
         dist.destroy_process_group()
     return code
-
-
-def _join_group(rank: int, local_rank: int, world_size: int, address: tuple[str, int], device: str) -> None:
-    store = dist.TCPStore(*address, is_master=False, timeout=TIMEOUT)
-    _init_process_group(store, rank, local_rank, world_size, device)
 
 
 def _init_process_group(store: dist.Store, rank: int, local_rank: int, world_size: int, device: str) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fastreid.config import CfgNode, Key
 from fastreid.modeling.heads import HeadOutput
 from fastreid.modeling.losses.build import LOSS_REGISTRY
-from fastreid.modeling.losses.pairwise import FAR, mean_over_usable, pair_masks
+from fastreid.modeling.losses.pairwise import FAR, cosine_similarities, mean_over_usable, pair_masks
 
 
 def circle(features: torch.Tensor, targets: torch.Tensor, margin: float, gamma: float) -> torch.Tensor:
@@ -26,7 +26,7 @@ def circle(features: torch.Tensor, targets: torch.Tensor, margin: float, gamma: 
         margin: m.
         gamma: scale of the similarities.
     """
-    similarity = _cosine(features)
+    similarity = cosine_similarities(features)
     detached = similarity.detach()
     positive_logits = -gamma * (1 + margin - detached).clamp(min=0) * (similarity - 1 + margin)
     negative_logits = gamma * (detached + margin).clamp(min=0) * (similarity - margin)
@@ -39,7 +39,7 @@ def cosface(features: torch.Tensor, targets: torch.Tensor, margin: float, gamma:
     log(1 + sum_n sum_p exp(gamma (s_n - s_p + m))) for every anchor that has positives p and negatives n, s
     being cosine similarities; the mean over these anchors. Arguments as for `circle`.
     """
-    similarity = _cosine(features)
+    similarity = cosine_similarities(features)
     return _all_pairs(-gamma * similarity, gamma * (similarity + margin), targets)
 
 
@@ -50,12 +50,6 @@ def _all_pairs(
     hard_positive = positive_logits.masked_fill(~positive, -FAR).logsumexp(dim=1)
     hard_negative = negative_logits.masked_fill(~negative, -FAR).logsumexp(dim=1)
     return mean_over_usable(F.softplus(hard_positive + hard_negative), usable)
-
-
-def _cosine(features: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(features.device.type, enabled=False):
-        normalized = F.normalize(features.float(), eps=1e-6)
-        return normalized @ normalized.T
 
 
 class _PairLoss:

@@ -33,12 +33,8 @@ TRAINING: dict[str, Any] = {
     "MOMENTUM": Key(0.8, "weight of the batch in the memory bank's update", FRACTION, BOTH),
     "U_COND_PERCENT": Key(0.2, "share of training samples that get the learned null context", FRACTION, BOTH),
     "TRAIN_STEP": Key(1000, "timesteps of the noise schedule", POSITIVE, BOTH),
-    "TARGET": Key(
-        "same_image", "the image itself; or in another view", choice("same_image", "cross_view"), BOTH
-    ),
-    "PREDICTION_TYPE": Key(
-        "epsilon", "the UNet predicts it", choice("epsilon", "sample", "v_prediction"), BOTH
-    ),
+    "TARGET": Key("same_image", "the paper's; or another view's", choice("same_image", "cross_view"), BOTH),
+    "PREDICTION_TYPE": Key("epsilon", "of the UNet", choice("epsilon", "sample", "v_prediction"), BOTH),
     "VIEW_MAP": Key(
         "instance", "the VRD's in training; mixed: half each", choice("instance", "prototype", "mixed"), BOTH
     ),
@@ -46,9 +42,7 @@ TRAINING: dict[str, Any] = {
     "TOKEN_MIXING": Key(0.0, "and that it takes it from another image of the identity", FRACTION, BOTH),
     "STANDARDIZE_LATENT": Key(False, "by statistics of the training set; False = the paper's", None, BOTH),
     "STANDARDIZE_TOKENS": Key(False, "the same for the identity tokens", None, BOTH),
-    "CACHE_FEATURES": Key(
-        False, "encode training images once, to disk; flip alone augments", changes=NOTHING
-    ),
+    "CACHE_FEATURES": Key(False, "encode training images once; flip alone augments", changes=NOTHING),
     "GRADIENT_CHECKPOINTING": Key(False, "of the UNet: less memory, a third more time", changes=NOTHING),
     "COMPILE": Key(False, "torch.compile the UNet: the first calls take minutes", changes=NOTHING),
     "FIRST_STAGE_CONFIG": {

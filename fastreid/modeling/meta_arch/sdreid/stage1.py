@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from fastreid.config import CfgNode
-from fastreid.modeling.losses import accuracy, cross_entropy
+from fastreid.modeling.losses import CrossEntropyLoss, accuracy
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.structures import Batch, DataNames, EncoderOutput
@@ -20,7 +20,7 @@ class SDReIDStage1(SDReIDEncoder):
         super().__init__(cfg, names)
         losses = cfg.MODEL.LOSSES.CE
         self.view_weight = losses.VIEW_LAMBDA if losses.VIEW_ID else None
-        self.view_scale, self.view_smoothing = losses.SCALE, (losses.EPSILON, losses.ALPHA)
+        self.view_loss = CrossEntropyLoss(**CrossEntropyLoss.from_config(cfg))
         if self.view_weight is None:
             self.view_heads.requires_grad_(False)
 
@@ -31,7 +31,6 @@ class SDReIDStage1(SDReIDEncoder):
         losses = self.identity_losses(self.heads(encoded.features, targets), targets)
         if self.view_weight is not None:
             view = self.view_heads(encoded.view_token, views)
-            loss = cross_entropy(view.logits, views, *self.view_smoothing)
-            losses["loss_view"] = self.view_weight * (self.view_scale * loss)
+            losses["loss_view"] = self.view_weight * self.view_loss(view, views)
             put_scalar("view_accuracy", accuracy(view.scores, views))
         return losses

@@ -1,9 +1,9 @@
 """The weights in a diffusers UNet folder: checked by their shapes, and read into a UNet."""
 
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,15 +14,7 @@ from fastreid.utils.errors import UserError
 GUIDE = "see pretrained/README.md"
 UNET_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 Shapes = dict[str, tuple[int, ...]]
-UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    OSError,
-    RuntimeError,
-    EOFError,
-    AttributeError,
-    ValueError,
-)
+UNREADABLE = (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError, AttributeError, ValueError)
 
 
 def unet_weights_file(folder: str | Path) -> Path:
