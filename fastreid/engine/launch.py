@@ -73,7 +73,8 @@ def _parse(dist_url: str) -> tuple[str, int]:
             parts = urlsplit(dist_url)
             return parts.hostname, parts.port
     raise UserError(
-        f"--dist-url {dist_url!r}: several machines need tcp://HOST:PORT, an address of machine 0"
+        f"--dist-url {dist_url!r} is no address that several machines can reach",
+        "give one of machine 0, as tcp://HOST:PORT",
     )
 
 

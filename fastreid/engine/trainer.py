@@ -42,7 +42,7 @@ from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, 
 
 logger = logging.getLogger(__name__)
 
-KEPT = "The checkpoints written so far are good: make room or fix the disk, then go on with --resume"
+KEPT = "The checkpoints written so far are good", "go on with --resume"
 
 
 class DefaultTrainer(SimpleTrainer):
@@ -175,7 +175,7 @@ class DefaultTrainer(SimpleTrainer):
             comm.broadcast_tensors([*self.model.parameters(), *self.model.buffers()])
         if self.epoch >= self.max_epoch:
             logger.info("All %d epochs are done already", self.max_epoch)
-        with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, KEPT):
+        with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, *KEPT):
             open_output_dir(self.cfg)
             if comm.is_main_process():
                 self.checkpointer.remove_partial_files()

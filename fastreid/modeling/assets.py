@@ -8,7 +8,7 @@ from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones import pretrainable, require_pretrained_weights
-from fastreid.modeling.weights import check_method, check_model_weights, named_method
+from fastreid.modeling.weights import check_method, load_model_weights, named_method
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
 
@@ -60,7 +60,8 @@ def starting_weights(method: Any, cfg: CfgNode, training: bool) -> Asset:
         checkpoint = load_checkpoint(path)
         check_method(checkpoint["meta"], model, purpose, path)
         allow_partial = cfg.MODEL.ALLOW_PARTIAL_WEIGHTS
-        report = check_model_weights(model, checkpoint["model"], purpose, allow_partial, path)
+        state = checkpoint["model"]
+        report = load_model_weights(model, state, purpose, allow_partial, path, dry_run=True)
         written_by = named_method(checkpoint["meta"])
         parts = [f"of {written_by}"] if written_by else []
         return "; ".join([*parts, report.summary()])

@@ -56,6 +56,7 @@ def load_model_weights(
     purpose: Purpose,
     allow_partial: bool = False,
     source: str = "checkpoint",
+    dry_run: bool = False,
 ) -> LoadReport:
     """Copy `state_dict` into `model` and report what fitted.
 
@@ -66,33 +67,11 @@ def load_model_weights(
     Args:
         allow_partial: go on in spite of missing or mismatched parameters (not for ``resume``).
         source: the file, for messages.
+        dry_run: read names and shapes alone, and load nothing; the model may be on the ``meta`` device.
 
     Raises:
         UserError: if a parameter that the purpose depends on is missing or has another shape; the model
             is unchanged then.
-    """
-    given = without_module_prefix(state_dict)
-    own = model.state_dict()
-    report = check_model_weights(model, given, purpose, allow_partial, source)
-    model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
-    logger.info("Weights from %s\n%s", source, report.table())
-    for name in report.mismatched:
-        if name.startswith(model.parameter_rules().training_only):
-            sizes = tuple(given[name].shape), tuple(own[name].shape)
-            logger.info("%s: not loaded, trained for another number of identities %s, here %s", name, *sizes)
-    return report
-
-
-def check_model_weights(
-    model: nn.Module,
-    state_dict: dict[str, torch.Tensor],
-    purpose: Purpose,
-    allow_partial: bool = False,
-    source: str = "checkpoint",
-) -> LoadReport:
-    """Return what :func:`load_model_weights` would report; raises as it does, and loads nothing.
-
-    Only names and shapes are read: the model may be on the ``meta`` device.
     """
     given = without_module_prefix(state_dict)
     own, rules = model.state_dict(), model.parameter_rules()
@@ -110,6 +89,14 @@ def check_model_weights(
     if missing or mismatched:
         shapes = [f"{n} {tuple(given[n].shape)} instead of {tuple(own[n].shape)}" for n in mismatched]
         _refuse_or_warn(purpose, allow_partial, source, missing, shapes, len(own))
+    if dry_run:
+        return report
+    model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
+    logger.info("Weights from %s\n%s", source, report.table())
+    for name in report.mismatched:
+        if name.startswith(rules.training_only):
+            sizes = tuple(given[name].shape), tuple(own[name].shape)
+            logger.info("%s: not loaded, trained for another number of identities %s, here %s", name, *sizes)
     return report
 
 

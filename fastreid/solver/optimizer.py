@@ -1,17 +1,20 @@
-"""Optimisers, and which learning rate and weight decay each parameter gets."""
+"""Optimisers, the learning rate and weight decay of each parameter, and gradient clipping."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from fastreid.config import NOT_NEGATIVE, CfgNode, Key
 from fastreid.utils.errors import UserError
 from fastreid.utils.registry import Registry, requiring
 
 NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+Clipper = Callable[[list[nn.Parameter]], torch.Tensor]
 
 OPTIMIZER_REGISTRY = Registry(
     "optimiser", "SOLVER.OPT", requiring("state_copies", see="fastreid/solver/optimizer.py")
@@ -93,3 +96,28 @@ def parameter_groups(
             decay = solver.WEIGHT_DECAY_BIAS if is_bias else solver.WEIGHT_DECAY
         groups.setdefault((lr, decay), []).append(parameter)
     return [{"params": members, "lr": lr, "weight_decay": decay} for (lr, decay), members in groups.items()]
+
+
+def total_norm(parameters: list[nn.Parameter]) -> torch.Tensor:
+    """Euclidean norm of all gradients together, a 0-dim tensor; the gradients keep their values."""
+    return clip_grad_norm_(parameters, max_norm=float("inf"))
+
+
+def build_gradient_clipper(cfg: CfgNode) -> Clipper:
+    """A function that clips gradients in place as SOLVER.CLIP_GRADIENTS says.
+
+    It returns the gradients' norm before clipping (of order NORM_TYPE for CLIP_TYPE norm, else
+    Euclidean), a 0-dim tensor.
+    """
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return total_norm
+    if clip.CLIP_TYPE == "norm":
+        return lambda parameters: clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
+
+    def clip_values(parameters: list[nn.Parameter]) -> torch.Tensor:
+        norm = total_norm(parameters)
+        clip_grad_value_(parameters, clip.CLIP_VALUE)
+        return norm
+
+    return clip_values

@@ -5,8 +5,9 @@ import json
 import logging
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -84,15 +85,17 @@ class EventStorage:
         return [float(value) for value in self._history[name]]
 
 
-class Writer(Protocol):
+class Writer:
     """A place for scalars that :class:`fastreid.engine.hooks.PeriodicWriter` calls on the main process."""
 
-    def write(self, storage: EventStorage, updates: dict[str, float]) -> None: ...
+    def write(self, storage: EventStorage, updates: dict[str, float]) -> None:
+        raise NotImplementedError
 
     def close(self) -> None: ...
 
 
-class ConsoleWriter:
+@dataclass(eq=False)
+class ConsoleWriter(Writer):
     """One line a call: progress, time left, losses, learning rate, timings, memory.
 
     Args:
@@ -100,9 +103,8 @@ class ConsoleWriter:
         iters_per_epoch: to show the epoch.
     """
 
-    def __init__(self, max_iteration: int, iters_per_epoch: int) -> None:
-        self.max_iteration = max_iteration
-        self.iters_per_epoch = iters_per_epoch
+    max_iteration: int
+    iters_per_epoch: int
 
     def write(self, storage: EventStorage, updates: dict[str, float]) -> None:
         if "total_loss" not in updates:
@@ -126,11 +128,8 @@ class ConsoleWriter:
         parts.append(f"memory {(on_gpu or peak_memory()) / 2**20:.0f} MB")
         logger.info("  ".join(parts))
 
-    def close(self) -> None:
-        """Nothing is held open."""
 
-
-class JSONWriter:
+class JSONWriter(Writer):
     """One JSON object a line: ``{"iteration": …, name: latest value, …}``.
 
     A resumed run (`start_iteration` > 0) drops the lines of iterations that it will repeat, and a line
@@ -151,7 +150,7 @@ class JSONWriter:
         self._file.close()
 
 
-class TensorBoardWriter:
+class TensorBoardWriter(Writer):
     """Event files for TensorBoard in `folder`. Without the tensorboard package: one warning, no files."""
 
     def __init__(self, folder: str | Path, start_iteration: int = 0) -> None:

@@ -99,7 +99,7 @@ class Registry:
             raise UserError(
                 f"unknown {self.kind} {name!r} in {self.key}.{nearest_name(str(name), known)}"
                 f" Known: {', '.join(known)}",
-                "a module of yours that registers it is named in IMPORTS",
+                "name a module of yours that registers it in IMPORTS",
             )
 
     def keys_of_entries(self) -> list[dict[str, Any]]:

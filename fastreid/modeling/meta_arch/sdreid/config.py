@@ -137,7 +137,7 @@ def check_cached_features(cfg: CfgNode, trains_encoder: bool) -> None:
     if trains_encoder:
         raise UserError(f"{key}: {cfg.MODEL.META_ARCHITECTURE} trains the encoder", "switch it off")
     if cfg.DATALOADER.ON_BAD_IMAGE != "error":
-        raise UserError(f"{key} encodes each image once: DATALOADER.ON_BAD_IMAGE must be error")
+        raise UserError(f"{key} encodes each image once, whatever it is", "set DATALOADER.ON_BAD_IMAGE error")
     for name in ("PADDING", "REA", "CJ"):
         if cfg.INPUT[name].ENABLED:
             raise UserError(
