@@ -31,7 +31,7 @@ def default_argument_parser() -> CommandLineParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="YAML file, e.g. configs/v2/base_stage1.yml"
+        "--config-file", default="", metavar="FILE", help="such as configs/v2/base_stage1.yml"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
@@ -45,9 +45,7 @@ def default_argument_parser() -> CommandLineParser:
     parser.add_argument(
         "--num-machines", type=positive_number, default=1, metavar="N", help="machines of the run (default 1)"
     )
-    parser.add_argument(
-        "--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0"
-    )
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="this machine's, from 0")
     parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser

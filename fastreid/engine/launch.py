@@ -86,7 +86,7 @@ def uses_cuda(device: str) -> bool:
 def _check_devices(processes: int, device: str) -> None:
     if device.startswith("cuda:"):
         raise UserError(
-            f"MODEL.DEVICE {device!r} is one GPU, but the run has several processes", "use cuda or auto"
+            f"MODEL.DEVICE {device!r} is one GPU, the run has several processes", "use cuda or auto"
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("MODEL.DEVICE 'cuda': no CUDA device on this machine", "use auto or cpu")
@@ -146,9 +146,7 @@ def _listen(address: tuple[str, int]) -> dist.TCPStore:
         ) from error
 
 
-def _worker(
-    main: Callable[..., Any], args: tuple, settings: tuple, local_processes: int, failures: Any
-) -> None:
+def _worker(main: Callable[..., Any], args: tuple, settings: tuple, processes: int, failures: Any) -> None:
     """Runs in a spawned process, and ends it with its exit code.
 
     At once, because an interpreter that winds down while threads of torch still run can be aborted, and
@@ -157,7 +155,7 @@ def _worker(
     os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
     _end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_processes))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     code = _work(main, args, settings, failures)
     sys.stdout.flush()
     sys.stderr.flush()

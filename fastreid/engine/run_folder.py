@@ -61,9 +61,7 @@ def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
                 f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run", "wait or choose another"
             ) from error
         except OSError as error:
-            warn_once(
-                __name__, f"{path} cannot be locked ({error.strerror}): do not start a second run there"
-            )
+            warn_once(__name__, f"{path} cannot be locked ({error.strerror}): start no second run there")
         yield
 
 

@@ -218,13 +218,10 @@ class DefaultTrainer(SimpleTrainer):
             UserError: if the file is no checkpoint of this run.
         """
         check_method(checkpoint["meta"], self.model, "resume", source)
-        absent = [
-            key for key in ("optimizer", "scheduler", "iteration", "iters_per_epoch") if key not in checkpoint
-        ]
+        needed = ("optimizer", "scheduler", "iteration", "iters_per_epoch")
+        absent = [key for key in needed if key not in checkpoint]
         if absent:
-            raise UserError(
-                f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
-            )
+            raise UserError(f"{source} lacks {', '.join(absent)}: none to resume", "name it in MODEL.WEIGHTS")
         check_resumed_config(self.cfg, checkpoint["meta"]["config"], source)
         if checkpoint["iters_per_epoch"] != self.iters_per_epoch:
             raise UserError(
@@ -267,9 +264,7 @@ class DefaultTrainer(SimpleTrainer):
         found = self.checkpointer.load_last() if comm.is_main_process() else None
         path = comm.broadcast_object(found[0] if found else None)
         if path is None:
-            logger.warning(
-                "--resume: no checkpoint in %s yet, starting from the beginning", self.cfg.OUTPUT_DIR
-            )
+            logger.warning("--resume: no checkpoint in %s yet, starting afresh", self.cfg.OUTPUT_DIR)
             return False
         self.load_state_dict(found[1] if found else load_checkpoint(path), str(path))
         logger.info("Resumed from %s: %d epochs, %d iterations done", path, self.epoch, self.iteration)
@@ -291,8 +286,6 @@ class DefaultTrainer(SimpleTrainer):
             self.max_epoch,
             self.iters_per_epoch,
         )
-        logger.info(
-            "%.2f of %.2f million parameters train, by %s", trained / 1e6, every / 1e6, cfg.SOLVER.OPT
-        )
+        logger.info("%.2f of %.2f million parameters train by %s", trained / 1e6, every / 1e6, cfg.SOLVER.OPT)
         if cfg.SOLVER.AMP.ENABLED and self.amp_dtype is None:
             logger.info("Mixed precision is for CUDA: computing in float32 here")

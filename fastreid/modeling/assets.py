@@ -39,9 +39,7 @@ def required_weights(method: Any, cfg: CfgNode, training: bool) -> str:
             f"MODEL.WEIGHTS is empty: {method.__name__} trains from a checkpoint of {_either(method)}",
             "name its model_best.pth",
         )
-    raise UserError(
-        "MODEL.WEIGHTS is empty", "name the checkpoint to evaluate, such as OUTPUT_DIR's model_best.pth"
-    )
+    raise UserError("MODEL.WEIGHTS is empty", "name a checkpoint, such as OUTPUT_DIR's model_best.pth")
 
 
 def starting_weights(method: Any, cfg: CfgNode, training: bool) -> Asset:

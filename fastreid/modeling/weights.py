@@ -78,13 +78,11 @@ def load_model_weights(
     report = _compare(own, given)
     if not report.loaded:
         raise UserError(
-            f"{source} has no parameter in common with this model", "give a checkpoint of this architecture"
+            f"{source} has no parameter in common with this model", "give one of this architecture"
         )
     classifiers = () if purpose == "resume" else rules.training_only
     optional = classifiers + (rules.may_start_without if purpose == "train" else ())
-    missing = [
-        n for n in report.missing if not n.startswith(optional) and not n.endswith("num_batches_tracked")
-    ]
+    missing = [n for n in report.missing if not (n.startswith(optional) or n.endswith("num_batches_tracked"))]
     mismatched = [name for name in report.mismatched if not name.startswith(classifiers)]
     if missing or mismatched:
         shapes = [f"{n} {tuple(given[n].shape)} instead of {tuple(own[n].shape)}" for n in mismatched]
@@ -145,7 +143,7 @@ def _refuse_or_warn(
     problem = f"{source} {' and '.join(parts)}"
     if purpose == "resume":
         raise UserError(
-            f"{problem}: this is not the run to resume", "restore its config and data, or start afresh"
+            f"{problem}: this is not the run to resume", "restore config and data, or start afresh"
         )
     if not allow_partial:
         raise UserError(

@@ -13,7 +13,7 @@ from fastreid.config import NOT_NEGATIVE, CfgNode, Key
 from fastreid.utils.errors import UserError
 from fastreid.utils.registry import Registry, requiring
 
-NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 Clipper = Callable[[list[nn.Parameter]], torch.Tensor]
 
 OPTIMIZER_REGISTRY = Registry(
@@ -23,12 +23,10 @@ OPTIMIZER_REGISTRY = Registry(
 keeps for each parameter."""
 
 
-MOMENTUM = {"MOMENTUM": Key(0.9, "of SGD", NOT_NEGATIVE), "NESTEROV": Key(False, "momentum of SGD")}
+SGD = {"MOMENTUM": Key(0.9, "of SGD", NOT_NEGATIVE), "NESTEROV": Key(False, "momentum of SGD")}
 
 
-@OPTIMIZER_REGISTRY.register(
-    "SGD", state_copies=lambda cfg: int(cfg.SOLVER.MOMENTUM > 0), KEYS={"SOLVER": MOMENTUM}
-)
+@OPTIMIZER_REGISTRY.register("SGD", state_copies=lambda c: int(c.SOLVER.MOMENTUM > 0), KEYS={"SOLVER": SGD})
 def _sgd(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
     return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
@@ -75,9 +73,7 @@ def parameter_groups(
         heads: prefixes of what counts as a head.
     """
     solver = cfg.SOLVER
-    norms = {
-        id(p) for m in model.modules() if isinstance(m, NORMALISATIONS) for p in m.parameters(recurse=False)
-    }
+    norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "last_checkpoint"
 ZIP_MAGIC = b"PK\x03\x04"
+ANOTHER = "use another checkpoint of the run or copy it again"
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -33,9 +34,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         kind = "is a folder, not a file" if path.is_dir() else "not found"
         raise UserError(f"checkpoint {path} {kind}", "give an existing .pth file (MODEL.WEIGHTS)")
     if path.stat().st_size == 0:
-        raise UserError(
-            f"checkpoint {path} is empty (0 bytes)", "use another checkpoint of the run or copy it again"
-        )
+        raise UserError(f"checkpoint {path} is empty (0 bytes)", ANOTHER)
     content = _read(path)
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dict with model weights")
@@ -43,9 +42,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         content = {"model": content}
     state = content["model"]
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(
-            f"checkpoint {path} holds no model weights: expected a state_dict, or one under 'model'"
-        )
+        raise UserError(f"checkpoint {path} holds no weights: expected a state_dict, or one under 'model'")
     return {"meta": {}, **content}
 
 
@@ -63,14 +60,10 @@ def _read(path: Path) -> Any:
                 " could run code: refused",
                 "save its state_dict alone, from a source that you trust",
             ) from error
-        raise UserError(
-            f"checkpoint {path} is not a PyTorch file", "give a .pth file written by torch.save"
-        ) from error
+        raise UserError(f"checkpoint {path} is not a PyTorch file", "give a file of torch.save") from error
     except Exception as error:
         problem = "is truncated or damaged" if magic == ZIP_MAGIC else "is not a readable PyTorch file"
-        raise UserError(
-            f"checkpoint {path} {problem}", "use another checkpoint of the run or copy it again"
-        ) from error
+        raise UserError(f"checkpoint {path} {problem}", ANOTHER) from error
 
 
 class Checkpointer:
@@ -112,9 +105,7 @@ class Checkpointer:
 
     def candidates(self) -> list[Path]:
         """Checkpoints of the folder, what `last_checkpoint` names first, then the newest first."""
-        found = sorted(
-            self.folder.glob("model_*.pth"), key=lambda path: path.stat().st_mtime_ns, reverse=True
-        )
+        found = sorted(self.folder.glob("model_*.pth"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
         marker = self.folder / LAST_CHECKPOINT
         if marker.is_file():
             last = self.folder / marker.read_text(encoding="utf-8").strip()

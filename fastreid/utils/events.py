@@ -158,9 +158,7 @@ class TensorBoardWriter(Writer):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            warn_once(
-                __name__, "tensorboard is not installed: no TensorBoard files (metrics.json has the numbers)"
-            )
+            warn_once(__name__, "tensorboard is not installed: no files of it (metrics.json has the numbers)")
             return
         self._writer = SummaryWriter(str(folder), purge_step=start_iteration + 1 if start_iteration else None)
 

@@ -97,7 +97,7 @@ def test_a_method_that_runs(cfg, toy, said, method):
     [
         (CrashingCheckpoint, "the evaluation fails: AttributeError: .*no_such_width"),
         (CrashingStep, "the training step fails: KeyError: 'no_such_label'"),
-        (UndeclaredLabel, "UndeclaredLabel reads the camids of a picture, and these pictures have none"),
+        (UndeclaredLabel, "UndeclaredLabel reads the camids of a picture, and these have none"),
         (OtherWidth, r"the features of 2 images have shape \(2, 640\), but feature_parts\(\) says .*128"),
         (WholeLosses, r"loss_cls has shape \(8, 640\), expected a scalar"),
         (Unlearnable, r"the losses \(loss_cls\) depend on no parameter that trains"),

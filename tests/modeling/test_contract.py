@@ -209,7 +209,7 @@ class TestData:
             fit_config(tiny_cfg(2), 6, ("aerial", "ground", "wearable"))
 
     def test_without_any_number_of_views_there_is_no_model(self, tiny_cfg):
-        with pytest.raises(UserError, match="VIEW_NUM is 0, and no training data tells it"):
+        with pytest.raises(UserError, match="VIEW_NUM is 0, and no data tells it"):
             build_model(tiny_cfg(0))
 
     def test_weights_tell_it_where_nothing_else_does(self, tiny_cfg):
@@ -273,7 +273,7 @@ class TestStart:
         with pytest.raises(UserError, match=said):
             required_weights(SDReIDStage2, cfg, training=True)
         for stage in (SDReIDStage1, SDReIDStage2):
-            with pytest.raises(UserError, match="MODEL.WEIGHTS is empty; name the checkpoint to evaluate"):
+            with pytest.raises(UserError, match="MODEL.WEIGHTS is empty; name a checkpoint"):
                 required_weights(stage, cfg, training=False)
         cfg.MODEL.WEIGHTS = "a.pth"
         assert required_weights(SDReIDStage2, cfg, training=True) == "a.pth"

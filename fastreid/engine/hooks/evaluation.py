@@ -74,9 +74,7 @@ class EvalHook(HookBase):
         if is_best:
             trainer.best_metric = mean
             trainer.save_checkpoint(BEST, mark_last=False)
-        logger.info(
-            "Epoch %d: mean over protocols %.2f (best %.2f)", trainer.epoch, mean, trainer.best_metric
-        )
+        logger.info("Epoch %d: mean of protocols %.2f (best %.2f)", trainer.epoch, mean, trainer.best_metric)
         # After model_best.pth: an interruption between the two repeats the evaluation, and loses nothing.
         entry = {"epoch": trainer.epoch, "iteration": trainer.iteration, "mean": mean, "results": results}
         self.history.append(entry)

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
-from torch import nn
+from torch import Tensor, nn
 
 from fastreid.utils.errors import UserError
 
@@ -49,9 +49,7 @@ class PretrainedReport(NamedTuple):
         return "; ".join(parts)
 
 
-def fit_pretrained_vit(
-    backbone: nn.Module, path: str | Path
-) -> tuple[dict[str, torch.Tensor], PretrainedReport]:
+def fit_pretrained_vit(backbone: nn.Module, path: str | Path) -> tuple[dict[str, Tensor], PretrainedReport]:
     """Return what of a timm-format ViT can be loaded into `backbone`, and its report; load nothing.
 
     The file is a ``.pth`` (a plain dict of tensors, or one under ``model`` or ``state_dict``) or a
@@ -89,7 +87,7 @@ def require_pretrained_weights(path: str | Path, width: int) -> Path:
     return path
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
@@ -106,13 +104,13 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
             content = content[wrapper]
     tensors = {}
     if isinstance(content, dict):
-        tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"ViT weights {path}: expected a dict of tensors, found a {type(content).__name__}")
     return tensors
 
 
-def _resample(state: dict[str, torch.Tensor], backbone: nn.Module, path: Path) -> list[str]:
+def _resample(state: dict[str, Tensor], backbone: nn.Module, path: Path) -> list[str]:
     """Bring position embeddings and patch projection in `state` to the encoder's sizes; the changed keys.
 
     timm's models are square, so the embeddings of a square number of patches are taken for a square grid.
@@ -140,9 +138,7 @@ def _resample(state: dict[str, torch.Tensor], backbone: nn.Module, path: Path) -
     return sorted(resampled)
 
 
-def _check_fit(
-    path: Path, state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], left_out: list[str]
-) -> None:
+def _check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor], left_out: list[str]) -> None:
     def misfit(problem: str) -> UserError:
         return UserError(
             f"ViT weights {path} do not fit the encoder: {problem}",

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.heads.build import REID_HEADS_REGISTRY
@@ -15,11 +15,11 @@ from fastreid.utils.logger import warn_once
 class HeadOutput(NamedTuple):
     """The outputs of a head in training, all float32; B images, C classes, width E."""
 
-    logits: torch.Tensor
+    logits: Tensor
     """(B, C): for the loss, with scale and margin."""
-    scores: torch.Tensor
+    scores: Tensor
     """(B, C): with scale, without margin; for accuracy."""
-    features: torch.Tensor
+    features: Tensor
     """(B, E): for metric losses; from before or after the neck by ``MODEL.HEADS.NECK_FEAT``."""
 
 
@@ -100,9 +100,7 @@ class EmbeddingHead(nn.Module):
         if not self.metric_after_neck:
             self.bottleneck.requires_grad_(False)
 
-    def forward(
-        self, features: torch.Tensor, targets: torch.Tensor | None = None
-    ) -> torch.Tensor | HeadOutput:
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor | HeadOutput:
         """Map (B, feat_dim) features and, in training mode, int64 targets (B,).
 
         Returns:

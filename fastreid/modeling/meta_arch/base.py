@@ -170,9 +170,7 @@ class MetaArch(nn.Module, ABC):
             UserError: if the pictures have none.
         """
         if name not in batch:
-            raise UserError(
-                f"{type(self).__name__} reads the {name} of a picture, and these pictures have none"
-            )
+            raise UserError(f"{type(self).__name__} reads the {name} of a picture, and these have none")
         return batch[name].to(self.device, non_blocking=True)
 
     @abstractmethod
@@ -231,9 +229,7 @@ class MetaArch(nn.Module, ABC):
             if hasattr(module, "no_weight_decay")
             for name in module.no_weight_decay()
         }
-        return ParameterRules(
-            undecayed=frozenset(undecayed), heads=("heads.",), training_only=("heads.weight",)
-        )
+        return ParameterRules(frozenset(undecayed), heads=("heads.",), training_only=("heads.weight",))
 
     # ---------------------------------------------------------------------- export, report, profiling
 

@@ -56,7 +56,7 @@ class SDReIDEncoder(MetaArch):
         settings, dim = cfg.MODEL.SDMODEL, self.backbone.feat_dim
         if not settings.VIEW_NUM:
             raise UserError(
-                "MODEL.SDMODEL.VIEW_NUM is 0, and no training data tells it", "set it to the number of views"
+                "MODEL.SDMODEL.VIEW_NUM is 0, and no data tells it", "set it to the number of views"
             )
         self.view_heads = build_head(cfg, dim, settings.VIEW_NUM)
         self.memory_bank = MemoryBank(settings.VIEW_NUM, dim, settings.MOMENTUM)

@@ -81,14 +81,12 @@ class FeatureGenerator(nn.Module):
             num_id_tokens: L-1, the identity tokens that the encoder gives.
         """
         settings, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
-        schedule, learner = schedule_settings(cfg), settings.CON_LEARNER_CONFIG
+        schedule, own = schedule_settings(cfg), settings.CON_LEARNER_CONFIG
         unet = build_unet(settings.UNET_CONFIG, dim)
         generator = cls(
             unet,
             ViewRefinedDecoder(dim, unet, settings.VRD_CONFIG.KERNEL_SIZES, settings.VRD_CONFIG.PYRAMIDS),
-            ConditionLearner(
-                dim, num_id_tokens + 1, learner.DEPTH, learner.HEADS, settings.STANDARDIZE_TOKENS
-            ),
+            ConditionLearner(dim, num_id_tokens + 1, own.DEPTH, own.HEADS, settings.STANDARDIZE_TOKENS),
             Sampler(settings.SCHEDULER_CONFIG.NAME, schedule, test.NUM_INFERENCE_STEPS),
             DiffusionTraining.from_config(cfg, schedule),
             test.PREDICTION,
@@ -218,10 +216,8 @@ class FeatureGenerator(nn.Module):
         """Return the clean latent as predicted in one call from pure noise, without guidance."""
         last = self.train_steps - 1
         predicted = refined_unet(self.unet, noise, last, context, residuals).float()
-        scheduler = self.noise_scheduler
-        return clean_latents(
-            scheduler.config.prediction_type, predicted, noise, scheduler.alphas_cumprod[last]
-        )
+        kind, kept = self.noise_scheduler.config.prediction_type, self.noise_scheduler.alphas_cumprod[last]
+        return clean_latents(kind, predicted, noise, kept)
 
     def _guided_prediction(
         self, contexts: Tensor, residuals: UNetResiduals, kept: KeptProjections | None, batch: int, views: int

@@ -27,16 +27,14 @@ def draw_noise(
     return noise if per_image else noise.repeat(1, len(names), 1, 1, 1)
 
 
-def noise_generators(
-    seed: int, num_views: int, names: Sequence[str], per_image: bool
-) -> list[torch.Generator]:
+def noise_generators(seed: int, views: int, names: Sequence[str], per_image: bool) -> list[torch.Generator]:
     """One CPU random generator for each pair of image and view, images outermost.
 
     Generators on the CPU draw the same numbers whatever the model's device.
 
     Args:
         seed: ``MODEL.SEED``.
-        num_views: V.
+        views: V.
         names: B image paths; only the file name counts.
         per_image: False gives all images the same V sequences, so that distances between images carry
             no noise of their own.
@@ -47,7 +45,7 @@ def noise_generators(
     return [
         torch.Generator().manual_seed(_hash(seed, view, Path(name).name if per_image else ""))
         for name in names
-        for view in range(num_views)
+        for view in range(views)
     ]
 
 

@@ -157,9 +157,7 @@ class Encoder(nn.Module):
 
 def stage2_parts(model: SDReIDEncoder) -> list[ExportPart]:
     """Return the encoder, the denoising step and the fusion of features."""
-    model.generator.unet._compiled_call_impl = (
-        None  # of MODEL.SDMODEL.COMPILE: files are of the module itself
-    )
+    model.generator.unet._compiled_call_impl = None  # MODEL.SDMODEL.COMPILE's: files are of the module itself
     step = DenoisingStep(model)
     encoder = ExportPart("encoder", Encoder(model), ("feature", "id_tokens"), partial(draw_images, model))
     return [

@@ -64,9 +64,8 @@ class SDReIDStage2(SDReIDEncoder):
 
         super().__init__(cfg, names)
         self.requires_grad_(False)
-        self.generator = FeatureGenerator.from_config(
-            cfg, self.backbone.feat_dim, self.backbone.num_id_tokens
-        )
+        dim, id_tokens = self.backbone.feat_dim, self.backbone.num_id_tokens
+        self.generator = FeatureGenerator.from_config(cfg, dim, id_tokens)
         settings, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
         self.cross_view = settings.TARGET == "cross_view"
         self.token_mixing = settings.TOKEN_MIXING
@@ -86,9 +85,8 @@ class SDReIDStage2(SDReIDEncoder):
         """Encode the images; with CACHE_FEATURES they come encoded."""
         if "images" in batch:
             return super().encode(batch)
-        return EncoderOutput(
-            **{name: batch[name].to(self.device, non_blocking=True) for name in EncoderOutput._fields}
-        )
+        encoded = (batch[name].to(self.device, non_blocking=True) for name in EncoderOutput._fields)
+        return EncoderOutput(*encoded)
 
     def losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
         """The loss of generating each image's target: itself, or its identity in another view."""
@@ -112,9 +110,8 @@ class SDReIDStage2(SDReIDEncoder):
         views = [self.view_names().index(name) for name in names if name != "person"]
         generated = None
         if views:
-            generated = self.generator.generate(
-                encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"], views
-            )
+            prototypes = self.memory_bank.prototypes
+            generated = self.generator.generate(encoded.id_tokens, prototypes, batch["img_paths"], views)
         fused = self.fused(person if "person" in names else None, generated).float()
         computed = sorted(names, key=lambda name: name != "person")
         if computed == names:

@@ -39,7 +39,7 @@ def _described_unet(folder: str, context_dim: int) -> UNet2DConditionModel:
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{UNET} {folder}: not a usable diffusers UNet folder (config.json): {reason}"
+            f"{UNET} {folder}: no usable diffusers UNet folder (config.json): {reason}"
         ) from error
 
 
