@@ -85,9 +85,7 @@ def uses_cuda(device: str) -> bool:
 
 def _check_devices(processes: int, device: str) -> None:
     if device.startswith("cuda:"):
-        raise UserError(
-            f"MODEL.DEVICE {device!r} is one GPU, the run has several processes", "use cuda or auto"
-        )
+        raise UserError(f"MODEL.DEVICE {device!r} is one GPU for several processes", "use cuda or auto")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("MODEL.DEVICE 'cuda': no CUDA device on this machine", "use auto or cpu")
     if uses_cuda(device) and processes > torch.cuda.device_count():

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from fastreid.config import CfgNode
 from fastreid.data import (
@@ -34,9 +34,8 @@ from fastreid.modeling.weights import check_method, load_model_weights
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.structures import Batch, DataNames, Results, RetrievalTask, Sample
 from fastreid.utils import comm
-from fastreid.utils.amp import AMP_DTYPES
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
-from fastreid.utils.env import code_version, rng_state, set_rng_state
+from fastreid.utils.env import AMP_DTYPES, code_version, rng_state, set_rng_state
 from fastreid.utils.errors import UserError
 from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, Writer
 
@@ -107,15 +106,13 @@ class DefaultTrainer(SimpleTrainer):
         return build_model(cfg, names)
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: MetaArch) -> torch.optim.Optimizer:
+    def build_optimizer(cls, cfg: CfgNode, model: MetaArch) -> Optimizer:
         """Make the optimiser of SOLVER.OPT, by the rules that the model has for its parameters."""
         rules = model.parameter_rules()
         return build_optimizer(cfg, model, rules.undecayed, rules.heads)
 
     @classmethod
-    def build_lr_scheduler(
-        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int
-    ) -> LRSchedule:
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer, iters_per_epoch: int) -> LRSchedule:
         """Make the schedule of SOLVER.SCHED."""
         return build_lr_scheduler(cfg, optimizer, iters_per_epoch)
 

@@ -1,4 +1,4 @@
-"""Seeds, devices, memory and versions."""
+"""Seeds, devices, precision, memory and versions."""
 
 import random
 import resource
@@ -16,6 +16,8 @@ import torch
 from fastreid import __version__
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
+
+AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def seed_all_rng(seed: int) -> None:
@@ -93,6 +95,11 @@ def use_device(name: str) -> torch.device:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
+
+
+def amp_dtype(settings: Any, device: torch.device) -> torch.dtype | None:
+    """Return the dtype of autocast by ``SOLVER.AMP`` or ``TEST.AMP``; None: float32, the CPU's only one."""
+    return AMP_DTYPES[settings.DTYPE] if settings.ENABLED and device.type == "cuda" else None
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from fastreid.structures import Batch, DataNames, ExportPart, Finding, Sample, T
 from fastreid.utils.errors import UserError
 
 MakeLoader = Callable[[int], Iterable[Batch]]  # from the number of the first iteration
+BuildLoader = Callable[[list[Sample]], Iterable[Batch]]  # of these images in order, without augmentation
 
 TEST_LABELS = ("camids", "viewids")
 
@@ -206,14 +207,8 @@ class MetaArch(nn.Module, ABC):
         if settings.PRETRAIN and not self.cfg.MODEL.WEIGHTS:
             pretrainable(self.backbone, settings.NAME).load_pretrained(settings.PRETRAIN_PATH)
 
-    def on_train_start(
-        self, train_set: TrainSet, build_loader: Callable[[list[Sample]], Iterable[Batch]]
-    ) -> None:
-        """Compute, once before a fresh training, what the model needs to know of the training images.
-
-        Args:
-            build_loader: gives batches of samples in order, without augmentation.
-        """
+    def on_train_start(self, train_set: TrainSet, build_loader: BuildLoader) -> None:
+        """Compute, once before a fresh training, what the model needs to know of the training images."""
 
     def training_batches(
         self, cfg: CfgNode, train_set: TrainSet, make_loader: MakeLoader

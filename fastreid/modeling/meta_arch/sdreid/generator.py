@@ -196,9 +196,8 @@ class FeatureGenerator(nn.Module):
     ) -> Tensor:
         """Return the latents (B * V, 4, h, w) of one chunk; `residuals` has a map for each of the V views."""
         batch, views = len(id_tokens), len(prototypes)
-        context = self.condition_learner(
-            id_tokens.repeat_interleave(views, dim=0), prototypes.repeat(batch, 1)
-        )
+        id_tokens = id_tokens.repeat_interleave(views, dim=0)
+        context = self.condition_learner(id_tokens, prototypes.repeat(batch, 1))
         if self.prediction == "mean":
             return self._predict_mean(noise[0], context, residuals.repeat(batch))
         if self.guidance_scale != 1.0:

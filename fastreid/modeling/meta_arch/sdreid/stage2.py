@@ -1,7 +1,7 @@
 """SD-ReID Stage 2: the frozen encoder and the generator of features in every view (arXiv 2504.09549)."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode
 from fastreid.data import TrainSet
 from fastreid.modeling.assets import Asset
-from fastreid.modeling.meta_arch.base import MakeLoader, ParameterRules
+from fastreid.modeling.meta_arch.base import BuildLoader, MakeLoader, ParameterRules
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.findings import views_of_identities
 from fastreid.modeling.meta_arch.sdreid.assets import diffusion_assets
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, remove_cached_features
-from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Sample, Tensors
+from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Tensors
 from fastreid.utils.events import put_scalar
 
 logger = logging.getLogger(__name__)
@@ -160,9 +160,7 @@ class SDReIDStage2(SDReIDEncoder):
         self.generator.load_pretrained(self.cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH)
 
     @torch.no_grad()
-    def on_train_start(
-        self, train_set: TrainSet, build_loader: Callable[[list[Sample]], Iterable[Batch]]
-    ) -> None:
+    def on_train_start(self, train_set: TrainSet, build_loader: BuildLoader) -> None:
         """Compute the statistics over the training set that the configuration standardises by."""
         fits = self.generator.statistics_to_fit()
         if not fits:
