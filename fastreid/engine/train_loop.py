@@ -80,6 +80,10 @@ class TrainerBase:
     def max_iteration(self) -> int:
         return self.max_epoch * self.iters_per_epoch
 
+    def is_due(self, period: int) -> bool:
+        """Tell whether what comes every `period` epochs (0: never) and after the last one comes now."""
+        return self.epoch == self.max_epoch or bool(self.epoch and period and self.epoch % period == 0)
+
     def register_hooks(self, hooks: Iterable[HookBase]) -> None:
         """Append hooks; at each point they are called in the order of registration."""
         for hook in hooks:

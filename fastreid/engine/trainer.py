@@ -132,7 +132,7 @@ class DefaultTrainer(SimpleTrainer):
             *chosen,
             hooks.PeriodicCheckpointer(solver.CHECKPOINT_PERIOD, period, solver.CHECKPOINT_ITERS),
             hooks.StopOnSignal(),
-            hooks.EvalHook(self._test, period, cfg.OUTPUT_DIR),
+            hooks.EvalHook(lambda: self.test(cfg, self.model, self.test_sets), period, cfg.OUTPUT_DIR),
         ]
 
     def build_writers(self) -> list[Writer]:
@@ -248,9 +248,6 @@ class DefaultTrainer(SimpleTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, test_sets: Sequence[RetrievalTask]) -> Results:
         """Evaluate `model` on protocols: ``{protocol: {metric: percent}}``, the same on all ranks."""
         return evaluate_protocols(cfg, model, test_sets)
-
-    def _test(self) -> Results:
-        return self.test(self.cfg, self.model, self.test_sets)
 
     def _training_batches(self) -> AbstractContextManager[Callable[[int], Iterable[Batch]]]:
         if self.epoch >= self.max_epoch:

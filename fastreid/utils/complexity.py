@@ -83,14 +83,10 @@ def count_flops(model: nn.Module, *args: Any, parts: Iterable[str] = ()) -> dict
 
 def measure(work: Callable[[], object], device: torch.device, repeats: int) -> Measurement:
     """Do `work` once to warm up, which also gives the peak memory, then `repeats` times on the clock."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        work()
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        reset_peak_memory()
-        work()
-        peak = peak_memory()
+    on_gpu = device.type == "cuda"
+    torch.cuda.reset_peak_memory_stats(device) if on_gpu else reset_peak_memory()
+    work()
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_memory()
     return Measurement([seconds_of(work, device) for _ in range(repeats)], peak)
 
 

@@ -32,7 +32,7 @@ class PeriodicCheckpointer(HookBase):
         epoch = self.trainer.epoch
         if epoch == self.trainer.max_epoch:
             self.trainer.save_checkpoint(FINAL)
-        elif self.period and epoch % self.period == 0:
+        elif self.trainer.is_due(self.period):
             self.trainer.save_checkpoint(f"model_{epoch:04d}.pth")
-        elif self.eval_period and epoch % self.eval_period == 0:
+        elif self.trainer.is_due(self.eval_period):
             self.trainer.save_checkpoint(LATEST)

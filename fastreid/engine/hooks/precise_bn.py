@@ -35,8 +35,7 @@ class PreciseBN(HookBase):
     eval_period: int
 
     def after_epoch(self) -> None:
-        epoch = self.trainer.epoch
-        if epoch == self.trainer.max_epoch or (self.eval_period and epoch % self.eval_period == 0):
+        if self.trainer.is_due(self.eval_period):
             with preserved_rng_state(), EventStorage():
                 batches = itertools.islice(iter(self.make_loader(0)), self.num_iter)
                 update_statistics(self.model, batches)
