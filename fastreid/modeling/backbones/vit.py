@@ -175,7 +175,9 @@ def _dimensions(options: CfgNode) -> tuple[int, int, int]:
         if depth < 2:
             raise UserError(f"MODEL.BACKBONE.NUM_LAYERS {depth}: the encoder needs at least 2 blocks")
         if num_heads < 1 or width < 1 or width % num_heads:
-            raise UserError(f"MODEL.BACKBONE.FEAT_DIM {width} must be a multiple of NUM_HEADS {num_heads}")
+            raise UserError(
+                f"MODEL.BACKBONE.FEAT_DIM {width} must be a multiple of MODEL.BACKBONE.NUM_HEADS {num_heads}"
+            )
         return width, depth, num_heads
     width, depth, num_heads = PRESETS[options.DEPTH]
     if width != options.FEAT_DIM:
