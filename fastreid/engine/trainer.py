@@ -218,7 +218,9 @@ class DefaultTrainer(SimpleTrainer):
         needed = ("optimizer", "scheduler", "iteration", "iters_per_epoch")
         absent = [key for key in needed if key not in checkpoint]
         if absent:
-            raise UserError(f"{source} lacks {', '.join(absent)}: none to resume", "name it in MODEL.WEIGHTS")
+            raise UserError(
+                f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
+            )
         check_resumed_config(self.cfg, checkpoint["meta"]["config"], source)
         if checkpoint["iters_per_epoch"] != self.iters_per_epoch:
             raise UserError(

@@ -42,7 +42,9 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         content = {"model": content}
     state = content["model"]
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"checkpoint {path} holds no weights: expected a state_dict, or one under 'model'")
+        raise UserError(
+            f"checkpoint {path} holds no model weights: expected a state_dict, or one under 'model'"
+        )
     return {"meta": {}, **content}
 
 
@@ -60,7 +62,9 @@ def _read(path: Path) -> Any:
                 " could run code: refused",
                 "save its state_dict alone, from a source that you trust",
             ) from error
-        raise UserError(f"checkpoint {path} is not a PyTorch file", "give a file of torch.save") from error
+        raise UserError(
+            f"checkpoint {path} is not a PyTorch file", "give a .pth file written by torch.save"
+        ) from error
     except Exception as error:
         problem = "is truncated or damaged" if magic == ZIP_MAGIC else "is not a readable PyTorch file"
         raise UserError(f"checkpoint {path} {problem}", ANOTHER) from error
