@@ -4,14 +4,14 @@ from torch import nn
 
 from fastreid.checks.report import complaints
 from fastreid.config import CfgNode
-from fastreid.modeling import assets_of
+from fastreid.modeling import method_of
 from fastreid.structures import Finding
 
 
 def check_assets(cfg: CfgNode, training: bool = True) -> list[Finding]:
     """Check that the files are there and their folders fit, without looking at their tensors."""
     findings: list[Finding] = []
-    for asset in assets_of(cfg, training):
+    for asset in method_of(cfg).assets(cfg, training):
         with complaints(asset.name) as found:
             found.append(Finding("ok", asset.name, asset.check()))
         findings += found
@@ -29,7 +29,7 @@ def check_asset_contents(
     """
     good = {finding.check for finding in findings if finding.level == "ok"}
     contents: list[Finding] = []
-    for asset in assets_of(cfg, training):
+    for asset in method_of(cfg).assets(cfg, training):
         if asset.name in good and asset.check_contents is not None:
             name = f"{asset.name}, contents"
             with complaints(name) as found:

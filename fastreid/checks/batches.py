@@ -2,11 +2,10 @@
 
 from fastreid.checks.report import complaints
 from fastreid.config import CfgNode
-from fastreid.data import SAMPLER_REGISTRY, TrainSet
+from fastreid.data import TrainSet
 from fastreid.data.loaders import iterations_per_epoch
 from fastreid.data.samplers import IdentitySampler
 from fastreid.modeling import method_of
-from fastreid.solver.lr_scheduler import SCHEDULE_REGISTRY
 from fastreid.structures import Finding, Sample
 
 
@@ -27,7 +26,7 @@ def check_batches(cfg: CfgNode, train_set: TrainSet, world_size: int = 1) -> lis
 
 def _check_sampler(cfg: CfgNode, samples: list[Sample], world_size: int) -> list[Finding]:
     batch, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
-    sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(
+    sampler = cfg.entry("DATALOADER.SAMPLER_TRAIN")(
         samples, batch, instances, cfg.MODEL.SEED, world_size=world_size
     )
     text = f"{batch} images"
@@ -58,7 +57,7 @@ def _check_schedule(cfg: CfgNode, per_epoch: int) -> list[Finding]:
             " the learning rate never reaches SOLVER.BASE_LR",
             f"SOLVER.WARMUP_ITERS {total // 10}",
         )
-    rate = SCHEDULE_REGISTRY.get(solver.SCHED)(cfg, per_epoch)
+    rate = cfg.entry("SOLVER.SCHED")(cfg, per_epoch)
     if solver.WARMUP_ITERS < total and rate(max(total - 1, 1), solver.BASE_LR) >= rate(0, solver.BASE_LR):
         warn(
             f"SOLVER.SCHED {solver.SCHED}: the learning rate never falls",

@@ -13,8 +13,7 @@ from fastreid.config import CfgNode
 from fastreid.modeling import MetaArch, method_of
 from fastreid.solver.optimizer import OPTIMIZER_REGISTRY
 from fastreid.structures import Finding
-from fastreid.utils.amp import AMP_DTYPES
-from fastreid.utils.env import resolve_device
+from fastreid.utils.env import AMP_DTYPES, resolve_device
 
 MEMINFO = Path("/proc/meminfo")
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")

@@ -10,8 +10,7 @@ from typing import Any
 from tabulate import tabulate
 from termcolor import colored
 
-from fastreid.structures import Finding
-from fastreid.structures.report import Level
+from fastreid.structures import Finding, Level
 from fastreid.utils import comm
 from fastreid.utils.errors import Complaint, UserError
 

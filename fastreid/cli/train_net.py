@@ -22,7 +22,7 @@ from fastreid.engine import (
 from fastreid.utils import comm
 from fastreid.utils.cli import CommandLineParser, exit_cleanly
 
-METRICS_KEPT = "The metrics are in the log above: make room or fix the disk, then evaluate again"
+METRICS_KEPT = "The metrics are in the log above", "evaluate again"
 
 
 def build_parser() -> CommandLineParser:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         datasets = build_test_datasets(cfg)
         model = load_trained_model(cfg)
         open_output_dir(cfg, write_config=False)
-        with storage_errors_named(cfg.OUTPUT_DIR, METRICS_KEPT):
+        with storage_errors_named(cfg.OUTPUT_DIR, *METRICS_KEPT):
             DefaultTrainer.test(cfg, model, datasets)
         return
     trainer = DefaultTrainer(cfg)

@@ -4,20 +4,9 @@ Keys of a registered part, such as a loss or an optimiser, stand in the part's o
 of a method in the method's folder, in `add_config`. One line of a key says everything about it, see `Key`.
 """
 
-import os
-from importlib import import_module
 from typing import Any
 
-from fastreid.config.keys import (
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Changes,
-    Key,
-    Range,
-    Registered,
-    choice,
-)
+from fastreid.config.keys import FRACTION, NOT_NEGATIVE, POSITIVE, Changes, Key, Range, Registered, choice
 from fastreid.config.node import CfgNode
 
 NOTHING, FEATURES, BOTH = Changes.NOTHING, Changes.FEATURES, Changes.BOTH
@@ -31,44 +20,29 @@ DEPTHS = choice("tiny", "small", "base", "large", "custom")
 
 def _only_lengthens(cfg: CfgNode) -> bool:
     """Tell whether more epochs leave the learning rates of the first ones as they are."""
-    schedule = cfg.declared["SOLVER.SCHED"].allowed.registry("SOLVER.SCHED").get(cfg.SOLVER.SCHED)
-    return not schedule.spans_run
+    return not cfg.entry("SOLVER.SCHED").spans_run
 
 
 MODEL: dict[str, Any] = {
-    "META_ARCHITECTURE": Key(
-        "SDReIDStage1", "the method: what is trained and how features are made", METHODS, BOTH
-    ),
+    "META_ARCHITECTURE": Key("SDReIDStage1", "the method: what trains, how features are made", METHODS, BOTH),
     "DEVICE": Key("auto", "auto (CUDA when there is one), cpu, cuda, cuda:N", changes=NOTHING),
     "SEED": Key(1111, "fixes initialisation, sampling, augmentation and generation noise", SEED, BOTH),
     "WEIGHTS": Key("", "checkpoint to start from or to evaluate", changes=NOTHING),
-    "ALLOW_PARTIAL_WEIGHTS": Key(
-        False, "go on when a checkpoint lacks parameters that the run depends on", changes=NOTHING
-    ),
-    "FREEZE_LAYERS": Key(
-        [], "module name prefixes frozen for the first SOLVER.FREEZE_ITERS iterations", element=str
-    ),
+    "ALLOW_PARTIAL_WEIGHTS": Key(False, "go on though a checkpoint lacks parameters", changes=NOTHING),
+    "FREEZE_LAYERS": Key([], "module name prefixes, frozen for SOLVER.FREEZE_ITERS iterations", element=str),
     "PIXEL_MEAN": Key([127.5, 127.5, 127.5], "RGB, 0-255", None, BOTH, length=3),
     "PIXEL_STD": Key([127.5, 127.5, 127.5], "RGB, 0-255", POSITIVE, BOTH, length=3),
     "BACKBONE": {
         "NAME": Key("build_vit_backbone", "the encoder of images", METHODS, BOTH),
         "DEPTH": Key("base", "custom reads NUM_LAYERS, NUM_HEADS and FEAT_DIM", DEPTHS, BOTH),
-        "FEAT_DIM": Key(
-            768, "width D of a ViT; the depth's own (192, 384, 768, 1024) unless custom", POSITIVE, BOTH
-        ),
+        "FEAT_DIM": Key(768, "width D of a ViT; 192, 384, 768, 1024 by DEPTH unless custom", POSITIVE, BOTH),
         "NUM_LAYERS": Key(12, "custom only", POSITIVE, BOTH),
         "NUM_HEADS": Key(12, "custom only", POSITIVE, BOTH),
         "PATCH_SIZE": Key(16, "side of a patch in pixels", POSITIVE, BOTH),
-        "STRIDE_SIZE": Key(
-            [16, 16], "(vertical, horizontal); below PATCH_SIZE patches overlap", POSITIVE, BOTH, length=2
-        ),
+        "STRIDE_SIZE": Key([16, 16], "vertical, horizontal; patches may overlap", POSITIVE, BOTH, length=2),
         "CONV_STEM": Key(False, "three convolutions before the patches: to train from scratch", None, BOTH),
-        "PRETRAIN": Key(
-            True, "load PRETRAIN_PATH before a training that starts from no checkpoint", changes=NOTHING
-        ),
-        "PRETRAIN_PATH": Key(
-            "pretrained/jx_vit_base_p16_224-80ecf9dd.pth", "timm-format weights", changes=NOTHING
-        ),
+        "PRETRAIN": Key(True, "start a training without a checkpoint from PRETRAIN_PATH", changes=NOTHING),
+        "PRETRAIN_PATH": Key("pretrained/jx_vit_base_p16_224-80ecf9dd.pth", "timm's format", changes=NOTHING),
         "DROP_PATH_RATIO": Key(0.1, "of the last block; rises with depth", FRACTION, BOTH),
         "DROP_RATIO": Key(0.0, "of tokens and projections", FRACTION, BOTH),
         "ATT_DROP_RATE": Key(0.0, "of attention weights", FRACTION, BOTH),
@@ -80,9 +54,7 @@ MODEL: dict[str, Any] = {
         "POOL_LAYER": Key("Identity", "a ViT's features are pooled already", choice("Identity"), BOTH),
         "NORM": Key("BN", "the neck's normalisation; syncBN: over all ranks", choice("BN", "syncBN"), BOTH),
         "WITH_BNNECK": Key(True, "normalise between metric losses and classifier", None, BOTH),
-        "NECK_FEAT": Key(
-            "before", "the feature that metric losses see, of the neck", choice("before", "after"), BOTH
-        ),
+        "NECK_FEAT": Key("before", "where metric losses see the feature", choice("before", "after"), BOTH),
         "CLS_LAYER": Key("Linear", "the classification layer", METHODS, BOTH),
         "SCALE": Key(1.0, "logit scale of the classification layer", None, BOTH),
         "MARGIN": Key(0.0, "its margin, where it has one", None, BOTH),
@@ -129,9 +101,7 @@ DATALOADER: dict[str, Any] = {
     "NUM_INSTANCE": Key(4, "images of one identity in a batch", POSITIVE),
     "NUM_WORKERS": Key(8, "processes that read images", NOT_NEGATIVE, NOTHING),
     # A run that an unreadable image has stopped may go on without it.
-    "ON_BAD_IMAGE": Key(
-        "error", "skip: another image stands in, in training only", choice("error", "skip"), NOTHING
-    ),
+    "ON_BAD_IMAGE": Key("error", "skip: in training another stands in", choice("error", "skip"), NOTHING),
 }
 
 AMP_DTYPE = choice("bf16", "fp16")
@@ -152,9 +122,7 @@ SOLVER: dict[str, Any] = {
     "WARMUP_FACTOR": Key(0.01, "where the warm-up starts", FRACTION),
     "WARMUP_METHOD": Key("linear", "how it rises", choice("linear", "constant")),
     "FREEZE_ITERS": Key(0, "how long MODEL.FREEZE_LAYERS stay frozen", NOT_NEGATIVE),
-    "CHECKPOINT_PERIOD": Key(
-        20, "epochs between two kept checkpoints, model_NNNN.pth", NOT_NEGATIVE, NOTHING
-    ),
+    "CHECKPOINT_PERIOD": Key(20, "epochs between two model_NNNN.pth, which are kept", NOT_NEGATIVE, NOTHING),
     "CHECKPOINT_ITERS": Key(0, "iterations between two model_latest.pth; 0 = none", NOT_NEGATIVE, NOTHING),
     "LOG_PERIOD": Key(50, "iterations between two lines on the console", POSITIVE, NOTHING),
     "CLIP_GRADIENTS": {
@@ -166,7 +134,6 @@ SOLVER: dict[str, Any] = {
     "AMP": {
         "ENABLED": Key(True, "mixed precision on CUDA; the CPU computes in float32", changes=NOTHING),
         "DTYPE": Key("bf16", "fp16: with loss scaling", AMP_DTYPE, NOTHING),
-        "MAX_SKIPPED": Key(20, "fp16: steps skipped in a row before the run stops", POSITIVE, NOTHING),
     },
 }
 
@@ -199,13 +166,7 @@ TEST: dict[str, Any] = {
 }
 
 KEYS: dict[str, Any] = {
-    "IMPORTS": Key(
-        [],
-        "modules or .py files of yours that register what is named below; they add up",
-        None,
-        NOTHING,
-        element=str,
-    ),
+    "IMPORTS": Key([], "your modules or .py files, which register names", None, NOTHING, element=str),
     "MODEL": MODEL,
     "INPUT": INPUT,
     "DATASETS": DATASETS,
@@ -215,16 +176,3 @@ KEYS: dict[str, Any] = {
     "OUTPUT_DIR": Key("logs/run", "of logs and checkpoints", changes=NOTHING),
     "CUDNN_BENCHMARK": Key(False, "faster convolutions on CUDA, chosen anew by every run", changes=NOTHING),
 }
-
-
-def get_cfg() -> CfgNode:
-    """Return a fresh, mutable configuration with the defaults, for the default method."""
-    cfg = CfgNode()
-    cfg.declare(KEYS)
-    for key in list(cfg.declared.values()):
-        if isinstance(key.allowed, Registered):
-            import_module(key.allowed.home)  # where registered parts have keys of their own
-    cfg.declare_registered()
-    cfg.DATASETS.ROOT = os.environ.get("FASTREID_DATASETS", "datasets")
-    cfg.use_method(cfg.MODEL.META_ARCHITECTURE)
-    return cfg

@@ -1,4 +1,4 @@
-"""Configuration files: where they are, and the bases that they name."""
+"""Configuration files, where they are and the bases that they name, and nested values."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -29,7 +29,7 @@ def join_layers(layers: list[dict]) -> dict:
     """Return nested values, those of later layers over those of earlier ones."""
     joined: dict = {}
     for layer in layers:
-        _update_nested(joined, deepcopy(layer))
+        update_nested(joined, deepcopy(layer))
     return joined
 
 
@@ -83,7 +83,7 @@ def _add_layer(layers: list[dict], values: dict) -> None:
     if not layers or (method and next(before, method) != method):
         layers.append({})
     imports = [layer.get("IMPORTS") for layer in (layers[-1], values)]
-    _update_nested(layers[-1], values)
+    update_nested(layers[-1], values)
     if all(isinstance(names, list) for names in imports):
         layers[-1]["IMPORTS"] = [*imports[0], *imports[1]]
 
@@ -93,9 +93,28 @@ def _method_of(values: dict) -> Any:
     return model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
 
 
-def _update_nested(target: dict, other: dict) -> None:
+def flat_keys(values: dict, prefix: str = "") -> dict[str, Any]:
+    """Return ``{"A.B": value}`` of every leaf of a nested dict, or of a configuration."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            leaves |= flat_keys(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def nested(name: str, value: Any) -> dict:
+    """Return the nested dict whose one leaf has this full name."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
+
+
+def update_nested(target: dict, other: dict) -> None:
+    """Take the leaves of `other` into `target`, in place."""
     for key, value in other.items():
         if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _update_nested(target[key], value)
+            update_nested(target[key], value)
         else:
             target[key] = value

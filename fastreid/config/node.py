@@ -8,7 +8,7 @@ from typing import Any
 
 from yacs.config import CfgNode as YacsNode
 
-from fastreid.config.files import find_config, join_layers, read_layers
+from fastreid.config.files import find_config, flat_keys, join_layers, nested, read_layers
 from fastreid.config.imports import absolute_imports, import_user_modules, is_imported
 from fastreid.config.keys import Key
 from fastreid.config.releases import from_release, release_of
@@ -18,7 +18,7 @@ from fastreid.utils.registry import Registry
 
 METHOD = "MODEL.META_ARCHITECTURE"
 # Keys of earlier versions, which old files still have, and their defaults.
-RETIRED = {"TEST.SAVE_RANKS": False}
+RETIRED = {"TEST.SAVE_RANKS": False, "SOLVER.AMP.MAX_SKIPPED": 20}
 
 
 class CfgNode(YacsNode):
@@ -30,7 +30,9 @@ class CfgNode(YacsNode):
     """
 
     def declare(self, keys: dict[str, Any], prefix: str = "") -> None:
-        """Add keys with their defaults: nested dicts that end in `Key`. What is there already stays.
+        """Add keys with their defaults: nested dicts, such as ``{"MODEL.LOSSES.CE": {"SCALE": Key(…)}}``.
+
+        What is there already stays.
 
         Raises:
             UserError: if a key is there already, with another meaning, or one is no `Key`.
@@ -46,6 +48,15 @@ class CfgNode(YacsNode):
     def declared(self) -> dict[str, Key]:
         """The keys by their full names."""
         return self.__dict__.setdefault("_declared", {})
+
+    def entry(self, key: str) -> Any:
+        """Return the registered thing that the value of `key` names.
+
+        Raises:
+            UserError: if none has that name.
+        """
+        group, _, leaf = key.rpartition(".")
+        return self.declared[key].allowed.registry(key).get(self._group(group)[leaf])
 
     def merge_from_file(self, path: str | Path) -> None:
         """Merge a YAML file. ``_BASE_`` (a path relative to the file, or a list) is merged before it.
@@ -72,10 +83,7 @@ class CfgNode(YacsNode):
         pairs = list(zip(options[0::2], options[1::2], strict=True))
         # What brings names and keys comes first, wherever it stands.
         for key, value in sorted(pairs, key=lambda pair: ("IMPORTS", METHOD, pair[0]).index(pair[0])):
-            nested: Any = value
-            for part in reversed(key.split(".")):
-                nested = {part: nested}
-            self.merge_values(nested, source="command line")
+            self.merge_values(nested(key, value), source="command line")
 
     def merge_values(self, values: dict, source: str) -> None:
         """Merge a nested dict; `source` names its origin in errors. ValueError if the config is frozen.
@@ -88,7 +96,10 @@ class CfgNode(YacsNode):
             values = values | {"IMPORTS": self._import(values["IMPORTS"], source)}
         values = from_release(values, self, source)
         if self.declared:
-            self._use_method(values, source)
+            model = values.get("MODEL")
+            method = model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
+            if isinstance(method, str):
+                self.use_method(method)
         _merge(values, self, [], source, self.declared)
 
     def _group(self, name: str) -> "CfgNode":
@@ -154,13 +165,6 @@ class CfgNode(YacsNode):
             for keys in registry.keys_of_entries():
                 self.declare(keys)
 
-    def _use_method(self, values: dict, source: str) -> None:
-        """Exchange the keys of the method that was named before for those of the one that `values` name."""
-        model = values.get("MODEL")
-        name = model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
-        if isinstance(name, str):
-            self.use_method(name)
-
     def use_method(self, name: str) -> None:
         """Set MODEL.META_ARCHITECTURE, and have the keys of that method instead of the present one's.
 
@@ -169,7 +173,7 @@ class CfgNode(YacsNode):
         Raises:
             UserError: for an unknown method, or one whose `add_config` adds undeclared keys.
         """
-        method = method_registry(self).get(name)
+        method = self.declared[METHOD].allowed.registry(METHOD).get(name)
         own: set[str] = self.__dict__.get("_of_method", set())
         kept = {key: value for key, value in flat_keys(self).items() if key in own}
         before = set(self.declared) - own
@@ -195,22 +199,6 @@ class CfgNode(YacsNode):
             while group and not self._group(group):
                 group, _, leaf = group.rpartition(".")
                 del self._group(group)[leaf]
-
-
-def method_registry(cfg: CfgNode) -> Registry:
-    """Return the registry that owns the names of methods."""
-    return cfg.declared[METHOD].allowed.registry(METHOD)
-
-
-def flat_keys(node: YacsNode, prefix: str = "") -> dict[str, Any]:
-    """Return ``{"A.B": value}`` of every leaf."""
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, YacsNode):
-            leaves |= flat_keys(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves
 
 
 def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: Iterable[str]) -> None:

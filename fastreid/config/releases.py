@@ -5,12 +5,12 @@ A file that uses one of a release's names is taken for one of its files: keys of
 files an unknown key stays an error.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from yacs.config import CfgNode as YacsNode
 
+from fastreid.config.files import flat_keys, nested, update_nested
 from fastreid.utils.errors import nearest_name
 from fastreid.utils.logger import warn_once
 
@@ -47,7 +47,7 @@ RELEASES: list[Release] = []
 
 def release_of(values: dict) -> Release | None:
     """Return the release one of whose names `values` use, if any."""
-    names = list(_leaves(values))
+    names = flat_keys(values).items()
     return next((r for r in RELEASES if any(r.owns(name, value) for name, value in names)), None)
 
 
@@ -64,28 +64,11 @@ def from_release(values: dict, root: YacsNode, source: str) -> dict:
     release = release_of(values)
     if release is None:
         return values
-    translated = _translate(values, root, release, "", source)
-    method = dict(_leaves(values)).get("MODEL.META_ARCHITECTURE")
+    method, ours = flat_keys(values).get("MODEL.META_ARCHITECTURE"), {}
     for name, value in release.implied.get(method, {}).items() if isinstance(method, str) else ():
-        _set_default(translated, name, value)
-    return translated
-
-
-def _set_default(values: dict, name: str, value: Any) -> None:
-    *groups, leaf = name.split(".")
-    for group in groups:
-        values = values.setdefault(group, {})
-        if not isinstance(values, dict):  # what else it is, the merge refuses
-            return
-    values.setdefault(leaf, value)
-
-
-def _leaves(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+        update_nested(ours, nested(name, value))
+    update_nested(ours, _translate(values, root, release, "", source))
+    return ours
 
 
 def _translate(values: dict, node: YacsNode, release: Release, prefix: str, source: str) -> dict:

@@ -14,14 +14,13 @@ from torch.utils.data import Sampler
 from fastreid.structures import Sample
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
-from fastreid.utils.registry import Registry
+from fastreid.utils.registry import Registry, requiring
 
-
-def _lacks(entry: object) -> str:
-    return "" if isinstance(entry, type) and issubclass(entry, BatchSampler) else "it is no BatchSampler"
-
-
-SAMPLER_REGISTRY = Registry("sampler", "DATALOADER.SAMPLER_TRAIN", _lacks)
+SAMPLER_REGISTRY = Registry(
+    "sampler",
+    "DATALOADER.SAMPLER_TRAIN",
+    requiring("by_identity", "check_batch_size", see="fastreid/data/samplers.py"),
+)
 
 
 class Draw(NamedTuple):
@@ -34,7 +33,8 @@ class Draw(NamedTuple):
 class BatchSampler(Sampler[list[Draw]]):
     """This rank's part of each global batch, from global batch `start_iter` on, without end.
 
-    A subclass says with `_global_batches` what the global batches are.
+    A subclass says with `_global_batches` what the global batches are, and with `by_identity` whether they
+    hold whole identities, `num_instance` images of each.
 
     Args:
         samples: the training images; pids are 0 … N-1.
@@ -48,8 +48,7 @@ class BatchSampler(Sampler[list[Draw]]):
         UserError: if the batch cannot be divided over the ranks, or the images do not fill it.
     """
 
-    whole_identities = False
-    """A batch holds `num_instance` images of each of its identities."""
+    by_identity = False
 
     def __init__(
         self,
@@ -61,11 +60,7 @@ class BatchSampler(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size < 1 or batch_size % world_size:
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH {batch_size} does not divide over {world_size} processes",
-                f"make it a multiple of {world_size}",
-            )
+        self.check_batch_size(batch_size, num_instance, world_size)
         self.samples = samples
         self.batch_size = batch_size
         self.num_instance = num_instance
@@ -74,6 +69,18 @@ class BatchSampler(Sampler[list[Draw]]):
         self.rank = rank
         self.world_size = world_size
         self._prepare()
+
+    @classmethod
+    def check_batch_size(cls, batch_size: int, num_instance: int, world_size: int) -> None:
+        """Raise a `UserError` if the ranks cannot share a batch, whole identities where it is of them."""
+        step = world_size * (num_instance if cls.by_identity else 1)
+        if step < 1 or batch_size < 1 or batch_size % step:
+            identities = f"identities of DATALOADER.NUM_INSTANCE {num_instance} "
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH is {batch_size}, which {world_size} process(es) cannot share in"
+                f" {identities if cls.by_identity else ''}images",
+                f"use a multiple of {max(1, step)}",
+            )
 
     def _prepare(self) -> None:
         """Check and count, in a subclass, before the first batch."""
@@ -116,18 +123,10 @@ class IdentitySampler(BatchSampler):
     An identity with fewer than K images gives each of them more than once, in turn.
     """
 
-    whole_identities = True
+    by_identity = True
 
     def _prepare(self) -> None:
-        batch_size, num_instance, world_size = self.batch_size, self.num_instance, self.world_size
-        unit = num_instance * world_size
-        if num_instance < 1 or batch_size % unit:
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH {batch_size} is not a multiple of DATALOADER.NUM_INSTANCE"
-                f" {num_instance} x {world_size} processes",
-                f"change one of them, such as SOLVER.IMS_PER_BATCH to"
-                f" {max(1, batch_size // max(1, unit)) * max(1, unit)}",
-            )
+        batch_size, num_instance = self.batch_size, self.num_instance
         self.pids = np.array([sample.pid for sample in self.samples], dtype=np.int64)
         self.sizes = np.bincount(self.pids)
         self.starts = np.cumsum(self.sizes) - self.sizes

@@ -14,7 +14,6 @@ from fastreid.modeling import MetaArch, build_meta_model, build_model, fit_confi
 from fastreid.modeling.meta_arch.export import draw_images
 from fastreid.modeling.weights import named_method
 from fastreid.structures import Batch, DataNames
-from fastreid.utils.amp import amp_dtype
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.complexity import (
     Measurement,
@@ -24,6 +23,7 @@ from fastreid.utils.complexity import (
     measure,
     part_names,
 )
+from fastreid.utils.env import amp_dtype
 from fastreid.utils.errors import UserError
 
 

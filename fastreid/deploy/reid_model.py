@@ -20,9 +20,8 @@ from fastreid.engine.trained_model import load_trained_model
 from fastreid.evaluation import extract_features
 from fastreid.modeling import MetaArch, check_assets
 from fastreid.structures import Batch
-from fastreid.utils.amp import amp_dtype
 from fastreid.utils.checkpoint import load_checkpoint
-from fastreid.utils.env import preserved_rng_state
+from fastreid.utils.env import amp_dtype, preserved_rng_state
 from fastreid.utils.errors import UserError, nearest_name
 
 logger = logging.getLogger(__name__)

@@ -1,25 +1,9 @@
 """Training: launching, the loop with its hooks, and the trainer that a configuration describes."""
 
-from fastreid.engine.arguments import default_argument_parser, setup_config
-from fastreid.engine.defaults import default_setup
+from fastreid.engine.defaults import default_argument_parser, default_setup, setup_config
 from fastreid.engine.failures import WorkerError
 from fastreid.engine.launch import launch
 from fastreid.engine.run_folder import open_output_dir, storage_errors_named
 from fastreid.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
 from fastreid.engine.trained_model import load_trained_model
 from fastreid.engine.trainer import DefaultTrainer
-
-__all__ = [
-    "DefaultTrainer",
-    "HookBase",
-    "SimpleTrainer",
-    "TrainerBase",
-    "WorkerError",
-    "default_argument_parser",
-    "default_setup",
-    "launch",
-    "load_trained_model",
-    "open_output_dir",
-    "setup_config",
-    "storage_errors_named",
-]

@@ -1,16 +1,74 @@
-"""The start of every training process: logging, seeds, cuDNN and its device."""
+"""The start of the training program: its command line, the configuration, and every process's set-up."""
 
+import argparse
 import logging
+import os
 import platform
+from pathlib import Path
 
 import torch
 
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, check_config, load_config
+from fastreid.engine.run_folder import check_output_dir
+from fastreid.modeling import check_assets
 from fastreid.utils import comm
+from fastreid.utils.cli import CommandLineParser, positive_number
 from fastreid.utils.env import code_version, seed_all_rng, use_device
 from fastreid.utils.logger import setup_logger
 
 logger = logging.getLogger(__name__)
+
+
+def default_argument_parser() -> CommandLineParser:
+    """Arguments of the training program. Parse with `parse_intermixed_args`: options may stand anywhere.
+
+    Its complaints are a `UserError`.
+    """
+    parser = CommandLineParser(
+        description="Train or evaluate a model as a config file says.",
+        epilog="Several machines: the same command on each, with --num-machines, --machine-rank and"
+        " --dist-url; torchrun works too.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="such as configs/v2/base_stage1.yml"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
+    parser.add_argument(
+        "--num-gpus",
+        type=positive_number,
+        default=1,
+        metavar="N",
+        help="processes on this machine (default 1)",
+    )
+    parser.add_argument(
+        "--num-machines", type=positive_number, default=1, metavar="N", help="machines of the run (default 1)"
+    )
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="this machine's, from 0")
+    parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
+    return parser
+
+
+def world_size_of(args: argparse.Namespace) -> int:
+    """Processes of the run that these arguments, or torchrun, start."""
+    return int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
+
+
+def setup_config(args: argparse.Namespace) -> CfgNode:
+    """The frozen and checked configuration: defaults, then the file, then the pairs of the command line.
+
+    Raises:
+        UserError: for an unknown key, a value that is not allowed, or a pretrained file that is missing.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    check_config(cfg, world_size_of(args), training=not args.eval_only)
+    check_output_dir(cfg.OUTPUT_DIR)
+    if not (args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists()):
+        check_assets(cfg, training=not args.eval_only)
+    cfg.freeze()
+    return cfg
 
 
 def default_setup(cfg: CfgNode) -> None:

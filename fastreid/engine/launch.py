@@ -73,7 +73,8 @@ def _parse(dist_url: str) -> tuple[str, int]:
             parts = urlsplit(dist_url)
             return parts.hostname, parts.port
     raise UserError(
-        f"--dist-url {dist_url!r}: several machines need tcp://HOST:PORT, an address of machine 0"
+        f"--dist-url {dist_url!r} is no address that several machines can reach",
+        "give one of machine 0, as tcp://HOST:PORT",
     )
 
 
@@ -84,9 +85,7 @@ def uses_cuda(device: str) -> bool:
 
 def _check_devices(processes: int, device: str) -> None:
     if device.startswith("cuda:"):
-        raise UserError(
-            f"MODEL.DEVICE {device!r} is one GPU, but the run has several processes", "use cuda or auto"
-        )
+        raise UserError(f"MODEL.DEVICE {device!r} is one GPU for several processes", "use cuda or auto")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("MODEL.DEVICE 'cuda': no CUDA device on this machine", "use auto or cpu")
     if uses_cuda(device) and processes > torch.cuda.device_count():
@@ -145,9 +144,7 @@ def _listen(address: tuple[str, int]) -> dist.TCPStore:
         ) from error
 
 
-def _worker(
-    main: Callable[..., Any], args: tuple, settings: tuple, local_processes: int, failures: Any
-) -> None:
+def _worker(main: Callable[..., Any], args: tuple, settings: tuple, processes: int, failures: Any) -> None:
     """Runs in a spawned process, and ends it with its exit code.
 
     At once, because an interpreter that winds down while threads of torch still run can be aborted, and
@@ -156,7 +153,7 @@ def _worker(
     os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
     _end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_processes))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     code = _work(main, args, settings, failures)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -168,7 +165,9 @@ def _work(main: Callable[..., Any], args: tuple, settings: tuple, failures: Any)
     code = 0
     try:
         let_stop_signals_through()
-        _join_group(*settings)
+        rank, local_rank, world_size, address, device = settings
+        store = dist.TCPStore(*address, is_master=False, timeout=TIMEOUT)
+        _init_process_group(store, rank, local_rank, world_size, device)
         main(*args)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -180,11 +179,6 @@ def _work(main: Callable[..., Any], args: tuple, settings: tuple, failures: Any)
     if dist.is_initialized():
         dist.destroy_process_group()
     return code
-
-
-def _join_group(rank: int, local_rank: int, world_size: int, address: tuple[str, int], device: str) -> None:
-    store = dist.TCPStore(*address, is_master=False, timeout=TIMEOUT)
-    _init_process_group(store, rank, local_rank, world_size, device)
 
 
 def _init_process_group(store: dist.Store, rank: int, local_rank: int, world_size: int, device: str) -> None:

@@ -21,7 +21,7 @@ def check_resumed_config(cfg: CfgNode, saved: str, source: str) -> None:
     Raises:
         UserError: if a difference would make it another run.
     """
-    before, now = flat_keys(CfgNode(yaml.safe_load(saved) or {})), flat_keys(cfg)
+    before, now = flat_keys(yaml.safe_load(saved) or {}), flat_keys(cfg)
     changed = {key: (before[key], now[key]) for key in before if key in now and before[key] != now[key]}
     for key, (old, new) in changed.items():
         logger.info("Resuming with another %s: %r, was %r", key, new, old)

@@ -61,25 +61,25 @@ def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
                 f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run", "wait or choose another"
             ) from error
         except OSError as error:
-            warn_once(
-                __name__, f"{path} cannot be locked ({error.strerror}): do not start a second run there"
-            )
+            warn_once(__name__, f"{path} cannot be locked ({error.strerror}): start no second run there")
         yield
 
 
 @contextmanager
-def storage_errors_named(output_dir: str, kept: str) -> Iterator[None]:
+def storage_errors_named(output_dir: str, kept: str, go_on: str) -> Iterator[None]:
     """Turn the failure to write on a full or read-only disk, whichever file met it, into a UserError.
 
     Args:
-        kept: what the message says about the work done so far, and how to go on when there is room.
+        kept: what the message says about the work done so far.
+        go_on: how to go on when there is room.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
-        raise UserError(f"cannot write in OUTPUT_DIR {output_dir!r}: {error.strerror}. {kept}") from error
+        problem = f"cannot write in OUTPUT_DIR {output_dir!r}: {error.strerror}. {kept}"
+        raise UserError(problem, f"make room or fix the disk, then {go_on}") from error
 
 
 def set_earlier_run_aside(output_dir: str) -> None:

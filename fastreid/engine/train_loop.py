@@ -80,6 +80,10 @@ class TrainerBase:
     def max_iteration(self) -> int:
         return self.max_epoch * self.iters_per_epoch
 
+    def is_due(self, period: int) -> bool:
+        """Tell whether what comes every `period` epochs (0: never) and after the last one comes now."""
+        return self.epoch == self.max_epoch or bool(self.epoch and period and self.epoch % period == 0)
+
     def register_hooks(self, hooks: Iterable[HookBase]) -> None:
         """Append hooks; at each point they are called in the order of registration."""
         for hook in hooks:
@@ -225,9 +229,7 @@ class SimpleTrainer(TrainerBase):
         self.optimizer.zero_grad(set_to_none=True)
         self.grad_scaler.scale(total).backward()
         self.grad_scaler.unscale_(self.optimizer)
-        parameters = [
-            p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
         norm = self.clip(parameters)
         for name, value in {"total_loss": total, **losses, "grad_norm": norm}.items():
             put_scalar(name, value)
@@ -280,9 +282,7 @@ def average_batch_norm_statistics(modules: list[nn.Module]) -> None:
     """Replace the running statistics of those `modules` that train by their means over the ranks."""
     if comm.get_world_size() == 1:
         return
-    statistics = [
-        s for module in modules if module.training for s in (module.running_mean, module.running_var)
-    ]
+    statistics = [s for norm in modules if norm.training for s in (norm.running_mean, norm.running_var)]
     if not statistics:
         return
     flat = comm.all_reduce_sum(torch.cat([value.float().flatten() for value in statistics]))

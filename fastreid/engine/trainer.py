@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch.optim import Optimizer
 
 from fastreid.config import CfgNode
 from fastreid.data import (
@@ -33,15 +33,14 @@ from fastreid.modeling.weights import check_method, load_model_weights
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.structures import Batch, DataNames, Results, RetrievalTask, Sample
 from fastreid.utils import comm
-from fastreid.utils.amp import AMP_DTYPES
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
-from fastreid.utils.env import code_version, rng_state, set_rng_state
+from fastreid.utils.env import AMP_DTYPES, code_version, rng_state, set_rng_state
 from fastreid.utils.errors import UserError
 from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, Writer
 
 logger = logging.getLogger(__name__)
 
-KEPT = "The checkpoints written so far are good: make room or fix the disk, then go on with --resume"
+KEPT = "The checkpoints written so far are good", "go on with --resume"
 
 
 class DefaultTrainer(SimpleTrainer):
@@ -79,7 +78,6 @@ class DefaultTrainer(SimpleTrainer):
             cfg.SOLVER.MAX_EPOCH,
             iters_per_epoch,
             amp_dtype=AMP_DTYPES[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None,
-            max_skipped=cfg.SOLVER.AMP.MAX_SKIPPED,
             clip=build_gradient_clipper(cfg),
             seed=cfg.MODEL.SEED,
         )
@@ -107,15 +105,13 @@ class DefaultTrainer(SimpleTrainer):
         return build_model(cfg, names)
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: MetaArch) -> torch.optim.Optimizer:
+    def build_optimizer(cls, cfg: CfgNode, model: MetaArch) -> Optimizer:
         """Make the optimiser of SOLVER.OPT, by the rules that the model has for its parameters."""
         rules = model.parameter_rules()
         return build_optimizer(cfg, model, rules.undecayed, rules.heads)
 
     @classmethod
-    def build_lr_scheduler(
-        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int
-    ) -> LRSchedule:
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer, iters_per_epoch: int) -> LRSchedule:
         """Make the schedule of SOLVER.SCHED."""
         return build_lr_scheduler(cfg, optimizer, iters_per_epoch)
 
@@ -135,7 +131,7 @@ class DefaultTrainer(SimpleTrainer):
             *chosen,
             hooks.PeriodicCheckpointer(solver.CHECKPOINT_PERIOD, period, solver.CHECKPOINT_ITERS),
             hooks.StopOnSignal(),
-            hooks.EvalHook(self._test, period, cfg.OUTPUT_DIR),
+            hooks.EvalHook(lambda: self.test(cfg, self.model, self.test_sets), period, cfg.OUTPUT_DIR),
         ]
 
     def build_writers(self) -> list[Writer]:
@@ -175,7 +171,7 @@ class DefaultTrainer(SimpleTrainer):
             comm.broadcast_tensors([*self.model.parameters(), *self.model.buffers()])
         if self.epoch >= self.max_epoch:
             logger.info("All %d epochs are done already", self.max_epoch)
-        with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, KEPT):
+        with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, *KEPT):
             open_output_dir(self.cfg)
             if comm.is_main_process():
                 self.checkpointer.remove_partial_files()
@@ -250,17 +246,12 @@ class DefaultTrainer(SimpleTrainer):
             self.checkpointer.save(name, state, mark_last)
 
     @classmethod
-    def test(
-        cls, cfg: CfgNode, model: MetaArch, test_sets: Sequence[RetrievalTask] | None = None
-    ) -> Results:
+    def test(cls, cfg: CfgNode, model: MetaArch, test_sets: Sequence[RetrievalTask] | None = None) -> Results:
         """Evaluate `model` on `test_sets`, or else on DATASETS.TESTS; the same result on all ranks."""
         test_sets = cls.build_test_sets(cfg) if test_sets is None else test_sets
         for task in test_sets:
             model.check_views(task.view_names, task.name)
         return evaluate_protocols(cfg, model, test_sets)
-
-    def _test(self) -> Results:
-        return self.test(self.cfg, self.model, self.test_sets)
 
     def _training_batches(self) -> AbstractContextManager[Callable[[int], Iterable[Batch]]]:
         if self.epoch >= self.max_epoch:
@@ -271,9 +262,7 @@ class DefaultTrainer(SimpleTrainer):
         found = self.checkpointer.load_last() if comm.is_main_process() else None
         path = comm.broadcast_object(found[0] if found else None)
         if path is None:
-            logger.warning(
-                "--resume: no checkpoint in %s yet, starting from the beginning", self.cfg.OUTPUT_DIR
-            )
+            logger.warning("--resume: no checkpoint in %s yet, starting afresh", self.cfg.OUTPUT_DIR)
             return False
         self.load_state_dict(found[1] if found else load_checkpoint(path), str(path))
         logger.info("Resumed from %s: %d epochs, %d iterations done", path, self.epoch, self.iteration)
@@ -295,8 +284,6 @@ class DefaultTrainer(SimpleTrainer):
             self.max_epoch,
             self.iters_per_epoch,
         )
-        logger.info(
-            "%.2f of %.2f million parameters train, by %s", trained / 1e6, every / 1e6, cfg.SOLVER.OPT
-        )
+        logger.info("%.2f of %.2f million parameters train by %s", trained / 1e6, every / 1e6, cfg.SOLVER.OPT)
         if cfg.SOLVER.AMP.ENABLED and self.amp_dtype is None:
             logger.info("Mixed precision is for CUDA: computing in float32 here")

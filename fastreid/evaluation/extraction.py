@@ -15,8 +15,7 @@ from fastreid.config import CfgNode
 from fastreid.data import build_test_loader
 from fastreid.structures import Batch, Sample
 from fastreid.utils import comm
-from fastreid.utils.amp import amp_dtype
-from fastreid.utils.env import exact_float32, resolve_device
+from fastreid.utils.env import amp_dtype, exact_float32, resolve_device
 
 logger = logging.getLogger(__name__)
 

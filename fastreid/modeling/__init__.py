@@ -3,21 +3,9 @@
 from fastreid.modeling.meta_arch import (
     META_ARCH_REGISTRY,
     MetaArch,
-    assets_of,
     build_meta_model,
     build_model,
     check_assets,
     fit_config,
     method_of,
 )
-
-__all__ = [
-    "META_ARCH_REGISTRY",
-    "MetaArch",
-    "assets_of",
-    "build_meta_model",
-    "build_model",
-    "check_assets",
-    "fit_config",
-    "method_of",
-]

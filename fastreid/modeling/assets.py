@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fastreid.config import CfgNode
-from fastreid.modeling.backbones import require_pretrained_weights
-from fastreid.modeling.weights import check_method, check_model_weights, named_method
+from fastreid.modeling.backbones import pretrainable, require_pretrained_weights
+from fastreid.modeling.weights import check_method, load_model_weights, named_method
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
 
@@ -39,9 +39,7 @@ def required_weights(method: Any, cfg: CfgNode, training: bool) -> str:
             f"MODEL.WEIGHTS is empty: {method.__name__} trains from a checkpoint of {_either(method)}",
             "name its model_best.pth",
         )
-    raise UserError(
-        "MODEL.WEIGHTS is empty", "name the checkpoint to evaluate, such as OUTPUT_DIR's model_best.pth"
-    )
+    raise UserError("MODEL.WEIGHTS is empty", "name a checkpoint, such as OUTPUT_DIR's model_best.pth")
 
 
 def starting_weights(method: Any, cfg: CfgNode, training: bool) -> Asset:
@@ -60,7 +58,8 @@ def starting_weights(method: Any, cfg: CfgNode, training: bool) -> Asset:
         checkpoint = load_checkpoint(path)
         check_method(checkpoint["meta"], model, purpose, path)
         allow_partial = cfg.MODEL.ALLOW_PARTIAL_WEIGHTS
-        report = check_model_weights(model, checkpoint["model"], purpose, allow_partial, path)
+        state = checkpoint["model"]
+        report = load_model_weights(model, state, purpose, allow_partial, path, dry_run=True)
         written_by = named_method(checkpoint["meta"])
         parts = [f"of {written_by}"] if written_by else []
         return "; ".join([*parts, report.summary()])
@@ -70,11 +69,11 @@ def starting_weights(method: Any, cfg: CfgNode, training: bool) -> Asset:
 
 def pretrained_backbone(cfg: CfgNode) -> Asset:
     """Return the pretrained file of the backbone."""
-    path, width = cfg.MODEL.BACKBONE.PRETRAIN_PATH, cfg.MODEL.BACKBONE.FEAT_DIM
+    settings = cfg.MODEL.BACKBONE
     return Asset(
         "pretrained backbone",
-        lambda: str(require_pretrained_weights(path, width)),
-        lambda model: model.backbone.check_pretrained(path),
+        lambda: str(require_pretrained_weights(settings.PRETRAIN_PATH, settings.FEAT_DIM)),
+        lambda model: pretrainable(model.backbone, settings.NAME).check_pretrained(settings.PRETRAIN_PATH),
     )
 
 

@@ -14,7 +14,7 @@ from fastreid.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 EARLIER_STAGES: dict[int, str] = {}
-"""The methods of checkpoints that have a ``stage``, from before they named it. A method adds its own."""
+"""The methods of checkpoints from before they named theirs, by their ``stage``. A method adds its own."""
 
 Purpose = Literal["train", "eval", "resume"]
 
@@ -56,6 +56,7 @@ def load_model_weights(
     purpose: Purpose,
     allow_partial: bool = False,
     source: str = "checkpoint",
+    dry_run: bool = False,
 ) -> LoadReport:
     """Copy `state_dict` into `model` and report what fitted.
 
@@ -66,50 +67,34 @@ def load_model_weights(
     Args:
         allow_partial: go on in spite of missing or mismatched parameters (not for ``resume``).
         source: the file, for messages.
+        dry_run: read names and shapes alone, and load nothing; the model may be on the ``meta`` device.
 
     Raises:
         UserError: if a parameter that the purpose depends on is missing or has another shape; the model
             is unchanged then.
     """
     given = without_module_prefix(state_dict)
-    own = model.state_dict()
-    report = check_model_weights(model, given, purpose, allow_partial, source)
-    model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
-    logger.info("Weights from %s\n%s", source, report.table())
-    for name in report.mismatched:
-        if name.startswith(model.parameter_rules().training_only):
-            sizes = tuple(given[name].shape), tuple(own[name].shape)
-            logger.info("%s: not loaded, trained for another number of identities %s, here %s", name, *sizes)
-    return report
-
-
-def check_model_weights(
-    model: nn.Module,
-    state_dict: dict[str, torch.Tensor],
-    purpose: Purpose,
-    allow_partial: bool = False,
-    source: str = "checkpoint",
-) -> LoadReport:
-    """Return what :func:`load_model_weights` would report; raises as it does, and loads nothing.
-
-    Only names and shapes are read: the model may be on the ``meta`` device.
-    """
-    given = without_module_prefix(state_dict)
     own, rules = model.state_dict(), model.parameter_rules()
     report = _compare(own, given)
     if not report.loaded:
         raise UserError(
-            f"{source} has no parameter in common with this model", "give a checkpoint of this architecture"
+            f"{source} has no parameter in common with this model", "give one of this architecture"
         )
     classifiers = () if purpose == "resume" else rules.training_only
     optional = classifiers + (rules.may_start_without if purpose == "train" else ())
-    missing = [
-        n for n in report.missing if not n.startswith(optional) and not n.endswith("num_batches_tracked")
-    ]
+    missing = [n for n in report.missing if not (n.startswith(optional) or n.endswith("num_batches_tracked"))]
     mismatched = [name for name in report.mismatched if not name.startswith(classifiers)]
     if missing or mismatched:
         shapes = [f"{n} {tuple(given[n].shape)} instead of {tuple(own[n].shape)}" for n in mismatched]
         _refuse_or_warn(purpose, allow_partial, source, missing, shapes, len(own))
+    if dry_run:
+        return report
+    model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
+    logger.info("Weights from %s\n%s", source, report.table())
+    for name in report.mismatched:
+        if name.startswith(rules.training_only):
+            sizes = tuple(given[name].shape), tuple(own[name].shape)
+            logger.info("%s: not loaded, trained for another number of identities %s, here %s", name, *sizes)
     return report
 
 
@@ -158,7 +143,7 @@ def _refuse_or_warn(
     problem = f"{source} {' and '.join(parts)}"
     if purpose == "resume":
         raise UserError(
-            f"{problem}: this is not the run to resume", "restore its config and data, or start afresh"
+            f"{problem}: this is not the run to resume", "restore config and data, or start afresh"
         )
     if not allow_partial:
         raise UserError(

@@ -1,16 +1,4 @@
 """Optimisers with per-parameter rules, and learning rate schedules stepped once an iteration."""
 
-from fastreid.solver.clipping import build_gradient_clipper, total_norm
 from fastreid.solver.lr_scheduler import SCHEDULE_REGISTRY, LRSchedule, build_lr_scheduler
-from fastreid.solver.optimizer import OPTIMIZER_REGISTRY, build_optimizer, parameter_groups
-
-__all__ = [
-    "OPTIMIZER_REGISTRY",
-    "SCHEDULE_REGISTRY",
-    "LRSchedule",
-    "build_gradient_clipper",
-    "build_lr_scheduler",
-    "build_optimizer",
-    "parameter_groups",
-    "total_norm",
-]
+from fastreid.solver.optimizer import OPTIMIZER_REGISTRY, build_gradient_clipper, build_optimizer, total_norm

@@ -12,7 +12,6 @@ from fastreid.utils.registry import Registry, requiring
 
 Shape = Callable[[int, float], float]  # (iteration, base learning rate) -> learning rate without warm-up
 
-
 SCHEDULE_REGISTRY = Registry(
     "schedule", "SOLVER.SCHED", requiring("spans_run", "linear_warmup", see="fastreid/solver/lr_scheduler.py")
 )
@@ -32,47 +31,30 @@ class Schedule(Protocol):
     def __call__(self, cfg: CfgNode, iters_per_epoch: int) -> Shape: ...
 
 
-def _schedule(
-    name: str, keys: dict[str, Key] | None = None, spans_run: bool = False, linear_warmup: bool = False
-):
-    def register(function: Callable[[CfgNode, int], Shape]) -> Callable[[CfgNode, int], Shape]:
-        function.spans_run, function.linear_warmup = spans_run, linear_warmup
-        if keys:
-            function.KEYS = {"SOLVER": keys}
-        return SCHEDULE_REGISTRY.register(name, function)
-
-    return register
+MULTI_STEP = {
+    "STEPS": Key([50], "epochs at which multi-step schedules multiply by GAMMA", NOT_NEGATIVE),
+    "GAMMA": Key(0.1, "of multi-step schedules", NOT_NEGATIVE),
+}
+COSINE = {
+    "ETA_MIN_LR": Key(1.6e-6, "where cosine annealing ends", NOT_NEGATIVE),
+    "DELAY_EPOCHS": Key(0, "epochs before the cosine falls, at the earliest after the warm-up", NOT_NEGATIVE),
+}
 
 
-@_schedule(
-    "MultiStepLR",
-    {
-        "STEPS": Key([50], "epochs at which multi-step schedules multiply by GAMMA", NOT_NEGATIVE),
-        "GAMMA": Key(0.1, "of multi-step schedules", NOT_NEGATIVE),
-    },
-)
+@SCHEDULE_REGISTRY.register("MultiStepLR", spans_run=False, linear_warmup=False, KEYS={"SOLVER": MULTI_STEP})
 def multi_step(cfg: CfgNode, iters_per_epoch: int) -> Shape:
     """Multiply the base rate by GAMMA at each epoch of STEPS that has been reached."""
     milestones = sorted(step * iters_per_epoch for step in cfg.SOLVER.STEPS)
     return lambda iteration, base: base * cfg.SOLVER.GAMMA ** bisect_right(milestones, iteration)
 
 
-@_schedule("LinearWarmupMultiStepDecayLRScheduler", linear_warmup=True)
+@SCHEDULE_REGISTRY.register("LinearWarmupMultiStepDecayLRScheduler", spans_run=False, linear_warmup=True)
 def linear_warmup_multi_step(cfg: CfgNode, iters_per_epoch: int) -> Shape:
     """Do as `multi_step`; the warm-up is linear."""
     return multi_step(cfg, iters_per_epoch)
 
 
-@_schedule(
-    "CosineAnnealingLR",
-    {
-        "ETA_MIN_LR": Key(1.6e-6, "where cosine annealing ends", NOT_NEGATIVE),
-        "DELAY_EPOCHS": Key(
-            0, "epochs before the cosine falls, at the earliest after the warm-up", NOT_NEGATIVE
-        ),
-    },
-    spans_run=True,
-)
+@SCHEDULE_REGISTRY.register("CosineAnnealingLR", spans_run=True, linear_warmup=False, KEYS={"SOLVER": COSINE})
 def cosine_annealing(cfg: CfgNode, iters_per_epoch: int) -> Shape:
     """Fall by half a cosine from the base rate to ETA_MIN_LR in the run's last iteration.
 
@@ -117,9 +99,6 @@ class LRSchedule:
         self.iteration += 1
         self._apply()
 
-    def lr_at(self, iteration: int, base: float) -> float:
-        return self.warmup(iteration) * self.shape(iteration, base)
-
     def get_last_lr(self) -> list[float]:
         """Return the rate of each group for the iteration that comes next."""
         return [group["lr"] for group in self.optimizer.param_groups]
@@ -133,7 +112,7 @@ class LRSchedule:
 
     def _apply(self) -> None:
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.lr_at(self.iteration, base)
+            group["lr"] = self.warmup(self.iteration) * self.shape(self.iteration, base)
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> LRSchedule:
@@ -143,7 +122,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per
         UserError: for an unknown SOLVER.SCHED.
     """
     solver = cfg.SOLVER
-    schedule = SCHEDULE_REGISTRY.get(solver.SCHED)
+    schedule = cfg.entry("SOLVER.SCHED")
     method = "linear" if schedule.linear_warmup else solver.WARMUP_METHOD
     return LRSchedule(
         optimizer,

@@ -1,4 +1,4 @@
-"""Optimisers, and which learning rate and weight decay each parameter gets."""
+"""Optimisers, the learning rate and weight decay of each parameter, and gradient clipping."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from fastreid.config import NOT_NEGATIVE, CfgNode, Key
 from fastreid.utils.errors import UserError
 from fastreid.utils.registry import Registry, requiring
 
-NORMALISATIONS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+Clipper = Callable[[list[nn.Parameter]], torch.Tensor]
 
 OPTIMIZER_REGISTRY = Registry(
     "optimiser", "SOLVER.OPT", requiring("state_copies", see="fastreid/solver/optimizer.py")
@@ -21,32 +23,21 @@ OPTIMIZER_REGISTRY = Registry(
 keeps for each parameter."""
 
 
-def _optimizer(name: str, state_copies: Callable[[CfgNode], int], keys: dict[str, Key] | None = None) -> Any:
-    def register(function: Callable[[list[dict], CfgNode], torch.optim.Optimizer]) -> Any:
-        function.state_copies = state_copies
-        if keys:
-            function.KEYS = {"SOLVER": keys}
-        return OPTIMIZER_REGISTRY.register(name, function)
-
-    return register
+SGD = {"MOMENTUM": Key(0.9, "of SGD", NOT_NEGATIVE), "NESTEROV": Key(False, "momentum of SGD")}
 
 
-@_optimizer(
-    "SGD",
-    lambda cfg: int(cfg.SOLVER.MOMENTUM > 0),
-    {"MOMENTUM": Key(0.9, "of SGD", NOT_NEGATIVE), "NESTEROV": Key(False, "momentum of SGD")},
-)
+@OPTIMIZER_REGISTRY.register("SGD", state_copies=lambda c: int(c.SOLVER.MOMENTUM > 0), KEYS={"SOLVER": SGD})
 def _sgd(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
     return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
 
 
-@_optimizer("Adam", lambda cfg: 2)
+@OPTIMIZER_REGISTRY.register("Adam", state_copies=lambda cfg: 2)
 def _adam(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=cfg.SOLVER.BASE_LR)
 
 
-@_optimizer("AdamW", lambda cfg: 2)
+@OPTIMIZER_REGISTRY.register("AdamW", state_copies=lambda cfg: 2)
 def _adamw(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
 
@@ -62,11 +53,10 @@ def build_optimizer(
     Raises:
         UserError: for an unknown name, or a model without trainable parameters.
     """
-    make = OPTIMIZER_REGISTRY.get(cfg.SOLVER.OPT)
     groups = parameter_groups(cfg, model, undecayed, heads)
     if not groups:
         raise UserError("the model has no trainable parameters", "check what the config freezes")
-    return make(groups, cfg)
+    return cfg.entry("SOLVER.OPT")(groups, cfg)
 
 
 def parameter_groups(
@@ -83,9 +73,7 @@ def parameter_groups(
         heads: prefixes of what counts as a head.
     """
     solver = cfg.SOLVER
-    norms = {
-        id(p) for m in model.modules() if isinstance(m, NORMALISATIONS) for p in m.parameters(recurse=False)
-    }
+    norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -104,3 +92,28 @@ def parameter_groups(
             decay = solver.WEIGHT_DECAY_BIAS if is_bias else solver.WEIGHT_DECAY
         groups.setdefault((lr, decay), []).append(parameter)
     return [{"params": members, "lr": lr, "weight_decay": decay} for (lr, decay), members in groups.items()]
+
+
+def total_norm(parameters: list[nn.Parameter]) -> torch.Tensor:
+    """Euclidean norm of all gradients together, a 0-dim tensor; the gradients keep their values."""
+    return clip_grad_norm_(parameters, max_norm=float("inf"))
+
+
+def build_gradient_clipper(cfg: CfgNode) -> Clipper:
+    """A function that clips gradients in place as SOLVER.CLIP_GRADIENTS says.
+
+    It returns the gradients' norm before clipping (of order NORM_TYPE for CLIP_TYPE norm, else
+    Euclidean), a 0-dim tensor.
+    """
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return total_norm
+    if clip.CLIP_TYPE == "norm":
+        return lambda parameters: clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
+
+    def clip_values(parameters: list[nn.Parameter]) -> torch.Tensor:
+        norm = total_norm(parameters)
+        clip_grad_value_(parameters, clip.CLIP_VALUE)
+        return norm
+
+    return clip_values

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "last_checkpoint"
 ZIP_MAGIC = b"PK\x03\x04"
+ANOTHER = "use another checkpoint of the run or copy it again"
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -33,9 +34,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         kind = "is a folder, not a file" if path.is_dir() else "not found"
         raise UserError(f"checkpoint {path} {kind}", "give an existing .pth file (MODEL.WEIGHTS)")
     if path.stat().st_size == 0:
-        raise UserError(
-            f"checkpoint {path} is empty (0 bytes)", "use another checkpoint of the run or copy it again"
-        )
+        raise UserError(f"checkpoint {path} is empty (0 bytes)", ANOTHER)
     content = _read(path)
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dict with model weights")
@@ -68,9 +67,7 @@ def _read(path: Path) -> Any:
         ) from error
     except Exception as error:
         problem = "is truncated or damaged" if magic == ZIP_MAGIC else "is not a readable PyTorch file"
-        raise UserError(
-            f"checkpoint {path} {problem}", "use another checkpoint of the run or copy it again"
-        ) from error
+        raise UserError(f"checkpoint {path} {problem}", ANOTHER) from error
 
 
 class Checkpointer:
@@ -112,9 +109,7 @@ class Checkpointer:
 
     def candidates(self) -> list[Path]:
         """Checkpoints of the folder, what `last_checkpoint` names first, then the newest first."""
-        found = sorted(
-            self.folder.glob("model_*.pth"), key=lambda path: path.stat().st_mtime_ns, reverse=True
-        )
+        found = sorted(self.folder.glob("model_*.pth"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
         marker = self.folder / LAST_CHECKPOINT
         if marker.is_file():
             last = self.folder / marker.read_text(encoding="utf-8").strip()

@@ -128,10 +128,7 @@ class CommandLineParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.add_argument(
-            "--debug",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="show the traceback of an error",
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )
 
     def error(self, message: str) -> NoReturn:

@@ -1,6 +1,5 @@
 """The cost of a model: parameters, floating point operations, memory, time."""
 
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from fastreid.utils.env import peak_memory
 
 
 class ParameterCount(NamedTuple):
@@ -82,14 +83,10 @@ def count_flops(model: nn.Module, *args: Any, parts: Iterable[str] = ()) -> dict
 
 def measure(work: Callable[[], object], device: torch.device, repeats: int) -> Measurement:
     """Do `work` once to warm up, which also gives the peak memory, then `repeats` times on the clock."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        work()
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        reset_peak_memory()
-        work()
-        peak = peak_memory()
+    on_gpu = device.type == "cuda"
+    torch.cuda.reset_peak_memory_stats(device) if on_gpu else reset_peak_memory()
+    work()
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_memory()
     return Measurement([seconds_of(work, device) for _ in range(repeats)], peak)
 
 
@@ -108,12 +105,3 @@ def reset_peak_memory() -> None:
     """Let the process's peak memory begin anew, where the system can (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory() -> int:
-    """The highest resident size of the process in bytes, since the last reset where that works."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

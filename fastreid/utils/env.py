@@ -1,7 +1,9 @@
-"""Seeds, devices and versions."""
+"""Seeds, devices, precision, memory and versions."""
 
 import random
+import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +16,8 @@ import torch
 from fastreid import __version__
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
+
+AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def seed_all_rng(seed: int) -> None:
@@ -93,6 +97,11 @@ def use_device(name: str) -> torch.device:
     return device
 
 
+def amp_dtype(settings: Any, device: torch.device) -> torch.dtype | None:
+    """Return the dtype of autocast by ``SOLVER.AMP`` or ``TEST.AMP``; None: float32, the CPU's only one."""
+    return AMP_DTYPES[settings.DTYPE] if settings.ENABLED and device.type == "cuda" else None
+
+
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """In the block float32 is float32 on CUDA, too: no TF32 in matrix products and convolutions.
@@ -107,6 +116,16 @@ def exact_float32() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def peak_memory() -> int:
+    """Return the highest resident size of the process in bytes, since a reset where that works (Linux)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @cache

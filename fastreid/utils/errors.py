@@ -1,5 +1,6 @@
 """The one exception that stands for a mistake of the user rather than of the program."""
 
+from difflib import get_close_matches
 from typing import NamedTuple
 
 
@@ -36,8 +37,6 @@ def nearest_name(name: str, known: list[str]) -> str:
 
     Upper and lower case count as the same.
     """
-    from difflib import get_close_matches
-
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     matches = get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
     return f" Did you mean {by_lower_case[matches[0]]!r}?" if matches else ""

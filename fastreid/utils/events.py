@@ -3,15 +3,15 @@
 import datetime
 import json
 import logging
-import resource
-import sys
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from fastreid.utils.env import peak_memory
 from fastreid.utils.file_io import atomic_write
 from fastreid.utils.logger import warn_once
 
@@ -66,9 +66,6 @@ class EventStorage:
         """The mean of the last `window` values. KeyError for a name that was never recorded."""
         return sum(self._numbers(name)) / len(self._history[name])
 
-    def names(self) -> list[str]:
-        return list(self._history)
-
     def take_updates(self) -> dict[str, float]:
         """The latest value of each scalar that was recorded since the last call."""
         updates = {name: self.latest(name) for name in self._history if name in self._updated}
@@ -88,15 +85,17 @@ class EventStorage:
         return [float(value) for value in self._history[name]]
 
 
-class Writer(Protocol):
+class Writer:
     """A place for scalars that :class:`fastreid.engine.hooks.PeriodicWriter` calls on the main process."""
 
-    def write(self, storage: EventStorage, updates: dict[str, float]) -> None: ...
+    def write(self, storage: EventStorage, updates: dict[str, float]) -> None:
+        raise NotImplementedError
 
     def close(self) -> None: ...
 
 
-class ConsoleWriter:
+@dataclass(eq=False)
+class ConsoleWriter(Writer):
     """One line a call: progress, time left, losses, learning rate, timings, memory.
 
     Args:
@@ -104,9 +103,8 @@ class ConsoleWriter:
         iters_per_epoch: to show the epoch.
     """
 
-    def __init__(self, max_iteration: int, iters_per_epoch: int) -> None:
-        self.max_iteration = max_iteration
-        self.iters_per_epoch = iters_per_epoch
+    max_iteration: int
+    iters_per_epoch: int
 
     def write(self, storage: EventStorage, updates: dict[str, float]) -> None:
         if "total_loss" not in updates:
@@ -126,14 +124,12 @@ class ConsoleWriter:
         parts += [
             f"{name} {storage.smoothed(name):.3f} s" for name in ("time", "data_time") if name in updates
         ]
-        parts.append(f"memory {_peak_memory_mb():.0f} MB")
+        on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated()
+        parts.append(f"memory {(on_gpu or peak_memory()) / 2**20:.0f} MB")
         logger.info("  ".join(parts))
 
-    def close(self) -> None:
-        """Nothing is held open."""
 
-
-class JSONWriter:
+class JSONWriter(Writer):
     """One JSON object a line: ``{"iteration": …, name: latest value, …}``.
 
     A resumed run (`start_iteration` > 0) drops the lines of iterations that it will repeat, and a line
@@ -154,7 +150,7 @@ class JSONWriter:
         self._file.close()
 
 
-class TensorBoardWriter:
+class TensorBoardWriter(Writer):
     """Event files for TensorBoard in `folder`. Without the tensorboard package: one warning, no files."""
 
     def __init__(self, folder: str | Path, start_iteration: int = 0) -> None:
@@ -162,9 +158,7 @@ class TensorBoardWriter:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            warn_once(
-                __name__, "tensorboard is not installed: no TensorBoard files (metrics.json has the numbers)"
-            )
+            warn_once(__name__, "tensorboard is not installed: no files of it (metrics.json has the numbers)")
             return
         self._writer = SummaryWriter(str(folder), purge_step=start_iteration + 1 if start_iteration else None)
 
@@ -176,14 +170,6 @@ class TensorBoardWriter:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-
-
-def _peak_memory_mb() -> float:
-    """Peak memory in MB: of the GPU's tensors with CUDA, else of the process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _keep_lines_until(path: Path, iteration: int) -> None:

@@ -32,8 +32,8 @@ class Registry:
     ... def build_net(cfg): ...
     >>> BACKBONES.get("build_net")
 
-    An entry with configuration keys of its own has them as the attribute ``KEYS``: nested dicts that end in
-    :class:`fastreid.config.Key`.
+    An entry with configuration keys of its own has them as the attribute ``KEYS``, as `CfgNode.declare` takes
+    them.
 
     Args:
         kind: what the entries are, for messages.
@@ -51,14 +51,19 @@ class Registry:
         if Registry.every.setdefault(key, self) is not self:
             raise ValueError(f"there is a registry for {key} already")
 
-    def register(self, name: str | None = None, entry: Any = None) -> Any:
+    def register(self, name: str | None = None, entry: Any = None, **parts: Any) -> Any:
         """Register `entry` under `name`; without an entry, return a decorator that does so.
+
+        Args:
+            parts: attributes that the entry gets, of a function for instance.
 
         Raises:
             UserError: if the name is taken, or the entry breaks the registry's contract.
         """
         if entry is None:
-            return lambda decorated: self.register(name, decorated)
+            return lambda decorated: self.register(name, decorated, **parts)
+        for part, value in parts.items():
+            setattr(entry, part, value)
         name = name or entry.__name__
         if name in self._entries:
             raise UserError(f"{self.kind} {name!r} is registered twice", "give one of them another name")
@@ -94,7 +99,7 @@ class Registry:
             raise UserError(
                 f"unknown {self.kind} {name!r} in {key or self.key}.{nearest_name(str(name), known)}"
                 f" Known: {', '.join(known)}",
-                "a module of yours that registers it is named in IMPORTS",
+                "name a module of yours that registers it in IMPORTS",
             )
 
     def keys_of_entries(self) -> list[dict[str, Any]]:

@@ -132,7 +132,7 @@ def unet(stage2, tmp_path):
 
 def test_a_unet_folder_that_fits(stage2, unet, said):
     findings = contents(stage2)
-    assert "width 64 as MODEL.BACKBONE.FEAT_DIM" in said(findings, "ok", "UNet folder")
+    assert "width 64 as the backbone's features" in said(findings, "ok", "UNet folder")
     tensors = len(UNet2DConditionModel.from_pretrained(unet).state_dict())
     assert said(findings, "ok", "UNet folder, contents").startswith(f"{tensors} tensors fit")
 
@@ -158,7 +158,7 @@ def test_a_unet_of_another_width(stage2, unet, said):
     config = json.loads((unet / "config.json").read_text())
     (unet / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 768}))
     text = said(contents(stage2), "error", "UNet folder")
-    assert "cross_attention_dim is 768, MODEL.BACKBONE.FEAT_DIM is 64" in text
+    assert "cross_attention_dim is 768 and its in_channels 4, but the backbone's features of width 64" in text
 
 
 def test_unet_weights_that_are_not_those_of_their_config(stage2, unet, said):

@@ -97,7 +97,7 @@ def test_a_method_that_runs(cfg, toy, said, method):
     [
         (CrashingCheckpoint, "the evaluation fails: AttributeError: .*no_such_width"),
         (CrashingStep, "the training step fails: KeyError: 'no_such_label'"),
-        (UndeclaredLabel, "UndeclaredLabel reads the camids of a picture, and these pictures have none"),
+        (UndeclaredLabel, "UndeclaredLabel reads the camids of a picture, and these have none"),
         (OtherWidth, r"features of OtherWidth gives a tensor \(2, 640\), but its feature_parts are .*128"),
         (WholeLosses, r"losses of WholeLosses gives 'loss_cls': a tensor \(8, 640\)"),
         (Unlearnable, "no loss of Unlearnable depends on what it trains"),

@@ -157,14 +157,14 @@ def test_the_ranks_parts_make_up_the_batch_of_one_process(samples, name, world_s
 @pytest.mark.parametrize("name", BY_IDENTITY)
 @pytest.mark.parametrize(("num_instance", "world_size"), [(5, 1), (3, 8), (0, 1)])
 def test_a_batch_that_cannot_be_divided_is_refused(samples, name, num_instance, world_size):
-    with pytest.raises(UserError, match=r"SOLVER\.IMS_PER_BATCH 12") as error:
+    with pytest.raises(UserError, match=r"SOLVER\.IMS_PER_BATCH is 12, .* in identities") as error:
         draw_batches(name, samples, 1, num_instance=num_instance, world_size=world_size)
     assert "\n" not in str(error.value)
 
 
 def test_a_uniform_batch_must_divide_over_the_ranks_only(samples):
     assert len(draw_batches("TrainingSampler", samples, 1, num_instance=5, world_size=4)[0]) == 3
-    with pytest.raises(UserError, match="12 does not divide over 5 processes"):
+    with pytest.raises(UserError, match="12, which 5 process.* share in images; use a multiple of 5"):
         draw_batches("TrainingSampler", samples, 1, world_size=5)
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from fastreid.config import get_cfg
 from fastreid.evaluation import extract_features
 from fastreid.evaluation.extraction import split_batches
-from fastreid.utils.amp import amp_dtype
+from fastreid.utils.env import amp_dtype
 
 
 class LeftHalf(nn.Module):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 
 from fastreid.config import check_config, get_cfg
-from fastreid.modeling.backbones import BACKBONE_REGISTRY, PatchEmbed, VisionTransformer, load_pretrained_vit
+from fastreid.modeling.backbones import BACKBONE_REGISTRY, PatchEmbed, VisionTransformer
 from fastreid.utils.errors import UserError
 
 
@@ -292,7 +292,7 @@ def tiny_encoder(size=(256, 128), patch=16, stride=(16, 16), width=192, depth=12
 @torch.no_grad()
 def test_a_timm_checkpoint_gives_timms_class_tokens(timm_model, timm_file):
     encoder = tiny_encoder(size=(224, 224))
-    report = load_pretrained_vit(encoder, timm_file)
+    report = encoder.load_pretrained(timm_file)
     assert report.missing == ["view_prompt"]
     assert report.left_out == ["head.bias", "head.weight"]
     assert report.resampled == []
@@ -314,7 +314,7 @@ def test_wrapped_state_dicts_load_too(timm_model, tmp_path, wrapper):
     path = tmp_path / "wrapped.pth"
     torch.save({wrapper: timm_model.state_dict(), "epoch": 300}, path)
     encoder = tiny_encoder()
-    load_pretrained_vit(encoder, path)
+    encoder.load_pretrained(path)
     assert torch.equal(encoder.blocks[7].mlp.fc1.weight, timm_model.blocks[7].mlp.fc1.weight)
 
 
@@ -322,7 +322,7 @@ def test_safetensors_load_too(timm_model, tmp_path):
     path = tmp_path / "vit.safetensors"
     save_file(timm_model.state_dict(), path)
     encoder = tiny_encoder()
-    load_pretrained_vit(encoder, path)
+    encoder.load_pretrained(path)
     assert torch.equal(encoder.blocks[7].attn.qkv.bias, timm_model.blocks[7].attn.qkv.bias)
 
 
@@ -338,7 +338,7 @@ def test_position_embeddings_are_resampled_to_the_grid(timm_model, tmp_path, str
     torch.save(state | {"pos_embed": embeddings}, path)
 
     encoder = tiny_encoder(stride=stride)
-    report = load_pretrained_vit(encoder, path)
+    report = encoder.load_pretrained(path)
     assert report.resampled == ["pos_embed"]
     torch.testing.assert_close(encoder.pos_embed[0, 0], class_embedding)
     rows, columns = encoder.patch_embed.grid_size
@@ -353,13 +353,13 @@ def test_position_embeddings_are_resampled_to_the_grid(timm_model, tmp_path, str
 
 def test_a_grid_with_as_many_patches_as_the_files_is_resampled_all_the_same(timm_file):
     encoder = tiny_encoder(size=(28 * 16, 7 * 16))
-    assert load_pretrained_vit(encoder, timm_file).resampled == ["pos_embed"]
+    assert encoder.load_pretrained(timm_file).resampled == ["pos_embed"]
 
 
 def test_a_file_of_this_grid_loads_as_it_is(tmp_path):
     source, encoder = tiny_encoder(depth=2), tiny_encoder(depth=2)
     torch.save(source.state_dict(), tmp_path / "own.pth")
-    report = load_pretrained_vit(encoder, tmp_path / "own.pth")
+    report = encoder.load_pretrained(tmp_path / "own.pth")
     assert (report.missing, report.resampled, report.left_out) == ([], [], [])
     assert torch.equal(encoder.pos_embed, source.pos_embed)
     assert torch.equal(encoder.view_prompt, source.view_prompt)
@@ -368,7 +368,7 @@ def test_a_file_of_this_grid_loads_as_it_is(tmp_path):
 @torch.no_grad()
 def test_a_larger_patch_sees_an_enlarged_patch_as_before(timm_model, timm_file):
     encoder = tiny_encoder(patch=32, stride=(32, 32))
-    report = load_pretrained_vit(encoder, timm_file)
+    report = encoder.load_pretrained(timm_file)
     assert report.resampled == ["patch_embed.proj.weight", "pos_embed"]
     patch = torch.randn(1, 3, 16, 16)
     enlarged = F.interpolate(patch, size=(32, 32), mode="bicubic", antialias=True)
@@ -389,7 +389,7 @@ def test_a_file_of_another_model_names_the_first_misfit(timm_file, options, prob
     encoder = tiny_encoder(**options)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     with pytest.raises(UserError, match=problem) as caught:
-        load_pretrained_vit(encoder, timm_file)
+        encoder.load_pretrained(timm_file)
     assert "\n" not in str(caught.value)
     assert str(timm_file) in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
@@ -399,14 +399,14 @@ def test_position_embeddings_of_no_known_grid_are_an_error(timm_model, tmp_path)
     state = timm_model.state_dict()
     torch.save(state | {"pos_embed": torch.zeros(1, 1 + 190, 192)}, tmp_path / "odd.pth")
     with pytest.raises(UserError, match="pos_embed has 190 patches"):
-        load_pretrained_vit(tiny_encoder(), tmp_path / "odd.pth")
+        tiny_encoder().load_pretrained(tmp_path / "odd.pth")
 
 
 def test_a_missing_file_says_what_to_download_and_where_to_put_it(tmp_path):
     path = tmp_path / "nowhere.pth"
     encoder = VisionTransformer((32, 16), depth=2)
     with pytest.raises(UserError) as caught:
-        load_pretrained_vit(encoder, path)
+        encoder.load_pretrained(path)
     for part in (str(path), "jx_vit_base_p16_224-80ecf9dd.pth", "MODEL.BACKBONE.PRETRAIN_PATH"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -425,7 +425,7 @@ def test_an_unreadable_file_is_one_line(tmp_path, timm_file, name):
         content = timm_file.read_bytes()
         path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=name) as caught:
-        load_pretrained_vit(tiny_encoder(depth=2), path)
+        tiny_encoder(depth=2).load_pretrained(path)
     assert "\n" not in str(caught.value)
 
 
@@ -436,5 +436,5 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 
     torch.save({"model": Payload()}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match=r"evil\.pth"):
-        load_pretrained_vit(tiny_encoder(depth=2), tmp_path / "evil.pth")
+        tiny_encoder(depth=2).load_pretrained(tmp_path / "evil.pth")
     assert not (tmp_path / "written").exists()

@@ -30,6 +30,16 @@ class Complete(MetaArch):
     def losses(self, encoded, batch): ...
 
 
+class Plain(MetaArch):
+    """The losses of the configuration, on what the backbone gives."""
+
+    def encode(self, batch):
+        return self.backbone(self.pixels(batch))
+
+    def losses(self, encoded, batch):
+        return self.identity_losses(self.heads(encoded[0], batch["targets"]), batch["targets"])
+
+
 def method(**parts) -> type:
     return type("Own", (Complete,), parts)
 
@@ -130,7 +140,7 @@ class TestResults:
 
     @pytest.mark.parametrize("whole", [True, False])
     def test_a_sampler_says_whether_batches_are_of_whole_identities(self, tiny_cfg, whole):
-        SAMPLER_REGISTRY.register("Own", type("Own", (BatchSampler,), {"whole_identities": whole}))
+        SAMPLER_REGISTRY.register("Own", type("Own", (BatchSampler,), {"by_identity": whole}))
         options = ("SOLVER.IMS_PER_BATCH", "10", "DATALOADER.NUM_INSTANCE", "4")
         cfg = tiny_cfg(2, *options, "DATALOADER.SAMPLER_TRAIN", "Own")
         with pytest.raises(UserError, match="use a multiple of 4") if whole else nullcontext():
@@ -201,6 +211,9 @@ class TestBackbones:
         options = ("MODEL.BACKBONE.NAME", "narrow", "MODEL.BACKBONE.PRETRAIN", "True")
         with pytest.raises(UserError, match="PRETRAIN is True, but narrow loads no pretrained weights"):
             build_model(tiny_cfg(2, *options)).load_pretrained()
+        (weights,) = SDReIDStage1.assets(tiny_cfg(2, *options), training=True)
+        with pytest.raises(UserError, match="narrow loads no .*load_pretrained and check_pretrained"):
+            weights.check_contents(build_model(tiny_cfg(2, *options)))
 
     def test_its_own_width_is_what_a_unet_folder_must_fit(self, tiny_cfg, tmp_path):
         BACKBONE_REGISTRY.register("narrow", lambda cfg: Narrow())
@@ -212,13 +225,35 @@ class TestBackbones:
         )
         assert "width 64" in folder.check()
         cfg.MODEL.BACKBONE.NAME = "build_vit_backbone"
-        with pytest.raises(UserError, match=f"cross_attention_dim is 64, MODEL.BACKBONE.FEAT_DIM is {DIM}"):
+        with pytest.raises(UserError, match=f"cross_attention_dim is 64 .*width {DIM} need"):
             folder.check()
 
     def test_one_that_does_not_say_its_width_is_refused(self, tiny_cfg):
         BACKBONE_REGISTRY.register("mute", lambda cfg: nn.Linear(3, 64))
         with pytest.raises(UserError, match="MODEL.BACKBONE.NAME mute: Linear does not say .*feat_dim"):
             build_model(tiny_cfg(2, "MODEL.BACKBONE.NAME", "mute"))
+
+
+class TestHeads:
+    class Mute(EmbeddingHead):
+        """It does not say how wide its feature is."""
+
+        def __init__(self, *args, **options) -> None:
+            super().__init__(*args, **options)
+            del self.embedding_dim
+
+    def test_one_that_does_not_say_its_width_is_refused(self, tiny_cfg):
+        REID_HEADS_REGISTRY.register("mute", self.Mute)
+        with pytest.raises(UserError, match="MODEL.HEADS.NAME mute: Mute does not say .*embedding_dim"):
+            build_model(tiny_cfg(2, "MODEL.HEADS.NAME", "mute"))
+
+    def test_any_method_waits_for_no_gradients_that_its_losses_do_not_give(self, tiny_cfg, make_batch):
+        """Several processes would wait for them for ever."""
+        META_ARCH_REGISTRY.register("Own", Plain)
+        options = ("MODEL.META_ARCHITECTURE", "Own", "MODEL.LOSSES.NAME", '["TripletLoss"]')
+        model = build_model(tiny_cfg(2, *options)).train()
+        sum(model(make_batch()).values()).backward()
+        assert all(p.grad is not None for p in model.heads.parameters() if p.requires_grad)
 
 
 class TestWidths:
@@ -270,7 +305,7 @@ class TestData:
             fit_config(tiny_cfg(2), 6, ("aerial", "ground", "wearable"))
 
     def test_without_any_number_of_views_there_is_no_model(self, tiny_cfg):
-        with pytest.raises(UserError, match="VIEW_NUM is 0, and no training data tells it"):
+        with pytest.raises(UserError, match="VIEW_NUM is 0, and no data tells it"):
             build_model(tiny_cfg(0))
 
     def test_weights_tell_it_where_nothing_else_does(self, tiny_cfg):
@@ -334,7 +369,7 @@ class TestStart:
         with pytest.raises(UserError, match=said):
             required_weights(SDReIDStage2, cfg, training=True)
         for stage in (SDReIDStage1, SDReIDStage2):
-            with pytest.raises(UserError, match="MODEL.WEIGHTS is empty; name the checkpoint to evaluate"):
+            with pytest.raises(UserError, match="MODEL.WEIGHTS is empty; name a checkpoint"):
                 required_weights(stage, cfg, training=False)
         cfg.MODEL.WEIGHTS = "a.pth"
         assert required_weights(SDReIDStage2, cfg, training=True) == "a.pth"

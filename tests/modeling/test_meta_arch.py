@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fastreid.modeling import build_model
-from fastreid.modeling.meta_arch.sdreid.cross_view import cross_view_targets
+from fastreid.modeling.meta_arch.sdreid.stage2 import cross_view_targets
 
 
 @pytest.fixture

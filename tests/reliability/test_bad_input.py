@@ -357,7 +357,7 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
     "UNet of another width": (
         2,
         lambda p: p.unet(json.dumps({"cross_attention_dim": 768, "in_channels": 4})),
-        "cross_attention_dim is 768, MODEL.BACKBONE.FEAT_DIM is 64",
+        "cross_attention_dim is 768 and its in_channels 4, but the backbone's features of width 64 need",
     ),
     "UNet without JSON": (2, lambda p: p.unet("<html>"), "unet/config.json is not readable JSON; download"),
     # resuming

@@ -26,9 +26,8 @@ from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.sdreid.sampler import Sampler
 from fastreid.modeling.meta_arch.sdreid.scheduler_names import DIFFUSION_SCHEDULER_REGISTRY
 from fastreid.modeling.meta_arch.sdreid.schedulers import schedule_settings
-from fastreid.utils.amp import amp_dtype
 from fastreid.utils.complexity import flop_counter, measure, seconds_of
-from fastreid.utils.env import exact_float32, use_device
+from fastreid.utils.env import amp_dtype, exact_float32, use_device
 from tools.benchmarks.baselines.generation import generate_plainly
 
 PARTS = ("generation", "training", "curve")

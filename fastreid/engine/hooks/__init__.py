@@ -4,20 +4,6 @@ from fastreid.engine.hooks.bad_images import BadImageReport
 from fastreid.engine.hooks.checkpointing import PeriodicCheckpointer
 from fastreid.engine.hooks.evaluation import EvalHook
 from fastreid.engine.hooks.freezing import LayerFreeze
-from fastreid.engine.hooks.lr import LRScheduler
 from fastreid.engine.hooks.precise_bn import PreciseBN
+from fastreid.engine.hooks.recording import IterationTimer, LRScheduler, PeriodicWriter
 from fastreid.engine.hooks.signals import StopOnSignal
-from fastreid.engine.hooks.timing import IterationTimer
-from fastreid.engine.hooks.writing import PeriodicWriter
-
-__all__ = [
-    "BadImageReport",
-    "EvalHook",
-    "IterationTimer",
-    "LRScheduler",
-    "LayerFreeze",
-    "PeriodicCheckpointer",
-    "PeriodicWriter",
-    "PreciseBN",
-    "StopOnSignal",
-]

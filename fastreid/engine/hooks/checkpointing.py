@@ -1,10 +1,13 @@
 """The moments at which checkpoints are written."""
 
+from dataclasses import dataclass
+
 from fastreid.engine.train_loop import HookBase
 
 FINAL, LATEST, BEST = "model_final.pth", "model_latest.pth", "model_best.pth"
 
 
+@dataclass(eq=False)
 class PeriodicCheckpointer(HookBase):
     """Calls `trainer.save_checkpoint(name)`; registered before the evaluation, so that none can cost work.
 
@@ -17,10 +20,9 @@ class PeriodicCheckpointer(HookBase):
         period, eval_period, period_iters: 0 = never.
     """
 
-    def __init__(self, period: int, eval_period: int = 0, period_iters: int = 0) -> None:
-        self.period = period
-        self.eval_period = eval_period
-        self.period_iters = period_iters
+    period: int
+    eval_period: int = 0
+    period_iters: int = 0
 
     def after_step(self) -> None:
         if self.period_iters and self.trainer.iteration % self.period_iters == 0:
@@ -30,7 +32,7 @@ class PeriodicCheckpointer(HookBase):
         epoch = self.trainer.epoch
         if epoch == self.trainer.max_epoch:
             self.trainer.save_checkpoint(FINAL)
-        elif self.period and epoch % self.period == 0:
+        elif self.trainer.is_due(self.period):
             self.trainer.save_checkpoint(f"model_{epoch:04d}.pth")
-        elif self.eval_period and epoch % self.eval_period == 0:
+        elif self.trainer.is_due(self.eval_period):
             self.trainer.save_checkpoint(LATEST)

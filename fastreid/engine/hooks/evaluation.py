@@ -45,17 +45,14 @@ class EvalHook(HookBase):
         if trainer.best_metric is not None:
             known.append(trainer.best_metric)
         trainer.best_metric = max(known, default=None)
-        cut_off = trainer.iteration == trainer.epoch * trainer.iters_per_epoch and self._is_due(trainer.epoch)
+        cut_off = trainer.iteration == trainer.epoch * trainer.iters_per_epoch and trainer.is_due(self.period)
         if cut_off and all(entry["epoch"] != trainer.epoch for entry in self.history):
             logger.info("Making up for the evaluation of epoch %d", trainer.epoch)
             self._evaluate()
 
     def after_epoch(self) -> None:
-        if self._is_due(self.trainer.epoch):
+        if self.trainer.is_due(self.period):
             self._evaluate()
-
-    def _is_due(self, epoch: int) -> bool:
-        return epoch == self.trainer.max_epoch or bool(epoch and self.period and epoch % self.period == 0)
 
     def _evaluate(self) -> None:
         trainer = self.trainer
@@ -74,9 +71,7 @@ class EvalHook(HookBase):
         if is_best:
             trainer.best_metric = mean
             trainer.save_checkpoint(BEST, mark_last=False)
-        logger.info(
-            "Epoch %d: mean over protocols %.2f (best %.2f)", trainer.epoch, mean, trainer.best_metric
-        )
+        logger.info("Epoch %d: mean of protocols %.2f (best %.2f)", trainer.epoch, mean, trainer.best_metric)
         # After model_best.pth: an interruption between the two repeats the evaluation, and loses nothing.
         entry = {"epoch": trainer.epoch, "iteration": trainer.iteration, "mean": mean, "results": results}
         self.history.append(entry)

@@ -27,9 +27,7 @@ class LayerFreeze(HookBase):
         for prefix in prefixes:
             if prefix not in modules or not prefix:
                 near = nearest_name(prefix, list(modules))
-                raise UserError(
-                    f"MODEL.FREEZE_LAYERS names {prefix!r}, which is no module of the model.{near}"
-                )
+                raise UserError(f"MODEL.FREEZE_LAYERS names {prefix!r}, no module of the model.{near}")
         self.prefixes = prefixes
         self.iterations = iterations
         self.modules = [modules[prefix] for prefix in prefixes]

@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from fastreid.utils.events import EventStorage
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class PreciseBN(HookBase):
     """Before an evaluation, sets running statistics to the mean over `num_iter` training batches.
 
@@ -27,17 +29,13 @@ class PreciseBN(HookBase):
         eval_period: epochs; 0 = only after the last.
     """
 
-    def __init__(
-        self, model: nn.Module, make_loader: Callable[[int], Iterable[dict]], num_iter: int, eval_period: int
-    ) -> None:
-        self.model = model
-        self.make_loader = make_loader
-        self.num_iter = num_iter
-        self.eval_period = eval_period
+    model: nn.Module
+    make_loader: Callable[[int], Iterable[dict]]
+    num_iter: int
+    eval_period: int
 
     def after_epoch(self) -> None:
-        epoch = self.trainer.epoch
-        if epoch == self.trainer.max_epoch or (self.eval_period and epoch % self.eval_period == 0):
+        if self.trainer.is_due(self.eval_period):
             with preserved_rng_state(), EventStorage():
                 batches = itertools.islice(iter(self.make_loader(0)), self.num_iter)
                 update_statistics(self.model, batches)

@@ -1,22 +1,6 @@
 """Image encoders."""
 
-from fastreid.modeling.backbones.build import BACKBONE_REGISTRY, build_backbone, feature_width
+from fastreid.modeling.backbones.build import BACKBONE_REGISTRY, build_backbone, feature_width, pretrainable
 from fastreid.modeling.backbones.patch_embed import PatchEmbed
-from fastreid.modeling.backbones.pretrained import (
-    PretrainedReport,
-    load_pretrained_vit,
-    require_pretrained_weights,
-)
+from fastreid.modeling.backbones.pretrained import PretrainedReport, require_pretrained_weights
 from fastreid.modeling.backbones.vit import VisionTransformer, build_vit_backbone
-
-__all__ = [
-    "BACKBONE_REGISTRY",
-    "PatchEmbed",
-    "PretrainedReport",
-    "VisionTransformer",
-    "build_backbone",
-    "build_vit_backbone",
-    "feature_width",
-    "load_pretrained_vit",
-    "require_pretrained_weights",
-]

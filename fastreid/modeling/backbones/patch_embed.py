@@ -56,9 +56,7 @@ class PatchEmbed(nn.Module):
     def grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """The (rows, columns) of patches that an image of (height, width) gives."""
         sides = zip(image_size, self.proj.kernel_size, self.proj.stride, strict=True)
-        return tuple(
-            (-(-pixels // self.reduction) - kernel) // stride + 1 for pixels, kernel, stride in sides
-        )
+        return tuple((-(-size // self.reduction) - kernel) // stride + 1 for size, kernel, stride in sides)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) float -> (B, N, D), row by row."""

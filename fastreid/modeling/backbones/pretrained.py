@@ -1,6 +1,5 @@
 """Reading timm-format ViT weights into the encoder."""
 
-import logging
 import math
 import pickle
 from pathlib import Path
@@ -10,11 +9,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
-from torch import nn
+from torch import Tensor, nn
 
 from fastreid.utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 NEW_KEYS = ("view_prompt",)  # what SD-ReID adds to a ViT; stays as initialised
 _TIMM_RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
@@ -52,29 +49,16 @@ class PretrainedReport(NamedTuple):
         return "; ".join(parts)
 
 
-def load_pretrained_vit(backbone: nn.Module, path: str | Path) -> PretrainedReport:
-    """Load a timm-format ViT into `backbone`, in place.
+def fit_pretrained_vit(backbone: nn.Module, path: str | Path) -> tuple[dict[str, Tensor], PretrainedReport]:
+    """Return what of a timm-format ViT can be loaded into `backbone`, and its report; load nothing.
 
     The file is a ``.pth`` (a plain dict of tensors, or one under ``model`` or ``state_dict``) or a
     ``.safetensors``. Classifier keys are left out, position embeddings and the patch projection are
-    resampled to the encoder's grid and patch size.
+    resampled to the encoder's grid and patch size. Of `backbone` only names and shapes are read: it may be
+    on the ``meta`` device.
 
     Raises:
-        UserError: for a missing or unreadable file, or one whose width, depth or stem is another. The
-            encoder is then unchanged.
-    """
-    state, report = fit_pretrained_vit(backbone, path)
-    backbone.load_state_dict(state, strict=False)
-    logger.info("ViT weights from %s: %s", path, report.summary())
-    return report
-
-
-def fit_pretrained_vit(
-    backbone: nn.Module, path: str | Path
-) -> tuple[dict[str, torch.Tensor], PretrainedReport]:
-    """Return what :func:`load_pretrained_vit` would load, and its report; raise as it does, load nothing.
-
-    Of `backbone` only names and shapes are read: it may be on the ``meta`` device.
+        UserError: for a missing or unreadable file, or one whose width, depth or stem is another.
     """
     path = require_pretrained_weights(path, backbone.feat_dim)
     state = _read_tensors(path)
@@ -103,7 +87,7 @@ def require_pretrained_weights(path: str | Path, width: int) -> Path:
     return path
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
@@ -120,13 +104,13 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
             content = content[wrapper]
     tensors = {}
     if isinstance(content, dict):
-        tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"ViT weights {path}: expected a dict of tensors, found a {type(content).__name__}")
     return tensors
 
 
-def _resample(state: dict[str, torch.Tensor], backbone: nn.Module, path: Path) -> list[str]:
+def _resample(state: dict[str, Tensor], backbone: nn.Module, path: Path) -> list[str]:
     """Bring position embeddings and patch projection in `state` to the encoder's sizes; the changed keys.
 
     timm's models are square, so the embeddings of a square number of patches are taken for a square grid.
@@ -154,9 +138,7 @@ def _resample(state: dict[str, torch.Tensor], backbone: nn.Module, path: Path) -
     return sorted(resampled)
 
 
-def _check_fit(
-    path: Path, state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], left_out: list[str]
-) -> None:
+def _check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor], left_out: list[str]) -> None:
     def misfit(problem: str) -> UserError:
         return UserError(
             f"ViT weights {path} do not fit the encoder: {problem}",

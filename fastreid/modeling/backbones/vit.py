@@ -1,5 +1,6 @@
 """The SD-ReID encoder: a vision transformer with a view prompt before its last block."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,11 @@ from torch import nn
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.patch_embed import PatchEmbed
-from fastreid.modeling.backbones.pretrained import (
-    PretrainedReport,
-    fit_pretrained_vit,
-    load_pretrained_vit,
-)
+from fastreid.modeling.backbones.pretrained import PretrainedReport, fit_pretrained_vit
 from fastreid.structures import EncoderOutput
 from fastreid.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # width, blocks, attention heads
 PRESETS = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
@@ -30,13 +29,10 @@ class VisionTransformer(nn.Module):
     `view_prompt` added; LayerNorm's eps is 1e-6 and drop path grows linearly with depth.
 
     Args:
-        image_size: (height, width) in pixels; the position embeddings belong to this size.
-        patch_size: side of a patch in pixels.
-        stride: (vertical, horizontal) distance of patches in pixels.
-        width: D.
+        image_size, patch_size, stride, width, conv_stem: as in `PatchEmbed`; the position embeddings belong
+            to this image size.
         depth: L, at least 2.
         num_heads: attention heads; must divide `width`.
-        conv_stem: put a convolutional stem before the patch projection.
         drop_path: drop rate of the last block's residual branches.
         dropout: drop rate after the position embeddings and in the blocks' projections.
         attention_dropout: drop rate of attention weights.
@@ -94,8 +90,11 @@ class VisionTransformer(nn.Module):
         return {"cls_token", "view_prompt", "pos_embed"}
 
     def load_pretrained(self, path: str | Path) -> PretrainedReport:
-        """Load timm-format ViT weights, see :func:`load_pretrained_vit`."""
-        return load_pretrained_vit(self, path)
+        """Load timm-format ViT weights, see :func:`fit_pretrained_vit`; unchanged if they do not fit."""
+        state, report = fit_pretrained_vit(self, path)
+        self.load_state_dict(state, strict=False)
+        logger.info("ViT weights from %s: %s", path, report.summary())
+        return report
 
     def check_pretrained(self, path: str | Path) -> str:
         """Say how much of the file would be loaded; raise as :meth:`load_pretrained`."""

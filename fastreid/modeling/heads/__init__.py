@@ -9,15 +9,3 @@ from fastreid.modeling.heads.cls_layers import (
     Linear,
 )
 from fastreid.modeling.heads.embedding_head import EmbeddingHead, HeadOutput
-
-__all__ = [
-    "ArcSoftmax",
-    "CLS_LAYER_REGISTRY",
-    "CircleSoftmax",
-    "CosSoftmax",
-    "EmbeddingHead",
-    "HeadOutput",
-    "Linear",
-    "REID_HEADS_REGISTRY",
-    "build_head",
-]

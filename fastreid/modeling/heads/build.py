@@ -12,7 +12,7 @@ from fastreid.utils.registry import Registry
 def _lacks(entry: Any) -> str:
     if not (isinstance(entry, type) and issubclass(entry, nn.Module) and hasattr(entry, "from_config")):
         return "a head is a Module (feat_dim, num_classes, **from_config(cfg)) with that class method"
-    return ""
+    return "" if hasattr(entry, "freeze_classifier") else "it has no freeze_classifier, see EmbeddingHead"
 
 
 REID_HEADS_REGISTRY = Registry("head", "MODEL.HEADS.NAME", _lacks)
@@ -26,11 +26,11 @@ def build_head(cfg: CfgNode, feat_dim: int, num_classes: int) -> nn.Module:
     Raises:
         UserError: for an unknown name, or a head without `embedding_dim`.
     """
-    head = REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME)
-    head = head(feat_dim, num_classes, **head.from_config(cfg))
+    kind = cfg.entry("MODEL.HEADS.NAME")
+    head = kind(feat_dim, num_classes, **kind.from_config(cfg))
     if not isinstance(getattr(head, "embedding_dim", None), int):
         raise UserError(
-            f"MODEL.HEADS.NAME {cfg.MODEL.HEADS.NAME} does not say how wide its feature is",
+            f"MODEL.HEADS.NAME {cfg.MODEL.HEADS.NAME}: {kind.__name__} does not say how wide its feature is",
             "give it the attribute embedding_dim, a whole number",
         )
     return head

@@ -1,8 +1,8 @@
 """Classification layers: from features and class weights to logits.
 
-The layers hold no parameters; the class weights are the head's. With x a feature, w_j the weight of
-class j, cos_j the cosine of the two, theta_j its angle, y the target, s the scale and m the margin, each
-docstring gives the logits that the loss sees in training.
+A layer is made of scale and margin, keeps `scale`, and has no parameters; the class weights are the head's.
+With x a feature, w_j the weight of class j, cos_j the cosine of the two, theta_j its angle, y the target, s
+the scale and m the margin, each docstring gives the logits that the loss sees in training.
 """
 
 import math

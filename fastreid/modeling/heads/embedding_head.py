@@ -3,11 +3,11 @@
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.heads.build import REID_HEADS_REGISTRY
-from fastreid.modeling.heads.cls_layers import CLS_LAYER_REGISTRY, Linear
+from fastreid.modeling.heads.cls_layers import Linear
 from fastreid.utils.env import resolve_device
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
@@ -16,11 +16,11 @@ from fastreid.utils.logger import warn_once
 class HeadOutput(NamedTuple):
     """The outputs of a head in training, all float32; B images, C classes, width E."""
 
-    logits: torch.Tensor
+    logits: Tensor
     """(B, C): for the loss, with scale and margin."""
-    scores: torch.Tensor
+    scores: Tensor
     """(B, C): with scale, without margin; for accuracy."""
-    features: torch.Tensor
+    features: Tensor
     """(B, E): for metric losses; from before or after the neck by ``MODEL.HEADS.NECK_FEAT``."""
 
 
@@ -90,12 +90,19 @@ class EmbeddingHead(nn.Module):
             "with_bnneck": options.WITH_BNNECK,
             "synced": synced,
             "metric_after_neck": options.NECK_FEAT == "after",
-            "cls_layer": CLS_LAYER_REGISTRY.get(options.CLS_LAYER)(options.SCALE, options.MARGIN),
+            "cls_layer": cfg.entry("MODEL.HEADS.CLS_LAYER")(options.SCALE, options.MARGIN),
         }
 
-    def forward(
-        self, features: torch.Tensor, targets: torch.Tensor | None = None
-    ) -> torch.Tensor | HeadOutput:
+    def freeze_classifier(self) -> None:
+        """Take no gradients in what only the classifier's losses read.
+
+        Several processes wait for the gradients of every parameter that asks for one.
+        """
+        self.weight.requires_grad_(False)
+        if not self.metric_after_neck:
+            self.bottleneck.requires_grad_(False)
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor | HeadOutput:
         """Map (B, feat_dim) features and, in training mode, int64 targets (B,).
 
         Returns:

@@ -5,18 +5,3 @@ from fastreid.modeling.losses.circle import CircleLoss, Cosface, circle, cosface
 from fastreid.modeling.losses.cross_entropy import CrossEntropyLoss, cross_entropy
 from fastreid.modeling.losses.pairwise import feature_spread
 from fastreid.modeling.losses.triplet import TripletLoss, triplet
-
-__all__ = [
-    "LOSS_REGISTRY",
-    "CircleLoss",
-    "Cosface",
-    "CrossEntropyLoss",
-    "IdentityLosses",
-    "TripletLoss",
-    "accuracy",
-    "circle",
-    "cosface",
-    "cross_entropy",
-    "feature_spread",
-    "triplet",
-]

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fastreid.config import CfgNode, Key
 from fastreid.modeling.heads import HeadOutput
 from fastreid.modeling.losses.build import LOSS_REGISTRY
-from fastreid.modeling.losses.pairwise import FAR, mean_over_usable, pair_masks
+from fastreid.modeling.losses.pairwise import FAR, cosine_similarities, mean_over_usable, pair_masks
 
 
-def circle(features: torch.Tensor, targets: torch.Tensor, margin: float, gamma: float) -> torch.Tensor:
+def circle(features: Tensor, targets: Tensor, margin: float, gamma: float) -> Tensor:
     """Return the circle loss on pairs (Sun et al., CVPR 2020, eq. 6), a scalar in float32.
 
     Every sample is an anchor with the cosine similarities s of its positives p and negatives n:
@@ -26,36 +26,28 @@ def circle(features: torch.Tensor, targets: torch.Tensor, margin: float, gamma: 
         margin: m.
         gamma: scale of the similarities.
     """
-    similarity = _cosine(features)
+    similarity = cosine_similarities(features)
     detached = similarity.detach()
     positive_logits = -gamma * (1 + margin - detached).clamp(min=0) * (similarity - 1 + margin)
     negative_logits = gamma * (detached + margin).clamp(min=0) * (similarity - margin)
     return _all_pairs(positive_logits, negative_logits, targets)
 
 
-def cosface(features: torch.Tensor, targets: torch.Tensor, margin: float, gamma: float) -> torch.Tensor:
+def cosface(features: Tensor, targets: Tensor, margin: float, gamma: float) -> Tensor:
     """Return the additive-margin loss on pairs (Sun et al., CVPR 2020, eq. 1), a scalar in float32.
 
     log(1 + sum_n sum_p exp(gamma (s_n - s_p + m))) for every anchor that has positives p and negatives n, s
     being cosine similarities; the mean over these anchors. Arguments as for `circle`.
     """
-    similarity = _cosine(features)
+    similarity = cosine_similarities(features)
     return _all_pairs(-gamma * similarity, gamma * (similarity + margin), targets)
 
 
-def _all_pairs(
-    positive_logits: torch.Tensor, negative_logits: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
+def _all_pairs(positive_logits: Tensor, negative_logits: Tensor, targets: Tensor) -> Tensor:
     positive, negative, usable = pair_masks(targets)
     hard_positive = positive_logits.masked_fill(~positive, -FAR).logsumexp(dim=1)
     hard_negative = negative_logits.masked_fill(~negative, -FAR).logsumexp(dim=1)
     return mean_over_usable(F.softplus(hard_positive + hard_negative), usable)
-
-
-def _cosine(features: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(features.device.type, enabled=False):
-        normalized = F.normalize(features.float(), eps=1e-6)
-        return normalized @ normalized.T
 
 
 class _PairLoss:
@@ -73,7 +65,7 @@ class _PairLoss:
         options = cfg.MODEL.LOSSES[cls.group]
         return {"margin": options.MARGIN, "gamma": options.GAMMA, "scale": options.SCALE}
 
-    def __call__(self, output: HeadOutput, targets: torch.Tensor) -> torch.Tensor:
+    def __call__(self, output: HeadOutput, targets: Tensor) -> Tensor:
         return self.scale * type(self).function(output.features, targets, self.margin, self.gamma)
 
 
@@ -83,7 +75,7 @@ def _keys(group: str) -> dict[str, Any]:
         "GAMMA": Key(128.0, "scale of the similarities"),
         "SCALE": Key(1.0, "weight of the loss"),
     }
-    return {"MODEL": {"LOSSES": {group: own}}}
+    return {f"MODEL.LOSSES.{group}": own}
 
 
 @LOSS_REGISTRY.register()

@@ -2,17 +2,15 @@
 
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fastreid.config import CfgNode, Key, Range
 from fastreid.modeling.heads import HeadOutput
 from fastreid.modeling.losses.build import LOSS_REGISTRY
 
 
-def cross_entropy(
-    logits: torch.Tensor, targets: torch.Tensor, epsilon: float = 0.0, alpha: float = 0.2
-) -> torch.Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, epsilon: float = 0.0, alpha: float = 0.2) -> Tensor:
     """Return the mean cross-entropy in float32.
 
     With smoothing e the target distribution is (1 - e) on the target plus e / C on each of the C classes
@@ -37,16 +35,10 @@ class CrossEntropyLoss:
     """`cross_entropy` of the logits, times a scale."""
 
     KEYS: ClassVar[dict] = {
-        "MODEL": {
-            "LOSSES": {
-                "CE": {
-                    "EPSILON": Key(
-                        0.0, "label smoothing; -1 = adaptive", Range(lambda v: v <= 1, "at most 1")
-                    ),
-                    "ALPHA": Key(0.2, "strength of the adaptive smoothing"),
-                    "SCALE": Key(1.0, "weight of the loss"),
-                }
-            }
+        "MODEL.LOSSES.CE": {
+            "EPSILON": Key(0.0, "label smoothing; -1 = adaptive", Range(lambda v: v <= 1, "at most 1")),
+            "ALPHA": Key(0.2, "strength of the adaptive smoothing"),
+            "SCALE": Key(1.0, "weight of the loss"),
         }
     }
     logged_as, compares_pairs, needs_classifier = "loss_cls", False, True
@@ -59,5 +51,5 @@ class CrossEntropyLoss:
         options = cfg.MODEL.LOSSES.CE
         return {"epsilon": options.EPSILON, "alpha": options.ALPHA, "scale": options.SCALE}
 
-    def __call__(self, output: HeadOutput, targets: torch.Tensor) -> torch.Tensor:
+    def __call__(self, output: HeadOutput, targets: Tensor) -> Tensor:
         return self.scale * cross_entropy(output.logits, targets, self.epsilon, self.alpha)

@@ -1,6 +1,7 @@
 """Pairs within a batch: who is positive or negative to whom."""
 
 import torch
+import torch.nn.functional as F
 
 FAR = 1e9  # stands for infinity where a masked entry must stay finite, so that its gradient is 0
 
@@ -19,6 +20,13 @@ def pair_masks(targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
     positive = same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device)
     usable = positive.any(dim=1) & ~same.all(dim=1)
     return positive, ~same, usable.float()
+
+
+def cosine_similarities(features: torch.Tensor) -> torch.Tensor:
+    """Return the cosines (B, B) float32 of (B, E) features."""
+    with torch.autocast(features.device.type, enabled=False):
+        normalized = F.normalize(features.float(), eps=1e-6)
+        return normalized @ normalized.T
 
 
 def mean_over_usable(losses: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from fastreid.config import NOT_NEGATIVE, CfgNode, Key
 from fastreid.modeling.heads import HeadOutput
 from fastreid.modeling.losses.build import LOSS_REGISTRY
-from fastreid.modeling.losses.pairwise import FAR, mean_over_usable, pair_masks
+from fastreid.modeling.losses.pairwise import FAR, cosine_similarities, mean_over_usable, pair_masks
 
 
 def triplet(
@@ -58,15 +58,11 @@ class TripletLoss:
     """`triplet` of the features, times a scale."""
 
     KEYS: ClassVar[dict] = {
-        "MODEL": {
-            "LOSSES": {
-                "TRI": {
-                    "MARGIN": Key(0.0, "0 = soft margin", NOT_NEGATIVE),
-                    "NORM_FEAT": Key(False, "2 - 2 cosine instead of the Euclidean distance"),
-                    "HARD_MINING": Key(True, "False = softmax-weighted positives and negatives"),
-                    "SCALE": Key(1.0, "weight of the loss"),
-                }
-            }
+        "MODEL.LOSSES.TRI": {
+            "MARGIN": Key(0.0, "0 = soft margin", NOT_NEGATIVE),
+            "NORM_FEAT": Key(False, "2 - 2 cosine instead of the Euclidean distance"),
+            "HARD_MINING": Key(True, "False = softmax-weighted positives and negatives"),
+            "SCALE": Key(1.0, "weight of the loss"),
         }
     }
     logged_as, compares_pairs, needs_classifier = "loss_triplet", True, False
@@ -91,11 +87,10 @@ class TripletLoss:
 
 def _distance_matrix(features: torch.Tensor, norm_feat: bool) -> torch.Tensor:
     """(B, E) -> (B, B) float32: 2 - 2 cosine, or Euclidean with a gradient of 0 where the distance is 0."""
+    if norm_feat:
+        return 2 - 2 * cosine_similarities(features)
     with torch.autocast(features.device.type, enabled=False):
         features = features.float()
-        if norm_feat:
-            features = F.normalize(features, eps=1e-6)
-            return 2 - 2 * features @ features.T
         # Distances do not change with the origin; at the batch's centre the squares lose the least precision.
         features = features - features.detach().mean(dim=0)
         squares = features.square().sum(dim=1)

@@ -1,28 +1,12 @@
 """Methods: whole models, from a batch to losses or features. `base` is their contract."""
 
-from fastreid.modeling.meta_arch.base import MetaArch
+from fastreid.modeling.meta_arch.base import MetaArch, ParameterRules
 from fastreid.modeling.meta_arch.build import (
     META_ARCH_REGISTRY,
-    assets_of,
     build_meta_model,
     build_model,
     check_assets,
     fit_config,
     method_of,
 )
-from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.modeling.meta_arch.sdreid import SDReIDStage1, SDReIDStage2
-
-__all__ = [
-    "META_ARCH_REGISTRY",
-    "MetaArch",
-    "ParameterRules",
-    "SDReIDStage1",
-    "SDReIDStage2",
-    "assets_of",
-    "build_meta_model",
-    "build_model",
-    "check_assets",
-    "fit_config",
-    "method_of",
-]

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,33 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode
 from fastreid.data import TrainSet
 from fastreid.modeling.assets import Asset, pretrained_backbone, starting_weights
-from fastreid.modeling.backbones import build_backbone
+from fastreid.modeling.backbones import build_backbone, pretrainable
 from fastreid.modeling.heads import build_head
 from fastreid.modeling.losses import IdentityLosses
 from fastreid.modeling.meta_arch.export import encoder_part
 from fastreid.modeling.meta_arch.findings import batch_norm, fresh_start, metric_losses, views_of_identities
 from fastreid.modeling.meta_arch.results import check_encoded, check_features, check_losses, check_view_names
-from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.structures import Batch, DataNames, ExportPart, Finding, Sample, Table, Tensors
 from fastreid.utils.errors import UserError
 
 MakeLoader = Callable[[int], Iterable[Batch]]  # from the number of the first iteration
+BuildLoader = Callable[[list[Sample]], Iterable[Batch]]  # of these images in order, without augmentation
 
 TEST_LABELS = ("camids", "viewids")
+
+
+class ParameterRules(NamedTuple):
+    """Rules for a method's parameters, by full names or prefixes of them in its state dict."""
+
+    undecayed: frozenset[str] = frozenset()
+    """Full names of learned inputs rather than weights: no weight decay."""
+    heads: tuple[str, ...] = ()
+    """Prefixes of what counts as a head: SOLVER.HEADS_LR_FACTOR holds."""
+    training_only: tuple[str, ...] = ()
+    """Prefixes of what training alone reads, such as classifiers: an evaluation goes without, and weights for
+    another number of identities are left out."""
+    may_start_without: tuple[str, ...] = ("",)
+    """Prefixes of what the checkpoint that a training starts from may lack; "": anything."""
 
 
 class MetaArch(nn.Module, ABC):
@@ -138,6 +152,8 @@ class MetaArch(nn.Module, ABC):
         self.backbone = build_backbone(cfg)
         self.heads = build_head(cfg, self.backbone.feat_dim, cfg.MODEL.HEADS.NUM_CLASSES)
         self.identity_losses = IdentityLosses.from_config(cfg)
+        if not self.identity_losses.need_classifier:
+            self.heads.freeze_classifier()
         for name, values in (("pixel_mean", cfg.MODEL.PIXEL_MEAN), ("pixel_std", cfg.MODEL.PIXEL_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
@@ -157,9 +173,7 @@ class MetaArch(nn.Module, ABC):
             UserError: if the pictures have none.
         """
         if name not in batch:
-            raise UserError(
-                f"{type(self).__name__} reads the {name} of a picture, and these pictures have none"
-            )
+            raise UserError(f"{type(self).__name__} reads the {name} of a picture, and these have none")
         return batch[name].to(self.device, non_blocking=True)
 
     def check_views(self, views: Sequence[str], source: str) -> None:
@@ -213,21 +227,10 @@ class MetaArch(nn.Module, ABC):
         """
         settings = self.cfg.MODEL.BACKBONE
         if settings.PRETRAIN and not self.cfg.MODEL.WEIGHTS:
-            if not hasattr(self.backbone, "load_pretrained"):
-                raise UserError(
-                    f"MODEL.BACKBONE.PRETRAIN is True, but {settings.NAME} loads no pretrained weights",
-                    "set it to False, or give the backbone load_pretrained(path)",
-                )
-            self.backbone.load_pretrained(settings.PRETRAIN_PATH)
+            pretrainable(self.backbone, settings.NAME).load_pretrained(settings.PRETRAIN_PATH)
 
-    def on_train_start(
-        self, train_set: TrainSet, build_loader: Callable[[list[Sample]], Iterable[Batch]]
-    ) -> None:
-        """Compute, once before a fresh training, what the model needs to know of the training images.
-
-        Args:
-            build_loader: gives batches of samples in order, without augmentation.
-        """
+    def on_train_start(self, train_set: TrainSet, build_loader: BuildLoader) -> None:
+        """Compute, once before a fresh training, what the model needs to know of the training images."""
 
     def training_batches(
         self, cfg: CfgNode, train_set: TrainSet, make_loader: MakeLoader
@@ -243,9 +246,7 @@ class MetaArch(nn.Module, ABC):
             if hasattr(module, "no_weight_decay")
             for name in module.no_weight_decay()
         }
-        return ParameterRules(
-            undecayed=frozenset(undecayed), heads=("heads.",), training_only=("heads.weight",)
-        )
+        return ParameterRules(frozenset(undecayed), heads=("heads.",), training_only=("heads.weight",))
 
     # ---------------------------------------------------------------------- export, report, profiling
 

@@ -3,7 +3,6 @@
 import torch
 
 from fastreid.config import CfgNode
-from fastreid.modeling.assets import Asset
 from fastreid.modeling.meta_arch.base import MetaArch, lacks_of_method
 from fastreid.structures import DataNames
 from fastreid.utils.env import resolve_device
@@ -18,21 +17,16 @@ def method_of(cfg: CfgNode) -> type[MetaArch]:
     Raises:
         UserError: for an unknown name.
     """
-    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-
-
-def assets_of(cfg: CfgNode, training: bool) -> list[Asset]:
-    """Return the files that a fresh training or an evaluation of the configuration's method reads."""
-    return list(method_of(cfg).assets(cfg, training))
+    return cfg.entry("MODEL.META_ARCHITECTURE")
 
 
 def check_assets(cfg: CfgNode, training: bool) -> None:
-    """Check that these files are there and fit.
+    """Check that the files that a fresh training or an evaluation reads are there and fit.
 
     Raises:
         UserError: naming the first missing or unfit one, its key and what to do.
     """
-    for asset in assets_of(cfg, training):
+    for asset in method_of(cfg).assets(cfg, training):
         asset.check()
 
 

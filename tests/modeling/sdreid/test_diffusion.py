@@ -8,7 +8,8 @@ from toy_conditions import DIM, ID_TOKENS, conditions
 from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
 from fastreid.modeling.meta_arch.sdreid.latent import LatentCodec, latent_shape
 from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler, schedule_settings
-from fastreid.modeling.meta_arch.sdreid.unet import build_unet, load_pretrained_unet
+from fastreid.modeling.meta_arch.sdreid.unet import build_unet
+from fastreid.modeling.meta_arch.sdreid.unet_weights import load_unet_weights
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import ViewRefinedDecoder, refined_unet
 from fastreid.utils.errors import UserError
 
@@ -266,7 +267,7 @@ class TestFolders:
         saved.save_pretrained(tmp_path / "unet", safe_serialization=safe)
         cfg = tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet"))
         loaded = unet_of(cfg)
-        load_pretrained_unet(loaded, str(tmp_path / "unet"))
+        load_unet_weights(loaded, str(tmp_path / "unet"))
         for name, value in saved.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], value)
 
@@ -277,7 +278,7 @@ class TestFolders:
         described = unet_of(cfg)
         assert list(described.state_dict()) == list(saved.state_dict())
         with pytest.raises(UserError, match="UNet weights not found: .*unet/diffusion_pytorch_model"):
-            load_pretrained_unet(described, str(tmp_path / "unet"))
+            load_unet_weights(described, str(tmp_path / "unet"))
 
     @pytest.mark.parametrize("damage", ["cut short", "another shape", "no tensors"])
     def test_weights_that_do_not_fit_are_named(self, tiny_cfg, tmp_path, damage):
@@ -293,13 +294,13 @@ class TestFolders:
             file.with_suffix(".bin").write_text("no tensors")
         before = [value.clone() for value in unet.state_dict().values()]
         with pytest.raises(UserError, match="unet/diffusion_pytorch_model.*download") as error:
-            load_pretrained_unet(unet, str(tmp_path / "unet"))
+            load_unet_weights(unet, str(tmp_path / "unet"))
         assert "\n" not in str(error.value)
         assert all(torch.equal(*pair) for pair in zip(before, unet.state_dict().values(), strict=True))
 
     def test_a_unet_of_another_width_is_refused(self, tiny_cfg, tmp_path):
         unet_of(tiny_cfg(2), 192).save_pretrained(tmp_path / "unet")
-        with pytest.raises(UserError, match="cross_attention_dim 192.*FEAT_DIM 128"):
+        with pytest.raises(UserError, match="cross_attention_dim is 192 .*width 128"):
             unet_of(tiny_cfg(2, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(tmp_path / "unet")))
 
     def test_a_scheduler_folder_is_read_and_its_steps_replaced(self, tiny_cfg, tmp_path):

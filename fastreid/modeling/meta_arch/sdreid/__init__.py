@@ -1,8 +1,8 @@
 """SD-ReID: two methods and what they are made of. Only Stage 2 imports diffusers, when it is built."""
 
-from fastreid.modeling.meta_arch.sdreid import release_config
 from fastreid.modeling.meta_arch.sdreid.memory_bank import MemoryBank
 from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
 from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
+from fastreid.modeling.weights import EARLIER_STAGES
 
-__all__ = ["MemoryBank", "SDReIDStage1", "SDReIDStage2", "release_config"]
+EARLIER_STAGES |= {1: SDReIDStage1.__name__, 2: SDReIDStage2.__name__}

@@ -9,10 +9,10 @@ from torch import nn
 from fastreid.config import CfgNode
 from fastreid.modeling.assets import Asset
 from fastreid.modeling.backbones import feature_width
+from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS
+from fastreid.modeling.meta_arch.sdreid.unet_weights import GUIDE, check_unet_weights, unet_weights_file
 from fastreid.utils.errors import UserError
 
-GUIDE = "see pretrained/README.md"
-UNET_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 UNET = "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH"
 SCHEDULER = "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH"
 VAE = "MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH"
@@ -32,19 +32,6 @@ def diffusion_assets(cfg: CfgNode, training: bool) -> Iterator[Asset]:
     vae = settings.FIRST_STAGE_CONFIG.PRETRAINED_PATH
     if vae and Path(vae).exists():
         yield Asset("VAE folder", lambda: _check_folder(VAE, vae, "config.json"))
-
-
-def unet_weights_file(folder: str | Path) -> Path:
-    """Return the file of weights in a diffusers UNet folder.
-
-    Raises:
-        UserError: if there is none.
-    """
-    paths = [Path(folder) / name for name in UNET_WEIGHTS]
-    for path in paths:
-        if path.is_file():
-            return path
-    raise UserError(f"UNet weights not found: {paths[0]}", GUIDE)
 
 
 def read_folder(key: str, folder: str, name: str) -> dict:
@@ -69,23 +56,35 @@ def read_folder(key: str, folder: str, name: str) -> dict:
     return config
 
 
-def _check_unet_folder(cfg: CfgNode, training: bool) -> str:
-    folder = cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH
+def read_unet_config(folder: str, context_dim: int) -> dict:
+    """Return the ``config.json`` of a diffusers UNet folder.
+
+    Args:
+        context_dim: width of the cross-attention context, the backbone's D.
+
+    Raises:
+        UserError: if it is not there, or is no UNet for this width and its latents.
+    """
     config = read_folder(UNET, folder, "config.json")
-    if training:  # a checkpoint to evaluate holds all of the UNet
-        unet_weights_file(folder)
-    width, dim = config.get("cross_attention_dim"), feature_width(cfg)
-    if width != dim:
+    width, channels = config.get("cross_attention_dim"), config.get("in_channels", LATENT_CHANNELS)
+    if (width, channels) != (context_dim, LATENT_CHANNELS):
         raise UserError(
-            f"{UNET} {folder}: its cross_attention_dim is {width}, MODEL.BACKBONE.FEAT_DIM is {dim}",
+            f"{UNET} {folder}: its cross_attention_dim is {width} and its in_channels {channels}, but the"
+            f" backbone's features of width {context_dim} need {context_dim} and {LATENT_CHANNELS}",
             "use Stable Diffusion v1.5 (768) with a ViT-Base",
         )
-    return f"{folder}, width {width} as MODEL.BACKBONE.FEAT_DIM"
+    return config
+
+
+def _check_unet_folder(cfg: CfgNode, training: bool) -> str:
+    folder, width = cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH, feature_width(cfg)
+    read_unet_config(folder, width)
+    if training:  # a checkpoint to evaluate holds all of the UNet
+        unet_weights_file(folder)
+    return f"{folder}, width {width} as the backbone's features"
 
 
 def _check_tensors(model: nn.Module, folder: str) -> str:
-    from fastreid.modeling.meta_arch.sdreid.unet_weights import check_unet_weights
-
     check_unet_weights(model.generator.unet, folder)
     return f"{len(model.generator.unet.state_dict())} tensors fit {Path(folder) / 'config.json'}"
 

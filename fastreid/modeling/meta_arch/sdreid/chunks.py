@@ -22,7 +22,9 @@ class Chunks:
     def __init__(self) -> None:
         self.max_rows: int | None = None
 
-    def __call__(self, work: Callable[[slice], Tensor], items: int, rows_each: int, device: torch.device):
+    def __call__(
+        self, work: Callable[[slice], Tensor], items: int, rows_each: int, device: torch.device
+    ) -> Tensor:
         """``torch.cat([work(first slice), work(next slice), …])`` over ``range(items)``.
 
         Args:

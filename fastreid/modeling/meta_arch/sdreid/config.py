@@ -1,19 +1,18 @@
-"""The configuration keys of SD-ReID, of both stages, and the rules between them."""
+"""The configuration keys of SD-ReID, of both stages, the rules between them, and the release's names."""
 
 from typing import Any
 
 from fastreid.config import FRACTION, NOT_NEGATIVE, POSITIVE, CfgNode, Changes, Key, Registered, choice
+from fastreid.config.releases import RELEASES, Release
 from fastreid.utils.errors import UserError
 
 NOTHING, FEATURES, BOTH = Changes.NOTHING, Changes.FEATURES, Changes.BOTH
 SCHEDULERS = Registered("fastreid.modeling.meta_arch.sdreid.scheduler_names")
 
 
-def _projections(kind: str, trained: str) -> dict[str, Key]:
+def _projections(kind: str, *trained: str) -> dict[str, Key]:
     return {
-        f"TRAIN_{kind}_ATTN_{name}": Key(
-            name in trained.split(), f"train {name} of the decoder's attention", None, BOTH
-        )
+        f"TRAIN_{kind}_ATTN_{name}": Key(name in trained, f"{name} of the decoder's attention", None, BOTH)
         for name in ("Q", "K", "V", "OUT")
     }
 
@@ -25,8 +24,8 @@ UNET: dict[str, Any] = {
     "HEAD_DIM": Key(32, "attention head width of the small UNet", POSITIVE, BOTH),
     "TRAIN_ALL": Key(False, "train every parameter (needed from random weights)", None, BOTH),
     "TRAINABLE_BLOCK_IDX": Key([0, 1, 2, 3], "decoder (up) blocks with trainable attention", None, BOTH),
-    **_projections("SELF", ""),
-    **_projections("CROSS", "K V"),
+    **_projections("SELF"),
+    **_projections("CROSS", "K", "V"),
 }
 
 TRAINING: dict[str, Any] = {
@@ -34,12 +33,8 @@ TRAINING: dict[str, Any] = {
     "MOMENTUM": Key(0.8, "weight of the batch in the memory bank's update", FRACTION, BOTH),
     "U_COND_PERCENT": Key(0.2, "share of training samples that get the learned null context", FRACTION, BOTH),
     "TRAIN_STEP": Key(1000, "timesteps of the noise schedule", POSITIVE, BOTH),
-    "TARGET": Key(
-        "same_image", "the paper's; or an image in another view", choice("same_image", "cross_view"), BOTH
-    ),
-    "PREDICTION_TYPE": Key(
-        "epsilon", "what the UNet predicts", choice("epsilon", "sample", "v_prediction"), BOTH
-    ),
+    "TARGET": Key("same_image", "the paper's; or another view's", choice("same_image", "cross_view"), BOTH),
+    "PREDICTION_TYPE": Key("epsilon", "of the UNet", choice("epsilon", "sample", "v_prediction"), BOTH),
     "VIEW_MAP": Key(
         "instance", "the VRD's in training; mixed: half each", choice("instance", "prototype", "mixed"), BOTH
     ),
@@ -47,9 +42,7 @@ TRAINING: dict[str, Any] = {
     "TOKEN_MIXING": Key(0.0, "and that it takes it from another image of the identity", FRACTION, BOTH),
     "STANDARDIZE_LATENT": Key(False, "by statistics of the training set; False = the paper's", None, BOTH),
     "STANDARDIZE_TOKENS": Key(False, "the same for the identity tokens", None, BOTH),
-    "CACHE_FEATURES": Key(
-        False, "encode the training set once, on disk; flip alone as augmentation", changes=NOTHING
-    ),
+    "CACHE_FEATURES": Key(False, "encode training images once; flip alone augments", changes=NOTHING),
     "GRADIENT_CHECKPOINTING": Key(False, "of the UNet: less memory, a third more time", changes=NOTHING),
     "COMPILE": Key(False, "torch.compile the UNet: the first calls take minutes", changes=NOTHING),
     "FIRST_STAGE_CONFIG": {
@@ -63,12 +56,8 @@ TRAINING: dict[str, Any] = {
     },
     "UNET_CONFIG": UNET,
     "VRD_CONFIG": {
-        "KERNEL_SIZES": Key(
-            [], "of its convolutions, finest first; [] = their strides 2, 4, 8", POSITIVE, BOTH, element=int
-        ),
-        "PYRAMIDS": Key(
-            ["encoder", "decoder"], "halves of the UNet that are refined", choice("encoder", "decoder"), BOTH
-        ),
+        "KERNEL_SIZES": Key([], "finest first; [] = the strides 2, 4, 8", POSITIVE, BOTH, element=int),
+        "PYRAMIDS": Key(["encoder", "decoder"], "UNet halves refined", choice("encoder", "decoder"), BOTH),
     },
     "CON_LEARNER_CONFIG": {
         "DEPTH": Key(1, "transformer layers", POSITIVE, BOTH),
@@ -77,17 +66,13 @@ TRAINING: dict[str, Any] = {
 }
 
 TEST: dict[str, Any] = {
-    "PREDICTION": Key(
-        "sample", "the paper's sampler; mean = one-call prediction", choice("sample", "mean"), FEATURES
-    ),
+    "PREDICTION": Key("sample", "the paper's steps; mean: in one call", choice("sample", "mean"), FEATURES),
     "NUM_INFERENCE_STEPS": Key(5, "of the sampler", POSITIVE, FEATURES),
     "FULL_GUIDANCE_SCALE": Key(2.0, "of classifier-free guidance; 1 = none", None, FEATURES),
     "FUSION": Key("concat", "weighted: parts of length 1", choice("concat", "weighted"), FEATURES),
     "VIEW_WEIGHT": Key(1.0, "of the generated parts, with FUSION weighted", NOT_NEGATIVE, FEATURES),
     "GENERATED_NECK": Key(False, "generated features pass the identity head's neck", None, FEATURES),
-    "NOISE": Key(
-        "common", "one sequence a view; per_image: by file name", choice("common", "per_image"), FEATURES
-    ),
+    "NOISE": Key("common", "the same for all; or by file name", choice("common", "per_image"), FEATURES),
 }
 
 VIEW_LOSS: dict[str, Any] = {
@@ -95,10 +80,30 @@ VIEW_LOSS: dict[str, Any] = {
     "VIEW_LAMBDA": Key(0.1, "weight of its loss", NOT_NEGATIVE),
 }
 
-KEYS: dict[str, Any] = {
-    "MODEL": {"SDMODEL": TRAINING, "LOSSES": {"CE": VIEW_LOSS}},
-    "TEST": {"SDMODEL": TEST},
-}
+KEYS = {"MODEL.SDMODEL": TRAINING, "MODEL.LOSSES.CE": VIEW_LOSS, "TEST.SDMODEL": TEST}
+
+# Names in the configuration files of the reference release.
+SWITCH = "a choice between variants of its code; here all parts of the method act"
+
+RELEASES.append(
+    Release(
+        renamed={"MODEL.SDMODEL.MOEMNTUM": "MOMENTUM"},
+        values={
+            "MODEL.META_ARCHITECTURE": {
+                "Baseline_stage1": "SDReIDStage1",
+                "Baseline_stage1_3view": "SDReIDStage1",
+                "Baseline_stage2_old": "SDReIDStage2",
+                "Baseline_stage2_old_3view_2": "SDReIDStage2",
+            },
+            "MODEL.BACKBONE.NAME": {"build_vit_prompt": "build_vit_backbone"},
+        },
+        ignored={"SWITCH": SWITCH, "SWITCH2": SWITCH, "N_CTX": "the view prompt is one token"},
+        implied={
+            "Baseline_stage1_3view": {"MODEL.SDMODEL.VIEW_NUM": 3},
+            "Baseline_stage2_old_3view_2": {"MODEL.SDMODEL.VIEW_NUM": 3},
+        },
+    )
+)
 
 
 def check_rules(cfg: CfgNode) -> None:
@@ -132,7 +137,7 @@ def check_cached_features(cfg: CfgNode, trains_encoder: bool) -> None:
     if trains_encoder:
         raise UserError(f"{key}: {cfg.MODEL.META_ARCHITECTURE} trains the encoder", "switch it off")
     if cfg.DATALOADER.ON_BAD_IMAGE != "error":
-        raise UserError(f"{key} encodes each image once: DATALOADER.ON_BAD_IMAGE must be error")
+        raise UserError(f"{key} encodes each image once, whatever it is", "set DATALOADER.ON_BAD_IMAGE error")
     for name in ("PADDING", "REA", "CJ"):
         if cfg.INPUT[name].ENABLED:
             raise UserError(

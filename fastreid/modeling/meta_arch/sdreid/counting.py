@@ -33,7 +33,7 @@ def stand_in_folders(cfg: CfgNode, with_weights: bool) -> Iterator[CfgNode]:
         yield cfg
         return
     logger.warning(
-        "%s does not exist: a UNet of Stable Diffusion v1.5's sizes stands in", unet.PRETRAINED_PATH
+        "%s does not exist: a UNet of Stable Diffusion v1.5's size stands in", unet.PRETRAINED_PATH
     )
     with tempfile.TemporaryDirectory() as folder:
         # diffusers' other defaults are Stable Diffusion v1.5's.

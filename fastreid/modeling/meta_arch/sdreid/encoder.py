@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.heads import build_head
-from fastreid.modeling.meta_arch.base import MetaArch
-from fastreid.modeling.meta_arch.rules import ParameterRules
+from fastreid.modeling.meta_arch.base import MetaArch, ParameterRules
 from fastreid.modeling.meta_arch.sdreid.config import KEYS, check_cached_features, check_rules
 from fastreid.modeling.meta_arch.sdreid.memory_bank import MemoryBank
 from fastreid.structures import Batch, DataNames, EncoderOutput, Table
@@ -53,7 +52,7 @@ class SDReIDEncoder(MetaArch):
         settings, dim = cfg.MODEL.SDMODEL, self.backbone.feat_dim
         if not settings.VIEW_NUM:
             raise UserError(
-                "MODEL.SDMODEL.VIEW_NUM is 0, and no training data tells it", "set it to the number of views"
+                "MODEL.SDMODEL.VIEW_NUM is 0, and no data tells it", "set it to the number of views"
             )
         self.view_heads = build_head(cfg, dim, settings.VIEW_NUM)
         self.memory_bank = MemoryBank(settings.VIEW_NUM, dim, settings.MOMENTUM)

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,10 @@ from fastreid.data.image_set import ImageSet
 from fastreid.data.loaders import ReIDLoader, loader_options
 from fastreid.data.transforms import mirror_decision, resize
 from fastreid.evaluation.extraction import split_batches
+from fastreid.modeling.meta_arch.base import MakeLoader
 from fastreid.structures import Batch, EncoderOutput, Sample
 from fastreid.utils import comm
-from fastreid.utils.amp import amp_dtype
+from fastreid.utils.env import amp_dtype
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -31,9 +32,7 @@ FOLDER = "encoded_training_set"
 
 
 @contextmanager
-def cached_batches(
-    cfg: CfgNode, model: nn.Module, train_set: TrainSet
-) -> Iterator[Callable[[int], Iterable[Batch]]]:
+def cached_batches(cfg: CfgNode, model: nn.Module, train_set: TrainSet) -> Iterator[MakeLoader]:
     """Encode the training set into memory-mapped files under OUTPUT_DIR, for the duration of the block.
 
     Every rank encodes a share of the images, so OUTPUT_DIR must be one folder for all of them.

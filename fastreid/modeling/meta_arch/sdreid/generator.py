@@ -1,5 +1,6 @@
 """The Stage-2 generator: from identity tokens and a view to the person's feature in that view."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,16 +12,20 @@ from fastreid.modeling.meta_arch.sdreid.attention import KeptProjections
 from fastreid.modeling.meta_arch.sdreid.chunks import Chunks
 from fastreid.modeling.meta_arch.sdreid.condition_learner import ConditionLearner
 from fastreid.modeling.meta_arch.sdreid.latent import LatentCodec
-from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents, draw_noise
+from fastreid.modeling.meta_arch.sdreid.noise import draw_noise
+from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents
 from fastreid.modeling.meta_arch.sdreid.schedulers import schedule_settings
 from fastreid.modeling.meta_arch.sdreid.training import DiffusionTraining
-from fastreid.modeling.meta_arch.sdreid.unet import build_unet, load_pretrained_unet
+from fastreid.modeling.meta_arch.sdreid.unet import build_unet
+from fastreid.modeling.meta_arch.sdreid.unet_weights import load_unet_weights
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import (
     UNetResiduals,
     ViewRefinedDecoder,
     refined_unet,
 )
 from fastreid.utils.env import resolve_device
+
+logger = logging.getLogger(__name__)
 
 
 class FeatureGenerator(nn.Module):
@@ -76,14 +81,12 @@ class FeatureGenerator(nn.Module):
             num_id_tokens: L-1, the identity tokens that the encoder gives.
         """
         settings, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
-        schedule, learner = schedule_settings(cfg), settings.CON_LEARNER_CONFIG
+        schedule, own = schedule_settings(cfg), settings.CON_LEARNER_CONFIG
         unet = build_unet(settings.UNET_CONFIG, dim)
         generator = cls(
             unet,
             ViewRefinedDecoder(dim, unet, settings.VRD_CONFIG.KERNEL_SIZES, settings.VRD_CONFIG.PYRAMIDS),
-            ConditionLearner(
-                dim, num_id_tokens + 1, learner.DEPTH, learner.HEADS, settings.STANDARDIZE_TOKENS
-            ),
+            ConditionLearner(dim, num_id_tokens + 1, own.DEPTH, own.HEADS, settings.STANDARDIZE_TOKENS),
             Sampler(settings.SCHEDULER_CONFIG.NAME, schedule, test.NUM_INFERENCE_STEPS),
             DiffusionTraining.from_config(cfg, schedule),
             test.PREDICTION,
@@ -91,6 +94,8 @@ class FeatureGenerator(nn.Module):
             test.NOISE == "per_image",
             cfg.MODEL.SEED,
         )
+        if resolve_device(cfg.MODEL.DEVICE).type == "cuda":
+            unet.to(memory_format=torch.channels_last)  # as its kernels want
         if settings.GRADIENT_CHECKPOINTING:
             unet.enable_gradient_checkpointing()
         if settings.COMPILE and unet.device.type != "meta":
@@ -98,18 +103,25 @@ class FeatureGenerator(nn.Module):
             generator.is_compiled = True
         return generator
 
-    def to_channels_last_on(self, device: str) -> None:
-        """Let the UNet keep its channels last where `device` (MODEL.DEVICE) is CUDA, as its kernels want."""
-        if resolve_device(device).type == "cuda":
-            self.unet.to(memory_format=torch.channels_last)
-
     def load_pretrained(self, folder: str) -> None:
         """Give the UNet the weights of a diffusers folder; say so if none is named.
 
         Raises:
             UserError: if they are missing, cannot be read or do not fit.
         """
-        load_pretrained_unet(self.unet, folder)
+        if folder:
+            logger.info("UNet weights from %s", load_unet_weights(self.unet, folder))
+        else:
+            logger.warning(
+                "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH is empty: a small UNet of widths %s starts from"
+                " random weights; name a folder to start from a trained one",
+                list(self.unet.config.block_out_channels),
+            )
+
+    @property
+    def draws(self) -> int:
+        """Count the noise tensors that each latent needs."""
+        return 1 if self.prediction == "mean" else self.sampler.draws
 
     def statistics_to_fit(self) -> dict[str, Callable[[Tensor, Tensor], None]]:
         """Return what takes mean and standard deviation over the training set, by the encoder's output."""
@@ -147,11 +159,7 @@ class FeatureGenerator(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self,
-        id_tokens: Tensor,
-        prototypes: Tensor,
-        names: Sequence[str],
-        views: Sequence[int] | None = None,
+        self, id_tokens: Tensor, prototypes: Tensor, names: Sequence[str], views: Sequence[int] | None = None
     ) -> Tensor:
         """Generate every image's feature in every view, or in some.
 
@@ -178,8 +186,7 @@ class FeatureGenerator(nn.Module):
 
     def _noise(self, names: Sequence[str], num_views: int, views: Sequence[int] | None) -> Tensor:
         """Draw (draws, B * V, 4, h, w) for the V chosen of `num_views`; a view always has the same noise."""
-        draws = 1 if self.prediction == "mean" else self.sampler.draws
-        noise = draw_noise(self.seed, num_views, names, self.per_image_noise, draws, self.codec.shape)
+        noise = draw_noise(self.seed, num_views, names, self.per_image_noise, self.draws, self.codec.shape)
         if views is None:
             return noise
         return noise.unflatten(1, (-1, num_views))[:, :, list(views)].flatten(1, 2)
@@ -189,9 +196,8 @@ class FeatureGenerator(nn.Module):
     ) -> Tensor:
         """Return the latents (B * V, 4, h, w) of one chunk; `residuals` has a map for each of the V views."""
         batch, views = len(id_tokens), len(prototypes)
-        context = self.condition_learner(
-            id_tokens.repeat_interleave(views, dim=0), prototypes.repeat(batch, 1)
-        )
+        id_tokens = id_tokens.repeat_interleave(views, dim=0)
+        context = self.condition_learner(id_tokens, prototypes.repeat(batch, 1))
         if self.prediction == "mean":
             return self._predict_mean(noise[0], context, residuals.repeat(batch))
         if self.guidance_scale != 1.0:
@@ -209,18 +215,11 @@ class FeatureGenerator(nn.Module):
         """Return the clean latent as predicted in one call from pure noise, without guidance."""
         last = self.train_steps - 1
         predicted = refined_unet(self.unet, noise, last, context, residuals).float()
-        scheduler = self.noise_scheduler
-        return clean_latents(
-            scheduler.config.prediction_type, predicted, noise, scheduler.alphas_cumprod[last]
-        )
+        kind, kept = self.noise_scheduler.config.prediction_type, self.noise_scheduler.alphas_cumprod[last]
+        return clean_latents(kind, predicted, noise, kept)
 
     def _guided_prediction(
-        self,
-        contexts: Tensor,
-        residuals: UNetResiduals,
-        kept: KeptProjections | None,
-        batch: int,
-        views: int,
+        self, contexts: Tensor, residuals: UNetResiduals, kept: KeptProjections | None, batch: int, views: int
     ) -> Callable[[Tensor, Tensor, bool], Tensor]:
         """Return classifier-free guidance as the sampler calls it; both branches pass the UNet together.
 

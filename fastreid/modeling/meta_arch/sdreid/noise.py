@@ -5,18 +5,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 
-def noise_generators(
-    seed: int, num_views: int, names: Sequence[str], per_image: bool
-) -> list[torch.Generator]:
+def draw_noise(
+    seed: int, views: int, names: Sequence[str], per_image: bool, draws: int, shape: tuple[int, int, int]
+) -> Tensor:
+    """Draw the noise for all views of some images, images outermost.
+
+    Args:
+        seed, views, names, per_image: as in `noise_generators`.
+        draws: tensors that each latent needs.
+        shape: of a latent, (4, h, w).
+
+    Returns:
+        (draws, B * V, 4, h, w) float32 on the CPU; expanded from V sequences when they are shared.
+    """
+    generators = noise_generators(seed, views, names if per_image else names[:1], per_image)
+    sequences = [torch.stack([torch.randn(shape, generator=g) for _ in range(draws)]) for g in generators]
+    noise = torch.stack(sequences, dim=1)
+    return noise if per_image else noise.repeat(1, len(names), 1, 1, 1)
+
+
+def noise_generators(seed: int, views: int, names: Sequence[str], per_image: bool) -> list[torch.Generator]:
     """One CPU random generator for each pair of image and view, images outermost.
 
     Generators on the CPU draw the same numbers whatever the model's device.
 
     Args:
         seed: ``MODEL.SEED``.
-        num_views: V.
+        views: V.
         names: B image paths; only the file name counts.
         per_image: False gives all images the same V sequences, so that distances between images carry
             no noise of their own.
@@ -27,7 +45,7 @@ def noise_generators(
     return [
         torch.Generator().manual_seed(_hash(seed, view, Path(name).name if per_image else ""))
         for name in names
-        for view in range(num_views)
+        for view in range(views)
     ]
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fastreid.modeling.meta_arch.export import draw_images, reduced
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
-from fastreid.modeling.meta_arch.sdreid.sampler import clean_latents, draw_noise
+from fastreid.modeling.meta_arch.sdreid.noise import draw_noise
+from fastreid.modeling.meta_arch.sdreid.sampler import clean_latents
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import refined_unet
 from fastreid.structures import ExportPart, Tensors
 from fastreid.utils.errors import UserError
@@ -96,13 +97,9 @@ def sampling_plan(generator: FeatureGenerator, views: int) -> Tensors:
     timesteps, inputs, final = _one_call(generator) if generator.prediction == "mean" else _probe(generator)
     plan = {"timesteps": torch.tensor(timesteps), "inputs": inputs, "final": final}
     if not generator.per_image_noise:
-        draws, shape = _draws(generator), generator.codec.shape
-        plan["noise"] = draw_noise(generator.seed, views, [""], False, draws, shape)
+        shape = generator.codec.shape
+        plan["noise"] = draw_noise(generator.seed, views, [""], False, generator.draws, shape)
     return plan
-
-
-def _draws(generator: FeatureGenerator) -> int:
-    return 1 if generator.prediction == "mean" else generator.sampler.draws
 
 
 def _one_call(generator: FeatureGenerator) -> tuple[list[int], Tensor, Tensor]:
@@ -141,7 +138,7 @@ def image_noise(model: SDReIDEncoder, names: Sequence[str]) -> np.ndarray | None
     generator, views = model.generator, len(model.memory_bank.prototypes)
     if not generator.per_image_noise:
         return None
-    noise = draw_noise(generator.seed, views, names, True, _draws(generator), generator.codec.shape)
+    noise = draw_noise(generator.seed, views, names, True, generator.draws, generator.codec.shape)
     return noise.unflatten(1, (len(names), views)).numpy()
 
 
@@ -160,9 +157,7 @@ class Encoder(nn.Module):
 
 def stage2_parts(model: SDReIDEncoder) -> list[ExportPart]:
     """Return the encoder, the denoising step and the fusion of features."""
-    model.generator.unet._compiled_call_impl = (
-        None  # of MODEL.SDMODEL.COMPILE: files are of the module itself
-    )
+    model.generator.unet._compiled_call_impl = None  # MODEL.SDMODEL.COMPILE's: files are of the module itself
     step = DenoisingStep(model)
     encoder = ExportPart("encoder", Encoder(model), ("feature", "id_tokens"), partial(draw_images, model))
     return [

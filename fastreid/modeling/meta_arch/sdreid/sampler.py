@@ -1,14 +1,12 @@
 """From noise to latents: a scheduler's steps with all noise drawn before the first one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastreid.modeling.meta_arch.sdreid.assets import SCHEDULER
-from fastreid.modeling.meta_arch.sdreid.noise import noise_generators
 from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
 from fastreid.utils.errors import UserError
 
@@ -94,28 +92,6 @@ class Sampler:
         clips = self.scheduler.config.clip_sample or self.scheduler.config.thresholding
         # DDPM goes on from the clipped clean latent; recomputing its noise is what that comes to in DDIM.
         return {"eta": 1.0, "variance_noise": noise, "use_clipped_model_output": clips}
-
-
-def draw_noise(
-    seed: int, views: int, names: Sequence[str], per_image: bool, draws: int, shape: tuple[int, int, int]
-) -> Tensor:
-    """Draw the noise for all views of some images, images outermost.
-
-    Args:
-        seed: ``MODEL.SEED``.
-        views: V.
-        names: B image paths, read when `per_image`.
-        per_image: else the V sequences are drawn once and shared by all images.
-        draws: tensors that each latent needs.
-        shape: of a latent, (4, h, w).
-
-    Returns:
-        (draws, B * V, 4, h, w) float32 on the CPU; expanded from V sequences when they are shared.
-    """
-    generators = noise_generators(seed, views, names if per_image else names[:1], per_image)
-    sequences = [torch.stack([torch.randn(shape, generator=g) for _ in range(draws)]) for g in generators]
-    noise = torch.stack(sequences, dim=1)
-    return noise if per_image else noise.repeat(1, len(names), 1, 1, 1)
 
 
 def clean_latents(kind: str, predicted: Tensor, noisy: Tensor, kept: Tensor) -> Tensor:

@@ -3,10 +3,9 @@
 from torch import Tensor
 
 from fastreid.config import CfgNode
-from fastreid.modeling.losses import accuracy, cross_entropy
+from fastreid.modeling.losses import CrossEntropyLoss, accuracy
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
-from fastreid.modeling.weights import EARLIER_STAGES
 from fastreid.structures import Batch, DataNames, EncoderOutput
 from fastreid.utils.events import put_scalar
 
@@ -21,17 +20,9 @@ class SDReIDStage1(SDReIDEncoder):
         super().__init__(cfg, names)
         losses = cfg.MODEL.LOSSES.CE
         self.view_weight = losses.VIEW_LAMBDA if losses.VIEW_ID else None
-        self.view_scale, self.view_smoothing = losses.SCALE, (losses.EPSILON, losses.ALPHA)
-        self._freeze_what_no_loss_reads()
-
-    def _freeze_what_no_loss_reads(self) -> None:
-        """Several processes wait for the gradients of every parameter that asks for one."""
+        self.view_loss = CrossEntropyLoss(**CrossEntropyLoss.from_config(cfg))
         if self.view_weight is None:
             self.view_heads.requires_grad_(False)
-        if not self.identity_losses.need_classifier:
-            self.heads.weight.requires_grad_(False)
-            if self.cfg.MODEL.HEADS.NECK_FEAT == "before":
-                self.heads.bottleneck.requires_grad_(False)
 
     def losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
         """CE(identity) + metric losses + VIEW_LAMBDA * CE(view); also moves the memory bank."""
@@ -40,10 +31,6 @@ class SDReIDStage1(SDReIDEncoder):
         losses = self.identity_losses(self.heads(encoded.features, targets), targets)
         if self.view_weight is not None:
             view = self.view_heads(encoded.view_token, views)
-            loss = cross_entropy(view.logits, views, *self.view_smoothing)
-            losses["loss_view"] = self.view_weight * (self.view_scale * loss)
+            losses["loss_view"] = self.view_weight * self.view_loss(view, views)
             put_scalar("view_accuracy", accuracy(view.scores, views))
         return losses
-
-
-EARLIER_STAGES[1] = "SDReIDStage1"

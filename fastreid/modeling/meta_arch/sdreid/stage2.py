@@ -1,7 +1,7 @@
 """SD-ReID Stage 2: the frozen encoder and the generator of features in every view (arXiv 2504.09549)."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,16 +11,13 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode
 from fastreid.data import TrainSet
 from fastreid.modeling.assets import Asset
-from fastreid.modeling.meta_arch.base import MakeLoader
+from fastreid.modeling.meta_arch.base import BuildLoader, MakeLoader, ParameterRules
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.findings import views_of_identities
-from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.modeling.meta_arch.sdreid.assets import diffusion_assets
-from fastreid.modeling.meta_arch.sdreid.cross_view import cross_view_targets
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, remove_cached_features
-from fastreid.modeling.weights import EARLIER_STAGES
-from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Sample, Tensors
+from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Tensors
 from fastreid.utils.events import put_scalar
 
 logger = logging.getLogger(__name__)
@@ -67,10 +64,8 @@ class SDReIDStage2(SDReIDEncoder):
 
         super().__init__(cfg, names)
         self.requires_grad_(False)
-        self.generator = FeatureGenerator.from_config(
-            cfg, self.backbone.feat_dim, self.backbone.num_id_tokens
-        )
-        self.generator.to_channels_last_on(cfg.MODEL.DEVICE)
+        dim, id_tokens = self.backbone.feat_dim, self.backbone.num_id_tokens
+        self.generator = FeatureGenerator.from_config(cfg, dim, id_tokens)
         settings, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
         self.cross_view = settings.TARGET == "cross_view"
         self.token_mixing = settings.TOKEN_MIXING
@@ -90,9 +85,8 @@ class SDReIDStage2(SDReIDEncoder):
         """Encode the images; with CACHE_FEATURES they come encoded."""
         if "images" in batch:
             return super().encode(batch)
-        return EncoderOutput(
-            **{name: batch[name].to(self.device, non_blocking=True) for name in EncoderOutput._fields}
-        )
+        encoded = (batch[name].to(self.device, non_blocking=True) for name in EncoderOutput._fields)
+        return EncoderOutput(*encoded)
 
     def losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
         """The loss of generating each image's target: itself, or its identity in another view."""
@@ -116,9 +110,8 @@ class SDReIDStage2(SDReIDEncoder):
         views = [self.view_names().index(name) for name in names if name != "person"]
         generated = None
         if views:
-            generated = self.generator.generate(
-                encoded.id_tokens, self.memory_bank.prototypes, batch["img_paths"], views
-            )
+            prototypes = self.memory_bank.prototypes
+            generated = self.generator.generate(encoded.id_tokens, prototypes, batch["img_paths"], views)
         fused = self.fused(person if "person" in names else None, generated).float()
         computed = sorted(names, key=lambda name: name != "person")
         if computed == names:
@@ -170,9 +163,7 @@ class SDReIDStage2(SDReIDEncoder):
         self.generator.load_pretrained(self.cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH)
 
     @torch.no_grad()
-    def on_train_start(
-        self, train_set: TrainSet, build_loader: Callable[[list[Sample]], Iterable[Batch]]
-    ) -> None:
+    def on_train_start(self, train_set: TrainSet, build_loader: BuildLoader) -> None:
         """Compute the statistics over the training set that the configuration standardises by."""
         fits = self.generator.statistics_to_fit()
         if not fits:
@@ -233,4 +224,23 @@ class SDReIDStage2(SDReIDEncoder):
         return [f"UNet: {each:.2f} GFLOP a latent, {latents / batch_size:g} latents an image"]
 
 
-EARLIER_STAGES[2] = "SDReIDStage2"
+def cross_view_targets(targets: Tensor, views: Tensor, images: Tensor) -> Tensor:
+    """Draw for each image another one of the same identity: first a view at random, then an image of it.
+
+    An image that is alone of its identity in the batch, be it there several times, is its own target.
+
+    Args:
+        targets: (B,) identities.
+        views: (B,) view ids.
+        images: (B,) numbers that are equal for the same image.
+
+    Returns:
+        (B,) int64 indices into the batch.
+    """
+    same_identity = (targets[:, None] == targets).float()
+    candidates = same_identity * (images[:, None] != images).float()
+    same_view = (views[:, None] == views).float()
+    # Divided by the number of candidates in the same view: every view gets the same total weight.
+    weights = candidates / (candidates @ same_view).clamp(min=1)
+    alone = candidates.sum(1) == 0
+    return torch.multinomial(weights + torch.diag_embed(alone.float()), 1)[:, 0]

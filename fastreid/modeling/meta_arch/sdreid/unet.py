@@ -1,18 +1,14 @@
 """The denoising UNet: diffusers' own, from a folder or small and from random weights; what of it trains."""
 
-import logging
 import math
 
 from diffusers import UNet2DConditionModel
 
 from fastreid.config import CfgNode
-from fastreid.modeling.meta_arch.sdreid.assets import UNET, read_folder
+from fastreid.modeling.meta_arch.sdreid.assets import UNET, read_unet_config
 from fastreid.modeling.meta_arch.sdreid.attention import KeepingAttnProcessor
 from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS
-from fastreid.modeling.meta_arch.sdreid.unet_weights import load_unet_weights
 from fastreid.utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 PROJECTIONS = {"Q": "to_q", "K": "to_k", "V": "to_v", "OUT": "to_out"}
 
@@ -20,7 +16,7 @@ PROJECTIONS = {"Q": "to_q", "K": "to_k", "V": "to_v", "OUT": "to_out"}
 def build_unet(settings: CfgNode, context_dim: int) -> UNet2DConditionModel:
     """Build the UNet of ``UNET_CONFIG`` from random weights, with gradients on for the parameters that train.
 
-    Of a pretrained folder only the ``config.json`` is read; :func:`load_pretrained_unet` reads its weights.
+    Of a pretrained folder only the ``config.json`` is read; :func:`load_unet_weights` reads its weights.
 
     Args:
         settings: MODEL.SDMODEL.UNET_CONFIG.
@@ -30,42 +26,20 @@ def build_unet(settings: CfgNode, context_dim: int) -> UNet2DConditionModel:
         UserError: if the folder does not describe a UNet that fits, or a block index does not exist.
     """
     path = settings.PRETRAINED_PATH
-    unet = _described_unet(path) if path else _small_unet(settings, context_dim)
-    if unet.config.cross_attention_dim != context_dim or unet.config.in_channels != LATENT_CHANNELS:
-        raise UserError(
-            f"MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH {path}: this UNet has cross_attention_dim"
-            f" {unet.config.cross_attention_dim} and in_channels {unet.config.in_channels}, but"
-            f" MODEL.BACKBONE.FEAT_DIM {context_dim} needs {context_dim} and {LATENT_CHANNELS}"
-        )
+    unet = _described_unet(path, context_dim) if path else _small_unet(settings, context_dim)
     unet.set_attn_processor(KeepingAttnProcessor())
     _select_trainable(unet, settings)
     return unet
 
 
-def load_pretrained_unet(unet: UNet2DConditionModel, folder: str) -> None:
-    """Give `unet`, in place, the weights of a diffusers folder; say so if none is named.
-
-    Raises:
-        UserError: if the weights are missing, cannot be read or do not fit.
-    """
-    if not folder:
-        logger.warning(
-            "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH is empty: a small UNet of widths %s starts from random"
-            " weights; name a folder to start from a trained one",
-            list(unet.config.block_out_channels),
-        )
-        return
-    logger.info("UNet weights from %s", load_unet_weights(unet, folder))
-
-
-def _described_unet(folder: str) -> UNet2DConditionModel:
-    config = read_folder(UNET, folder, "config.json")
+def _described_unet(folder: str, context_dim: int) -> UNet2DConditionModel:
+    config = read_unet_config(folder, context_dim)
     try:
         return UNet2DConditionModel.from_config(config)
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{UNET} {folder}: not a usable diffusers UNet folder (config.json): {reason}"
+            f"{UNET} {folder}: no usable diffusers UNet folder (config.json): {reason}"
         ) from error
 
 

@@ -1,27 +1,33 @@
 """The weights in a diffusers UNet folder: checked by their shapes, and read into a UNet."""
 
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from fastreid.modeling.meta_arch.sdreid.assets import GUIDE, unet_weights_file
 from fastreid.utils.errors import UserError
 
+GUIDE = "see pretrained/README.md"
+UNET_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 Shapes = dict[str, tuple[int, ...]]
-UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    OSError,
-    RuntimeError,
-    EOFError,
-    AttributeError,
-    ValueError,
-)
+UNREADABLE = (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError, AttributeError, ValueError)
+
+
+def unet_weights_file(folder: str | Path) -> Path:
+    """Return the file of weights in a diffusers UNet folder.
+
+    Raises:
+        UserError: if there is none.
+    """
+    paths = [Path(folder) / name for name in UNET_WEIGHTS]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise UserError(f"UNet weights not found: {paths[0]}", GUIDE)
 
 
 def tensor_shapes(path: Path) -> Shapes:

@@ -1,9 +1,13 @@
-"""Findings of checks, and tables of numbers, as plain data."""
+"""Outputs of methods and checks as plain data: findings, tables of numbers, parts to be exported."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, TypeAlias
+
+from torch import Tensor, nn
 
 Level = Literal["ok", "warning", "error"]
+Tensors: TypeAlias = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,15 @@ class Table:
     notes: list[list[str]]  # what is said of each value; "" for nothing
     limits: tuple[float, float]  # of the colours
     decimals: int = 1
+
+
+class ExportPart(NamedTuple):
+    """A module that becomes a file."""
+
+    name: str
+    module: nn.Module
+    outputs: tuple[str, ...]
+    draw_inputs: Callable[[int], Tensors]
+    """Inputs for a batch size, by name. The first dimension is the batch, but of scalars."""
+    max_batch: int | None = None
+    """Largest batch that ``torch.export`` may assume; None: any."""
