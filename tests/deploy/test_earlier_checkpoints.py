@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from worlds.programs import run_tool
 
 from fastreid import ReIDModel
-from fastreid.cli import train_net
 
 EARLIER = Path(__file__).with_name("earlier")
 CAMERAS = (1, 4, 7, 13)  # two aerial, two ground
@@ -49,12 +49,12 @@ def test_features_are_the_same(stage):
 
 
 @pytest.mark.parametrize("stage", METHODS)
-def test_metrics_are_the_same(stage, tmp_path, run_tool):
+def test_metrics_are_the_same(stage, tmp_path):
     root = write_cargo(tmp_path)
     checkpoint = EARLIER / f"stage{stage}.pth"
     options = ["MODEL.WEIGHTS", checkpoint, "DATASETS.ROOT", root, "OUTPUT_DIR", tmp_path / "out"]
     config = EARLIER / f"stage{stage}.yaml"
-    code, _, error = run_tool(train_net, "--config-file", config, "--eval-only", *options)
+    code, _, error = run_tool("train_net.py", "--config-file", config, "--eval-only", *options)
     assert code == 0, error
     results = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
     expected = json.loads((EARLIER / f"stage{stage}.json").read_text())["results"]
