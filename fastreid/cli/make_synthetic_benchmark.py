@@ -48,13 +48,10 @@ def build_parser() -> CommandLineParser:
 
 @command(build_parser, "the same command completes it")
 def main(args: argparse.Namespace) -> None:
-    names = list(LAYOUTS) if args.benchmark == "all" else [args.benchmark]
-    known = [*LAYOUTS, "all"]
+    names, known = list(LAYOUTS) if args.benchmark == "all" else [args.benchmark], [*LAYOUTS, "all"]
     if args.benchmark not in known:
-        raise UserError(
-            f"unknown benchmark {args.benchmark!r}.{nearest_name(args.benchmark, known)}",
-            f"choose from {', '.join(known)}",
-        )
+        near = nearest_name(args.benchmark, known)
+        raise UserError(f"unknown benchmark {args.benchmark!r}.{near}", f"choose from {', '.join(known)}")
     spec = BenchmarkSpec(args.train_ids, args.test_ids, args.images_per_camera, args.size, args.seed)
     setup_logger()
     for name in names:

@@ -71,13 +71,8 @@ def size_table(size: ModelSize, batch_size: int) -> str:
 
 
 def size_report(size: ModelSize) -> dict[str, Any]:
-    return {
-        "parameters": {
-            part: {"total": total, "trainable": trainable} for part, total, trainable in size.parameters
-        },
-        "flops": size.flops,
-        "notes": size.notes,
-    }
+    counts = {part: {"total": total, "trainable": trained} for part, total, trained in size.parameters}
+    return {"parameters": counts, "flops": size.flops, "notes": size.notes}
 
 
 def timing_table(parts: dict[str, Measurement], batch_size: int, device: torch.device) -> str:
@@ -96,16 +91,9 @@ def timing_table(parts: dict[str, Measurement], batch_size: int, device: torch.d
 
 def timing_report(parts: dict[str, Measurement], device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "timing": {
-            part: {
-                "median_seconds": result.median,
-                "seconds": result.seconds,
-                "peak_bytes": result.peak_bytes,
-            }
-            for part, result in parts.items()
-        },
+    timing = {
+        part: {"median_seconds": r.median, "seconds": r.seconds, "peak_bytes": r.peak_bytes}
+        for part, r in parts.items()
     }
+    machine = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return machine | {"timing": timing}

@@ -1,5 +1,6 @@
 """Seeds, devices and versions."""
 
+import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -54,6 +55,11 @@ def preserved_rng_state() -> Iterator[None]:
         yield
     finally:
         set_rng_state(state)
+
+
+def available_cores() -> int:
+    """Count the CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_device(name: str) -> torch.device:

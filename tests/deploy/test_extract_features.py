@@ -49,7 +49,7 @@ class TestTool:
         with open(tmp_path / "out" / "images.csv", newline="") as file:
             assert [row["path"] for row in csv.DictReader(file)] == expected
         shards = [np.load(tmp_path / "out" / name) for name in shard_files(tmp_path / "out")]
-        assert [len(shard) for shard in shards] == [5, 5, 2]
+        assert [len(shard) for shard in shards] == [5, 5, 5, 1]
         assert shards[0].dtype == np.float32
         np.testing.assert_allclose(np.concatenate(shards), model.extract(expected), atol=1e-5)
 

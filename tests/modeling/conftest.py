@@ -16,7 +16,8 @@ def tiny_cfg():
         cfg = get_cfg()
         sizes = ("MODEL.HEADS.NUM_CLASSES", "6", "MODEL.BACKBONE.NUM_LAYERS", "4")
         steps = ("MODEL.SDMODEL.VIEW_NUM", str(views), "TEST.SDMODEL.NUM_INFERENCE_STEPS", "3")
-        cfg.merge_from_list([*TINY, *sizes, *steps, *options])
+        cfg.merge_from_list([*TINY, *sizes, *steps])
+        cfg.merge_from_list(list(options))  # of another method, which need not have those keys
         torch.manual_seed(cfg.MODEL.SEED)
         return cfg
 
