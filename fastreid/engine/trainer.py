@@ -252,9 +252,11 @@ class DefaultTrainer(SimpleTrainer):
             self.checkpointer.save(name, state, mark_last)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, test_sets: Sequence[RetrievalTask]) -> Results:
-        """Evaluate `model` on protocols: ``{protocol: {metric: percent}}``, the same on all ranks."""
-        return evaluate_protocols(cfg, model, test_sets)
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, test_sets: Sequence[RetrievalTask] | None = None
+    ) -> Results:
+        """Evaluate `model` on `test_sets`, or else on DATASETS.TESTS; the same result on all ranks."""
+        return evaluate_protocols(cfg, model, cls.build_test_sets(cfg) if test_sets is None else test_sets)
 
     def _test(self) -> Results:
         return self.test(self.cfg, self.model, self.test_sets)

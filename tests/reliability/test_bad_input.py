@@ -33,7 +33,7 @@ LINES: dict[str, tuple[tuple[Any, ...], str]] = {
     "no finite number": ((*CONFIG, "SOLVER.BASE_LR", "nan"), "SOLVER.BASE_LR.*float.*'nan'"),
     "number for a list": ((*CONFIG, "INPUT.SIZE_TRAIN", "64"), "INPUT.SIZE_TRAIN.*list"),
     "list too short": ((*CONFIG, "INPUT.SIZE_TRAIN", "[64]"), "INPUT.SIZE_TRAIN.*2 numbers"),
-    "unknown choice": ((*CONFIG, "SOLVER.OPT", "Adm"), "SOLVER.OPT is 'Adm'.*'Adam'"),
+    "unknown choice": ((*CONFIG, "SOLVER.OPT", "Adm"), "'Adm' in SOLVER.OPT.*'Adam'"),
     "unknown loss": ((*CONFIG, "MODEL.LOSSES.NAME", "['Triplet']"), "MODEL.LOSSES.NAME.*TripletLoss"),
     "not a share": ((*CONFIG, "INPUT.FLIP.PROB", "1.5"), "INPUT.FLIP.PROB is 1.5.*0 to 1"),
     "negative batch": ((*CONFIG, "SOLVER.IMS_PER_BATCH", "-4"), "SOLVER.IMS_PER_BATCH is -4.*greater than 0"),
@@ -236,7 +236,7 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
     "too few identities": (
         1,
         lambda p: ("SOLVER.IMS_PER_BATCH", 64),
-        "needs 16 identities.*training set has 8: set SOLVER.IMS_PER_BATCH to 32",
+        "needs 16 identities.*training set has 8; set SOLVER.IMS_PER_BATCH to 32",
     ),
     "other number of views": (
         1,
@@ -324,23 +324,27 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
     "Stage 1 evaluated as Stage 2": (
         2,
         lambda p: ("--eval-only", WEIGHTS, p.trained[1] / "model_best.pth"),
-        "is a Stage-1 checkpoint.*evaluates Stage 2.*Stage-1 config",
+        "is a checkpoint of SDReIDStage1.*evaluates SDReIDStage2.*config of SDReIDStage1",
     ),
     "Stage 2 evaluated as Stage 1": (
         1,
         lambda p: ("--eval-only", WEIGHTS, p.trained[2] / "model_best.pth"),
-        "is a Stage-2 checkpoint.*evaluates Stage 1.*Stage-2 config",
+        "is a checkpoint of SDReIDStage2.*evaluates SDReIDStage1.*config of SDReIDStage2",
     ),
     "Stage 1 from Stage 2": (
         1,
         lambda p: (WEIGHTS, p.trained[2] / "model_best.pth"),
-        "is a Stage-2 checkpoint",
+        "is a checkpoint of SDReIDStage2.*trains SDReIDStage1",
     ),
-    "Stage 2 from nothing": (2, lambda p: (WEIGHTS, ""), "MODEL.WEIGHTS is empty.*Stage-1 checkpoint"),
+    "Stage 2 from nothing": (
+        2,
+        lambda p: (WEIGHTS, ""),
+        "MODEL.WEIGHTS is empty.*checkpoint of SDReIDStage1",
+    ),
     "Stage 2 before Stage 1": (
         2,
         lambda p: (),
-        "logs/demo/stage1/model_best.pth not found.*train Stage 1 first",
+        "logs/demo/stage1/model_best.pth not found.*train SDReIDStage1 first",
     ),
     "no UNet folder": (
         2,
@@ -355,7 +359,7 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
         lambda p: p.unet(json.dumps({"cross_attention_dim": 768, "in_channels": 4})),
         "cross_attention_dim is 768, MODEL.BACKBONE.FEAT_DIM is 64",
     ),
-    "UNet without JSON": (2, lambda p: p.unet("<html>"), "unet/config.json is not readable JSON: download"),
+    "UNet without JSON": (2, lambda p: p.unet("<html>"), "unet/config.json is not readable JSON; download"),
     # resuming
     "another learning rate": (
         1,
@@ -368,7 +372,11 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
         resumed_without_a_readable_checkpoint,
         "no checkpoint in .*run can be read",
     ),
-    "the other stage": (1, resumed_as_the_other_stage, "is a Stage-2 checkpoint.*resumes Stage 1"),
+    "the other stage": (
+        1,
+        resumed_as_the_other_stage,
+        "is a checkpoint of SDReIDStage2.*resumes SDReIDStage1",
+    ),
 }
 
 

@@ -44,13 +44,9 @@ class SDReIDEncoder(MetaArch):
 
     @classmethod
     def fit_to_weights(cls, cfg: CfgNode, state: dict[str, Tensor]) -> None:
-        prototypes = state.get("memory_bank.prototypes")
-        if not cfg.MODEL.SDMODEL.VIEW_NUM and prototypes is not None:
-            cfg.MODEL.SDMODEL.VIEW_NUM = len(prototypes)
-
-    @classmethod
-    def prepare_export(cls, cfg: CfgNode) -> None:
-        cfg.MODEL.SDMODEL.COMPILE = False
+        if not cfg.MODEL.SDMODEL.VIEW_NUM:
+            prototypes = state.get("memory_bank.prototypes", (None, None))
+            cfg.MODEL.SDMODEL.VIEW_NUM = len(prototypes)  # two where there are none, which the loading will tell
 
     def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
         super().__init__(cfg, names)
