@@ -312,13 +312,13 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
         1,
         lambda p: (
             *("--eval-only", WEIGHTS, p.trained[1] / "model_best.pth"),
-            *("MODEL.BACKBONE.FEAT_DIM", 128),
+            *("MODEL.BACKBONE.FEAT_DIM", 64),
         ),
         "parameters of another shape.*ALLOW_PARTIAL_WEIGHTS",
     ),
     "weights in part": (
         1,
-        lambda p: ("--eval-only", *p.weights({"backbone.cls_token": torch.zeros(1, 1, 64)})),
+        lambda p: ("--eval-only", *p.weights({"backbone.cls_token": torch.zeros(1, 1, 128)})),
         r"some.pth lacks \d+ of \d+ parameters.*ALLOW_PARTIAL_WEIGHTS",
     ),
     "Stage 1 evaluated as Stage 2": (
@@ -357,7 +357,7 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
     "UNet of another width": (
         2,
         lambda p: p.unet(json.dumps({"cross_attention_dim": 768, "in_channels": 4})),
-        "cross_attention_dim is 768, MODEL.BACKBONE.FEAT_DIM is 64",
+        "cross_attention_dim is 768, MODEL.BACKBONE.FEAT_DIM is 128",
     ),
     "UNet without JSON": (2, lambda p: p.unet("<html>"), "unet/config.json is not readable JSON; download"),
     # resuming
