@@ -43,6 +43,7 @@ def model() -> SDReIDStage1:
     cfg = get_cfg()
     cfg.merge_from_file(DEMO[2])
     cfg.merge_from_list([*TINY, "MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[64, 64]"])
+    cfg.MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX = []
     with preserved_rng_state(), torch.no_grad():
         torch.manual_seed(0)
         model = build_model(fit_config(cfg, 4, ("aerial", "ground"))).eval()
