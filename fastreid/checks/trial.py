@@ -33,7 +33,7 @@ def training_step(cfg: CfgNode, model: MetaArch, batch_size: int) -> torch.Tenso
     """Return the sum of the losses of a batch, a scalar; within :func:`fake_tensors`.
 
     Raises:
-        UserError: if they are no scalars, or nothing could be learned from them.
+        UserError: as the model does, for losses that are no scalars or teach nothing.
     """
     zeros = torch.zeros(batch_size, dtype=torch.long)
     batch: Batch = {
@@ -41,14 +41,7 @@ def training_step(cfg: CfgNode, model: MetaArch, batch_size: int) -> torch.Tenso
         **dict.fromkeys(("targets", "camids", "viewids"), zeros),
         "img_paths": [""] * batch_size,
     }
-    losses = model(batch)
-    for name, loss in losses.items():
-        if loss.ndim:
-            raise UserError(f"{name} has shape {tuple(loss.shape)}, expected a scalar", "take its mean")
-    total = sum(losses.values())
-    if not isinstance(total, torch.Tensor) or not total.requires_grad:
-        raise UserError(f"the losses ({', '.join(losses) or 'none'}) depend on no parameter that trains")
-    return total
+    return sum(model(batch).values())
 
 
 def try_model(cfg: CfgNode, model: MetaArch, training: bool = True) -> list[Finding]:
@@ -62,14 +55,8 @@ def try_model(cfg: CfgNode, model: MetaArch, training: bool = True) -> list[Find
         tried = build_meta_model(cfg, model.names).eval().for_counting()
         with fake_tensors(), torch.no_grad():
             tried.to_empty(device="cpu")
-            shape = tuple(tried({**draw_images(tried, 2), "img_paths": ["a.jpg", "b.jpg"]}).shape)
-        parts = model.feature_parts()
-        if shape != (2, sum(parts.values())):
-            raise UserError(
-                f"the features of 2 images have shape {shape}, but feature_parts() says {parts}",
-                "name every part with its width",
-            )
-        findings.append(Finding("ok", "features", f"{shape[1]} numbers: {', '.join(parts)}"))
+            width = tried({**draw_images(tried, 2), "img_paths": ["a.jpg", "b.jpg"]}).shape[1]
+        findings.append(Finding("ok", "features", f"{width} numbers: {', '.join(model.feature_parts())}"))
     with attempt("checkpoint") as found:
         model.state_dict()
         rules = model.parameter_rules()

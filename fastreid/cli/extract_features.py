@@ -9,6 +9,7 @@ import argparse
 from fastreid import ReIDModel
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
+from fastreid.data.datasets import open_dataset
 from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, extract_to_files
 from fastreid.deploy.image_lists import SPLITS, Columns, list_dataset, list_file, list_folder
 from fastreid.utils.cli import CommandLineParser, add_imports_option, command
@@ -68,6 +69,9 @@ def main(args: argparse.Namespace) -> None:
     model = ReIDModel.from_checkpoint(
         args.checkpoint, args.config_file, args.device, args.opts, imports=args.imports
     )
+    if args.dataset:
+        data = model.cfg.DATASETS
+        model.model.check_views(open_dataset(args.dataset, data.ROOT, data.CSV).view_names, args.dataset)
     columns = list_source(args, model.cfg)
     features = extract_to_files(
         model, columns, args.output, args.views, args.format, args.shard_size, args.skip_bad

@@ -18,7 +18,6 @@ from fastreid.engine import (
     setup_config,
     storage_errors_named,
 )
-from fastreid.evaluation import evaluate_protocols
 from fastreid.utils import comm
 from fastreid.utils.cli import CommandLineParser, command
 
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         model = load_trained_model(cfg)
         open_output_dir(cfg, write_config=False)
         with storage_errors_named(cfg.OUTPUT_DIR, METRICS_KEPT):
-            evaluate_protocols(cfg, model, datasets)
+            DefaultTrainer.test(cfg, model, datasets)
         return
     trainer = DefaultTrainer(cfg)
     log_findings(check_batches(cfg, trainer.train_set, comm.get_world_size()))

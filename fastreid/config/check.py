@@ -3,6 +3,8 @@
 from fastreid.config.node import CfgNode, flat_keys, method_registry
 from fastreid.utils.errors import UserError
 
+SAMPLER = "DATALOADER.SAMPLER_TRAIN"
+
 
 def check_config(cfg: CfgNode, world_size: int = 1, training: bool = True) -> None:
     """Check every value by its key, then the rules between keys, those of the method included.
@@ -19,7 +21,8 @@ def check_config(cfg: CfgNode, world_size: int = 1, training: bool = True) -> No
 
 def _check_batch_size(cfg: CfgNode, world_size: int) -> None:
     batch, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
-    step = world_size * (1 if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler" else instances)
+    sampler = cfg.declared[SAMPLER].allowed.registry(SAMPLER).get(cfg.DATALOADER.SAMPLER_TRAIN)
+    step = world_size * (instances if sampler.whole_identities else 1)
     if batch % step:
         raise UserError(
             f"SOLVER.IMS_PER_BATCH is {batch}, which {world_size} process(es) cannot share in identities of"

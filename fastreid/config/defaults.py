@@ -200,7 +200,11 @@ TEST: dict[str, Any] = {
 
 KEYS: dict[str, Any] = {
     "IMPORTS": Key(
-        [], "modules or .py files of yours that register what is named below", None, NOTHING, element=str
+        [],
+        "modules or .py files of yours that register what is named below; they add up",
+        None,
+        NOTHING,
+        element=str,
     ),
     "MODEL": MODEL,
     "INPUT": INPUT,

@@ -1,6 +1,8 @@
 """Configuration files: where they are, and the bases that they name."""
 
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,8 +25,21 @@ def find_config(path: str | Path) -> Path:
     return next((place for place in shipped if place.is_file()), path)
 
 
-def read_config(path: Path, including: tuple[Path, ...] = ()) -> dict:
-    """Return the nested values of a YAML file and of its bases; `including`: the files whose base it is.
+def join_layers(layers: list[dict]) -> dict:
+    """Return nested values, those of later layers over those of earlier ones."""
+    joined: dict = {}
+    for layer in layers:
+        _update_nested(joined, deepcopy(layer))
+    return joined
+
+
+def read_layers(path: Path, including: tuple[Path, ...] = ()) -> list[dict]:
+    """Return the nested values of a YAML file over those of its bases, in one layer for each method.
+
+    A file that names another method than its bases begins a layer, because keys of their method end there.
+
+    Args:
+        including: the files whose base it is.
 
     Raises:
         UserError: for a missing or malformed file, or a cycle of bases.
@@ -46,7 +61,7 @@ def read_config(path: Path, including: tuple[Path, ...] = ()) -> dict:
     if not isinstance(values, dict):
         raise UserError(f"config {path}: expected KEY: VALUE lines, found a {type(values).__name__}")
 
-    merged: dict = {}
+    layers: list[dict] = []
     bases = values.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -54,11 +69,28 @@ def read_config(path: Path, including: tuple[Path, ...] = ()) -> dict:
     for base in bases:
         beside, shipped = path.parent / base, find_config(base)
         place = shipped if shipped.is_file() and not beside.is_file() else beside
-        _update_nested(merged, read_config(place, (*including, path)))
+        for layer in read_layers(place, (*including, path)):
+            _add_layer(layers, layer)
     if isinstance(values.get("IMPORTS"), list):
         values["IMPORTS"] = absolute_imports(values["IMPORTS"], path.parent)
-    _update_nested(merged, values)
-    return merged
+    _add_layer(layers, values)
+    return layers
+
+
+def _add_layer(layers: list[dict], values: dict) -> None:
+    """Merge `values` into the last layer, or begin one with them."""
+    method, before = _method_of(values), (name for name in map(_method_of, reversed(layers)) if name)
+    if not layers or (method and next(before, method) != method):
+        layers.append({})
+    imports = [layer.get("IMPORTS") for layer in (layers[-1], values)]
+    _update_nested(layers[-1], values)
+    if all(isinstance(names, list) for names in imports):
+        layers[-1]["IMPORTS"] = [*imports[0], *imports[1]]
+
+
+def _method_of(values: dict) -> Any:
+    model = values.get("MODEL")
+    return model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
 
 
 def _update_nested(target: dict, other: dict) -> None:

@@ -43,7 +43,7 @@ def import_user_modules(modules: Sequence[str], source: str) -> None:
             _import_file(name) if _is_file(name) else _import_module(name)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"IMPORTS {name} ({source}) cannot be imported: {type(error).__name__}: {reason}",

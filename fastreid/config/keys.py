@@ -60,7 +60,7 @@ class Registered(NamedTuple):
     of: str = ""
 
     def check(self, key: str, value: Any, shown: Any) -> None:
-        self.registry(key).check(value)
+        self.registry(key).check(value, key)
 
     def registry(self, key: str) -> Registry:
         import_module(self.home)

@@ -8,10 +8,10 @@ from typing import Any
 
 from yacs.config import CfgNode as YacsNode
 
-from fastreid.config.files import find_config, read_config
+from fastreid.config.files import find_config, join_layers, read_layers
 from fastreid.config.imports import absolute_imports, import_user_modules, is_imported
 from fastreid.config.keys import Key
-from fastreid.config.releases import from_release
+from fastreid.config.releases import from_release, release_of
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
@@ -33,7 +33,7 @@ class CfgNode(YacsNode):
         """Add keys with their defaults: nested dicts that end in `Key`. What is there already stays.
 
         Raises:
-            ValueError: if a key is there already, with another meaning.
+            UserError: if a key is there already, with another meaning, or one is no `Key`.
         """
         for name, key in keys.items():
             if isinstance(key, dict):
@@ -50,12 +50,16 @@ class CfgNode(YacsNode):
     def merge_from_file(self, path: str | Path) -> None:
         """Merge a YAML file. ``_BASE_`` (a path relative to the file, or a list) is merged before it.
 
-        ``IMPORTS`` may name Python files relative to the file.
+        ``IMPORTS`` may name Python files relative to the file; those of bases are imported, too.
 
         Raises:
             UserError: for a missing or malformed file, a cycle of bases, an unknown key, a wrong type.
         """
-        self.merge_values(read_config(find_config(path)), source=str(path))
+        layers = read_layers(find_config(path))
+        joined = join_layers(layers)
+        # The bases of a release's file are a release's, whether they use its own names or not.
+        for layer in [joined] if release_of(joined) else layers:
+            self.merge_values(layer, source=str(path))
 
     def merge_from_list(self, options: list[str]) -> None:
         """Merge ``["KEY", "VALUE", …]`` pairs, as they stand on a command line.
@@ -97,9 +101,11 @@ class CfgNode(YacsNode):
         return node
 
     def _declare_one(self, name: str, key: Key) -> None:
+        if not isinstance(key, Key):
+            raise UserError(f"config key {name} is declared as {key!r}", "declare it with a Key")
         known = self.declared.setdefault(name, key)
         if known is not key and known != key:
-            raise ValueError(f"configuration key {name} is declared twice, with different meanings")
+            raise UserError(f"config key {name} is declared twice, with different meanings", "rename one")
         group, _, leaf = name.rpartition(".")
         node = self._group(group)
         if leaf not in node:
@@ -121,19 +127,26 @@ class CfgNode(YacsNode):
         wanted = [name for name in named if not is_imported(name)]
         if imports:
             self.merge_values({"IMPORTS": list(imports)}, "--imports")
+            wanted = [name for name in wanted if not is_imported(name)]
         elif wanted:
             named = " ".join(wanted)
             raise UserError(
                 f"{source} needs {named} imported, and a module that only a checkpoint names is not",
                 f"allow it with --imports {named} where you trust it",
             )
-        self.merge_values(values, source)
+        try:
+            self.merge_values(values, source)
+        except UserError as error:
+            if not wanted:
+                raise
+            fix = f"{source} names {' '.join(wanted)}, too: allow it with --imports where you trust it"
+            raise UserError(error.problem, fix) from error
 
     def _import(self, modules: Any, source: str) -> list[str]:
         modules = absolute_imports(_coerce(modules, [""], "IMPORTS", source), Path())
         import_user_modules(modules, source)
         self.declare_registered()
-        return modules
+        return list(dict.fromkeys([*self.IMPORTS, *modules]))  # what was imported before is in use as well
 
     def declare_registered(self) -> None:
         """Add the keys that registered parts have of their own."""
@@ -154,7 +167,7 @@ class CfgNode(YacsNode):
         Keys that both have keep their values.
 
         Raises:
-            UserError: for an unknown method.
+            UserError: for an unknown method, or one whose `add_config` adds undeclared keys.
         """
         method = method_registry(self).get(name)
         own: set[str] = self.__dict__.get("_of_method", set())
@@ -162,6 +175,11 @@ class CfgNode(YacsNode):
         before = set(self.declared) - own
         self._forget(own)
         method.add_config(self)
+        if stray := set(flat_keys(self)) - set(self.declared):
+            raise UserError(
+                f"add_config of {name} sets {', '.join(sorted(stray))}",
+                "declare keys with cfg.declare and Key",
+            )
         self.__dict__["_of_method"] = set(self.declared) - before
         for key, value in kept.items():
             if key in self.declared:

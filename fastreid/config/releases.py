@@ -45,6 +45,12 @@ class Release:
 RELEASES: list[Release] = []
 
 
+def release_of(values: dict) -> Release | None:
+    """Return the release one of whose names `values` use, if any."""
+    names = list(_leaves(values))
+    return next((r for r in RELEASES if any(r.owns(name, value) for name, value in names)), None)
+
+
 def from_release(values: dict, root: YacsNode, source: str) -> dict:
     """Return `values` in our names, if they use a release's; else `values` themselves.
 
@@ -55,15 +61,14 @@ def from_release(values: dict, root: YacsNode, source: str) -> dict:
         root: the configuration that they are for; tells which keys exist.
         source: their origin, for the warnings.
     """
-    names = dict(_leaves(values))
-    for release in RELEASES:
-        if any(release.owns(name, value) for name, value in names.items()):
-            translated = _translate(values, root, release, "", source)
-            method = names.get("MODEL.META_ARCHITECTURE")
-            for name, value in release.implied.get(method, {}).items() if isinstance(method, str) else ():
-                _set_default(translated, name, value)
-            return translated
-    return values
+    release = release_of(values)
+    if release is None:
+        return values
+    translated = _translate(values, root, release, "", source)
+    method = dict(_leaves(values)).get("MODEL.META_ARCHITECTURE")
+    for name, value in release.implied.get(method, {}).items() if isinstance(method, str) else ():
+        _set_default(translated, name, value)
+    return translated
 
 
 def _set_default(values: dict, name: str, value: Any) -> None:

@@ -16,7 +16,12 @@ from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
 
-SAMPLER_REGISTRY = Registry("sampler", "DATALOADER.SAMPLER_TRAIN")
+
+def _lacks(entry: object) -> str:
+    return "" if isinstance(entry, type) and issubclass(entry, BatchSampler) else "it is no BatchSampler"
+
+
+SAMPLER_REGISTRY = Registry("sampler", "DATALOADER.SAMPLER_TRAIN", _lacks)
 
 
 class Draw(NamedTuple):
@@ -42,6 +47,9 @@ class BatchSampler(Sampler[list[Draw]]):
     Raises:
         UserError: if the batch cannot be divided over the ranks, or the images do not fill it.
     """
+
+    whole_identities = False
+    """A batch holds `num_instance` images of each of its identities."""
 
     def __init__(
         self,
@@ -107,6 +115,8 @@ class IdentitySampler(BatchSampler):
 
     An identity with fewer than K images gives each of them more than once, in turn.
     """
+
+    whole_identities = True
 
     def _prepare(self) -> None:
         batch_size, num_instance, world_size = self.batch_size, self.num_instance, self.world_size

@@ -106,11 +106,19 @@ def read_columns(path: str | os.PathLike) -> Columns:
             header, *rows = csv.reader(file)
         values = zip(*rows, strict=True) if rows else [()] * len(header)
         columns: Columns = dict(zip(header, map(list, values), strict=True))
-        for name in {"pid", "camid", "viewid"} & set(columns):
-            columns[name] = list(map(int, columns[name]))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"table of pictures {path} cannot be read: {error}") from error
+    for name in sorted({"pid", "camid", "viewid"} & set(columns)):
+        columns[name] = _whole_numbers(columns[name], f"table of pictures {path}, column {name}")
     return columns
+
+
+def _whole_numbers(values: list[str], place: str) -> list[int]:
+    for row, value in enumerate(values, start=1):
+        if not value.lstrip("-").isdecimal():
+            fix = "give whole numbers; names of views have the column view"
+            raise UserError(f"{place}, picture {row}: {value!r} is no whole number", fix)
+    return list(map(int, values))
 
 
 def write_columns(path: str | os.PathLike, columns: Columns) -> None:

@@ -39,7 +39,9 @@ def dataset_views(cfg: CfgNode) -> tuple[str, ...]:
 
 
 def as_list(values: Names) -> list[Any]:
-    """Return one name or number, or several, always as a list."""
+    """Return one name or number, or several, as a list of Python's own; arrays and tensors will do."""
+    if hasattr(values, "tolist"):  # an array or tensor
+        values = values.tolist()
     return [values] if isinstance(values, str | int) else list(values)
 
 

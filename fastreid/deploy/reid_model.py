@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, check_config, get_cfg
-from fastreid.config.files import read_config
+from fastreid.config.files import join_layers, read_layers
 from fastreid.data.loaders import ReIDLoader, loader_options
 from fastreid.deploy.labels import Names, as_list, dataset_views, label_values, number_of
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
@@ -141,7 +141,7 @@ class ReIDModel:
     def part_names(self, views: Names = None, parts: Sequence[str] | None = None) -> list[str]:
         """Return the names of the feature's parts that these `views` or `parts` of :meth:`extract` mean.
 
-        The first part is the person's; the others are the views', by their numbers.
+        Views mean the parts that are generated for them, after those that belong to none.
 
         Raises:
             UserError: for an unknown or repeated one, both at once, or a view where none is generated.
@@ -150,11 +150,12 @@ class ReIDModel:
         if views is not None:
             if parts is not None:
                 raise UserError("both views and parts of the feature are given", "give one of them")
-            generated = known[1:]
+            generated = self.model.view_parts()
             if as_list(views) and not generated:
                 raise UserError(f"views {views}: {self.method} generates none", "leave them out")
             numbers = [self._view_number(view, len(generated)) for view in as_list(views)]
-            parts = [known[0], *(generated[number] for number in numbers)]
+            own = [name for name in known if name not in generated]
+            parts = [*own, *(generated[number] for number in numbers)]
         chosen = known if parts is None else as_list(parts)
         for name in chosen:
             if name not in known:
@@ -226,7 +227,7 @@ def _config_of(
             cfg.merge_values({"IMPORTS": list(imports)}, "--imports")
         cfg.merge_from_file(config)
     elif beside.is_file():
-        cfg.merge_stored(read_config(beside), str(beside), imports)
+        cfg.merge_stored(join_layers(read_layers(beside)), str(beside), imports)
     elif meta.get("config"):
         cfg.merge_stored(yaml.safe_load(meta["config"]), f"stored in {path}", imports)
     else:

@@ -1,11 +1,13 @@
 """The changes of the configuration that a resumed run may have."""
 
 import logging
+from typing import Any
 
 import yaml
 
 from fastreid.config import CfgNode, Changes
 from fastreid.config.node import flat_keys
+from fastreid.structures import DataNames
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,21 @@ def check_resumed_config(cfg: CfgNode, saved: str, source: str) -> None:
         raise UserError(
             f"--resume: the config differs from that of {source} in what is trained ({listed})",
             "restore the values, or start a new run in another OUTPUT_DIR",
+        )
+
+
+def check_resumed_names(names: DataNames, saved: dict[str, Any] | None, source: str) -> None:
+    """Compare the data's names with those of the run that is resumed: labels must mean the same.
+
+    Raises:
+        UserError: if identities, cameras or views differ; a file from before there were names passes.
+    """
+    before = DataNames.from_dict(saved) if saved else names
+    changed = [field for field in names._fields if getattr(names, field) != getattr(before, field)]
+    if changed:
+        raise UserError(
+            f"--resume: the training data has other {' and '.join(changed)} than that of {source}",
+            "restore the data, or start a new run in another OUTPUT_DIR",
         )
 
 

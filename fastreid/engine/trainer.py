@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.data import (
@@ -19,7 +18,7 @@ from fastreid.data import (
     describe,
 )
 from fastreid.engine import hooks
-from fastreid.engine.resume import check_resumed_config
+from fastreid.engine.resume import check_resumed_config, check_resumed_names
 from fastreid.engine.run_folder import (
     locked_output_dir,
     open_output_dir,
@@ -219,14 +218,13 @@ class DefaultTrainer(SimpleTrainer):
             UserError: if the file is no checkpoint of this run.
         """
         check_method(checkpoint["meta"], self.model, "resume", source)
-        absent = [
-            key for key in ("optimizer", "scheduler", "iteration", "iters_per_epoch") if key not in checkpoint
-        ]
-        if absent:
+        needed = ("optimizer", "scheduler", "iteration", "iters_per_epoch")
+        if absent := [key for key in needed if key not in checkpoint]:
             raise UserError(
                 f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
             )
         check_resumed_config(self.cfg, checkpoint["meta"]["config"], source)
+        check_resumed_names(self.model.names, checkpoint["meta"].get("names"), source)
         if checkpoint["iters_per_epoch"] != self.iters_per_epoch:
             raise UserError(
                 f"{source} has {checkpoint['iters_per_epoch']} iterations an epoch, now there are"
@@ -253,10 +251,13 @@ class DefaultTrainer(SimpleTrainer):
 
     @classmethod
     def test(
-        cls, cfg: CfgNode, model: nn.Module, test_sets: Sequence[RetrievalTask] | None = None
+        cls, cfg: CfgNode, model: MetaArch, test_sets: Sequence[RetrievalTask] | None = None
     ) -> Results:
         """Evaluate `model` on `test_sets`, or else on DATASETS.TESTS; the same result on all ranks."""
-        return evaluate_protocols(cfg, model, cls.build_test_sets(cfg) if test_sets is None else test_sets)
+        test_sets = cls.build_test_sets(cfg) if test_sets is None else test_sets
+        for task in test_sets:
+            model.check_views(task.view_names, task.name)
+        return evaluate_protocols(cfg, model, test_sets)
 
     def _test(self) -> Results:
         return self.test(self.cfg, self.model, self.test_sets)

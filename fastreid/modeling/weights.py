@@ -14,7 +14,7 @@ from fastreid.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 EARLIER_STAGES: dict[int, str] = {}
-"""The methods of checkpoints that have a ``stage``, from before they named their method. A method adds its own."""
+"""The methods of checkpoints that have a ``stage``, from before they named it. A method adds its own."""
 
 Purpose = Literal["train", "eval", "resume"]
 

@@ -87,12 +87,12 @@ class Registry:
             raise UserError(f"{self.kind} {name!r} cannot be registered: {lacking}")
         return entry
 
-    def check(self, name: str) -> None:
-        """Raise a `UserError` if the name is unknown; imports nothing."""
+    def check(self, name: str, key: str = "") -> None:
+        """Raise a `UserError` if the name, a value of `key`, is unknown; imports nothing."""
         if name not in self._entries:
             known = sorted(self._entries)
             raise UserError(
-                f"unknown {self.kind} {name!r} in {self.key}.{nearest_name(str(name), known)}"
+                f"unknown {self.kind} {name!r} in {key or self.key}.{nearest_name(str(name), known)}"
                 f" Known: {', '.join(known)}",
                 "a module of yours that registers it is named in IMPORTS",
             )

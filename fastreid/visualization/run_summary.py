@@ -102,6 +102,8 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
         UserError: for a checkpoint or image that cannot be used, and features that are not finite.
     """
     model = load_trained_model(cfg)
+    for dataset in datasets:
+        model.check_views(dataset.view_names, dataset.name)
     samples = distinct_samples(datasets)
     features = extract_over_ranks(cfg, model, samples)
     evaluator = ReidEvaluator(cfg, next(model.parameters()).device)

@@ -98,9 +98,9 @@ def test_a_method_that_runs(cfg, toy, said, method):
         (CrashingCheckpoint, "the evaluation fails: AttributeError: .*no_such_width"),
         (CrashingStep, "the training step fails: KeyError: 'no_such_label'"),
         (UndeclaredLabel, "UndeclaredLabel reads the camids of a picture, and these pictures have none"),
-        (OtherWidth, r"the features of 2 images have shape \(2, 640\), but feature_parts\(\) says .*128"),
-        (WholeLosses, r"loss_cls has shape \(8, 640\), expected a scalar"),
-        (Unlearnable, r"the losses \(loss_cls\) depend on no parameter that trains"),
+        (OtherWidth, r"features of OtherWidth gives a tensor \(2, 640\), but its feature_parts are .*128"),
+        (WholeLosses, r"losses of WholeLosses gives 'loss_cls': a tensor \(8, 640\)"),
+        (Unlearnable, "no loss of Unlearnable depends on what it trains"),
         (CrashingRules, "the checkpoint fails: TypeError"),
     ],
 )

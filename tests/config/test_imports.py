@@ -53,6 +53,15 @@ def test_on_the_command_line_a_file_is_relative_to_the_current_folder(schedule, 
     assert (cfg.IMPORTS, cfg.SOLVER[name.upper()]) == ([str(file)], 0.25)
 
 
+def test_imports_of_bases_files_and_the_command_line_add_up(write):
+    files = [write(f"{name}.py", "") for name in ("first", "second", "third")]
+    write("base.yml", "IMPORTS: [first.py]\n")
+    cfg = get_cfg()
+    cfg.merge_from_file(write("a.yml", "_BASE_: base.yml\nIMPORTS: [second.py]\n"))
+    cfg.merge_from_list(["IMPORTS", f"['{files[0]}', '{files[2]}']"])
+    assert cfg.IMPORTS == list(map(str, files))
+
+
 def test_a_module_is_imported_also_from_the_current_folder(schedule, monkeypatch):
     name, file = schedule
     monkeypatch.chdir(file.parent.parent)
@@ -71,11 +80,13 @@ def test_a_module_is_imported_also_from_the_current_folder(schedule, monkeypatch
         ("nets/none.py", "No such file"),
         ("nets/broken.py", "ZeroDivisionError: division by zero"),
         ("nets/syntax.py", "SyntaxError"),
+        ("nets/leaves.py", "SystemExit: 3"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line_that_names_it(module, said, write):
     write("nets/broken.py", "1 / 0\n")
     write("nets/syntax.py", "def (\n")
+    write("nets/leaves.py", "raise SystemExit(3)\n")
     with pytest.raises(
         UserError, match=rf"IMPORTS \S*{module} .*a.yml.*cannot be imported: .*{said}"
     ) as error:
@@ -92,6 +103,14 @@ def test_imports_are_a_list_of_names(imports):
 
 class TestStoredConfigurations:
     """They come along with a checkpoint: nobody has named the modules that they name."""
+
+    def test_where_too_few_are_allowed_the_others_are_named(self, schedule, write):
+        name, _ = schedule
+        stored = {"IMPORTS": ["/gone/net.py"], "SOLVER": {"SCHED": name, name.upper(): 0.25}}
+        with pytest.raises(
+            UserError, match=r"unknown config key .*; model.pth names /gone/net.py, too: allow"
+        ):
+            get_cfg().merge_stored(stored, "model.pth", imports=[str(write("other.py", ""))])
 
     def test_their_modules_are_not_imported_and_the_way_to_allow_them_is_said(self, write, tmp_path):
         file = write("evil.py", f"open({str(tmp_path / 'executed')!r}, 'w')\n")

@@ -66,6 +66,23 @@ def test_the_method_of_a_file_or_command_line_counts_wherever_it_stands(write):
     assert cfg.MODEL.SDMODEL.MOMENTUM == 0.5
 
 
+def test_a_file_leaves_behind_the_keys_of_its_bases_method_but_not_its_own(write):
+    base = "MODEL: {META_ARCHITECTURE: SDReIDStage1, SDMODEL: {MOMENTUM: 0.5}}\nSOLVER: {BASE_LR: 0.3}\n"
+    write("base.yml", base)
+    middle = "_BASE_: base.yml\nMODEL: {META_ARCHITECTURE: Plain, PLAIN: {DEPTH: 5}}\n"
+    write("middle.yml", middle)
+    cfg = get_cfg()
+    cfg.merge_from_file(write("top.yml", "_BASE_: middle.yml\nSOLVER: {GAMMA: 0.2}\n"))
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.PLAIN.DEPTH) == ("Plain", 5)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA) == (0.3, 0.2)
+    assert "SDMODEL" not in cfg.MODEL
+    stage2 = "_BASE_: base.yml\nMODEL: {META_ARCHITECTURE: SDReIDStage2}\n"
+    cfg.merge_from_file(write("stage2.yml", stage2))
+    assert cfg.MODEL.SDMODEL.MOMENTUM == 0.5
+    with pytest.raises(UserError, match=r"unknown config key 'MODEL.SDMODEL.MOMENTUM' .*own.yml"):
+        get_cfg().merge_from_file(write("own.yml", middle.replace("}}", "}, SDMODEL: {MOMENTUM: 0.5}}")))
+
+
 def test_copies_know_their_method():
     cfg = get_cfg()
     copy = cfg.clone()
@@ -92,5 +109,22 @@ def test_one_key_cannot_have_two_meanings():
     flat.spans_run, flat.linear_warmup = False, False
     flat.KEYS = {"SOLVER": {"GAMMA": Key(7, "of something else")}}
     SCHEDULE_REGISTRY.register("flat", flat)
-    with pytest.raises(ValueError, match="SOLVER.GAMMA is declared twice"):
+    with pytest.raises(UserError, match="SOLVER.GAMMA is declared twice"):
         get_cfg()
+
+
+@pytest.mark.parametrize(
+    ("add", "said"),
+    [
+        (
+            lambda cfg: cfg.declare({"MODEL": {"MINE": 3}}),
+            "MODEL.MINE is declared as 3; declare it with a Key",
+        ),
+        (lambda cfg: setattr(cfg.MODEL, "MINE", 3), "add_config of Own sets MODEL.MINE; declare"),
+    ],
+)
+def test_a_key_without_a_meaning_is_refused_by_its_name(add, said):
+    own = type("Own", (Plain,), {"add_config": classmethod(lambda cls, cfg: add(cfg))})
+    META_ARCH_REGISTRY.register("Own", own)
+    with pytest.raises(UserError, match=said):
+        get_cfg().use_method("Own")

@@ -97,3 +97,12 @@ def test_in_our_files_an_unknown_key_stays_an_error(load):
         load("MODEL: {BACKBONE: {LAST_STRIDE: 1}}")
     with pytest.raises(UserError, match="unknown config key 'SOLVER.SWITCH'"):
         load("SOLVER: {SWITCH: True}")
+
+
+def test_the_bases_of_its_files_are_its_own_too(tmp_path):
+    base = "MODEL: {META_ARCHITECTURE: Baseline, BACKBONE: {WITH_IBN: True}}\nSOLVER: {BASE_LR: 0.5}\n"
+    (tmp_path / "Base.yml").write_text(base)
+    (tmp_path / "top.yml").write_text("_BASE_: Base.yml\nMODEL: {META_ARCHITECTURE: Baseline_stage1}\n")
+    cfg = get_cfg()
+    cfg.merge_from_file(tmp_path / "top.yml")
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.SOLVER.BASE_LR) == ("SDReIDStage1", 0.5)

@@ -89,6 +89,12 @@ class TestLabels:
         with pytest.raises(UserError, match=message):
             model.extract(paths[0], **given)
 
+    def test_arrays_and_tensors_of_numbers_will_do(self, model, paths):
+        expected = model.extract(paths[:2], views=[0, 1], cameras=[0, 1])
+        for make in (np.array, torch.tensor):
+            found = model.extract(paths[:2], views=make([0, 1]), cameras=make([0, 1]))
+            np.testing.assert_array_equal(found, expected)
+
     def test_what_a_model_does_not_read_is_refused(self, checkpoints, paths):
         plain = ReIDModel.from_checkpoint(checkpoints[1], device="cpu")
         with pytest.raises(UserError, match="cameras are given, which SDReIDStage1 does not read"):
@@ -146,6 +152,21 @@ class TestTools:
         report = json.loads((tmp_path / "cost.json").read_text())
         assert report["flops"]["backbone"] == 2 * 24 * 640
         assert list(report["timing"]) == ["person"]
+
+
+def test_a_part_that_is_generated_for_no_view_is_none_of_the_views(side):
+    model = ReIDModel.from_checkpoint(side, device="cpu")
+    model.model.feature_parts = lambda: {"identity": 3, "view": 2}
+    assert model.part_names() == model.part_names(views=[]) == ["identity", "view"]
+    with pytest.raises(UserError, match="views aerial: SideNet generates none; leave them out"):
+        model.part_names(views="aerial")
+
+
+@pytest.mark.parametrize("value", ["aerial", ""])
+def test_a_list_with_a_number_that_is_none_names_the_picture(tmp_path, value):
+    (tmp_path / "list.csv").write_text(f"path,camid,viewid\na.jpg,0,1\nb.jpg,0,{value}\n")
+    with pytest.raises(UserError, match=f"column viewid, picture 2: '{value}' is no whole number; give"):
+        list_file(tmp_path / "list.csv")
 
 
 def test_a_wide_backbone_has_wide_features_whatever_feat_dim_says(cargo, tmp_path):

@@ -5,9 +5,10 @@ import logging
 import pytest
 
 from fastreid.config import CfgNode, Changes, Key, get_cfg
-from fastreid.engine.resume import check_resumed_config
+from fastreid.engine.resume import check_resumed_config, check_resumed_names
 from fastreid.modeling import META_ARCH_REGISTRY, MetaArch
 from fastreid.solver import SCHEDULE_REGISTRY
+from fastreid.structures import DataNames
 from fastreid.utils.errors import UserError
 
 
@@ -103,3 +104,16 @@ def test_nothing_is_logged_where_nothing_differs(caplog):
     caplog.set_level(logging.INFO)
     assert not resumed([])
     assert not caplog.records
+
+
+def test_the_data_has_the_names_that_it_had():
+    names = DataNames(("1", "2"), {0: "a", 4: "b"}, ("drone", "ground"))
+    for saved in (names.to_dict(), {}, None):
+        check_resumed_names(names, saved, "model.pth")
+    for changed, said in (
+        ({"views": ("ground", "kite")}, "views"),
+        ({"identities": ("2", "1"), "cameras": {0: "a"}}, "identities and cameras"),
+    ):
+        saved = names._replace(**changed).to_dict()
+        with pytest.raises(UserError, match=f"the training data has other {said} than that of model.pth"):
+            check_resumed_names(names, saved, "model.pth")

@@ -1,15 +1,18 @@
 """The contract of a method: what a registry refuses, and what the two stages say of themselves."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 from toy_conditions import DIM
 
 from fastreid.config import check_config
+from fastreid.data.samplers import SAMPLER_REGISTRY, BatchSampler
 from fastreid.modeling import META_ARCH_REGISTRY, MetaArch, build_model, fit_config
 from fastreid.modeling.assets import required_weights, starting_weights
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
-from fastreid.modeling.heads import CLS_LAYER_REGISTRY, REID_HEADS_REGISTRY
+from fastreid.modeling.heads import CLS_LAYER_REGISTRY, REID_HEADS_REGISTRY, EmbeddingHead
 from fastreid.modeling.losses import LOSS_REGISTRY
 from fastreid.modeling.meta_arch import SDReIDStage1, SDReIDStage2
 from fastreid.modeling.weights import load_model_weights
@@ -46,6 +49,7 @@ class TestRegistration:
                 "test_labels name 'weather'; known: camids, viewids",
             ),
             (method(test_labels=frozenset({"targets"})), "test_labels name 'targets'"),
+            (method(__init__=lambda self, cfg: None), "Own is not made by .cfg, names., two arguments"),
             (type("Own", (nn.Module,), {}), "derived from MetaArch"),
             (lambda cfg: None, "derived from MetaArch"),
         ],
@@ -66,11 +70,103 @@ class TestRegistration:
             (LOSS_REGISTRY, "it has no logged_as, compares_pairs, needs_classifier, from_config"),
             (REID_HEADS_REGISTRY, "a head is a Module"),
             (CLS_LAYER_REGISTRY, "it has no similarity"),
+            (SAMPLER_REGISTRY, "it is no BatchSampler"),
         ],
     )
     def test_other_parts_are_refused_too(self, registry, said):
         with pytest.raises(UserError, match=f"'Own' cannot be registered: {said}"):
             registry.register("Own", type("Own", (), {}))
+
+
+class TestResults:
+    """What a method gives is looked at, so that a mistake is a line that names it."""
+
+    @pytest.fixture
+    def own(self, tiny_cfg, make_batch):
+        """Make a method with these parts and give its result for a batch."""
+
+        def call(training: bool = True, **parts):
+            name = f"Own{len(list(META_ARCH_REGISTRY))}"
+            META_ARCH_REGISTRY.register(name, type(name, (SDReIDStage1,), parts))
+            model = build_model(tiny_cfg(2, "MODEL.META_ARCHITECTURE", name))
+            return model.train(training)(make_batch())
+
+        return call
+
+    @pytest.mark.parametrize("result", [torch.ones(8, DIM), (torch.ones(8),), ()])
+    def test_encoded_images_are_a_tuple_that_begins_with_vectors(self, own, result):
+        with pytest.raises(UserError, match=r"encode of Own\d gives a .*; return a NamedTuple"):
+            own(encode=lambda self, batch: result)
+
+    @pytest.mark.parametrize(
+        ("result", "said"),
+        [
+            ([torch.ones((), requires_grad=True)], "losses of Own. gives a list"),
+            ({}, "losses of Own. gives a dict"),
+            (torch.ones(()), r"losses of Own. gives a tensor \(\)"),
+            ({"loss_a": 1.0}, "losses of Own. gives 'loss_a': a float"),
+            ({"loss_a": torch.ones(8)}, r"losses of Own. gives 'loss_a': a tensor \(8,\)"),
+            ({"a": torch.ones(())}, r"losses of Own. gives 'a': .* begin with loss_"),
+            ({"loss_a": torch.ones(())}, "no loss of Own. depends on what it trains"),
+        ],
+    )
+    def test_losses_are_scalars_by_name(self, own, result, said):
+        with pytest.raises(UserError, match=said):
+            own(losses=lambda self, encoded, batch: result)
+
+    def test_features_are_as_wide_as_their_parts_say(self, own):
+        said = rf"features of Own. gives a tensor \(\d+, {DIM}\), but its feature_parts are person 7; make"
+        with pytest.raises(UserError, match=said):
+            own(training=False, feature_parts=lambda self: {"person": 7})
+
+    def test_a_head_says_its_width_and_reads_features_of_the_backbones(self, tiny_cfg):
+        with pytest.raises(UserError, match="made for features of 12 numbers and gets 10; let the feat_dim"):
+            EmbeddingHead(12, 3)(torch.ones(2, 10))
+        mute = type("Mute", (nn.Module,), {"from_config": classmethod(lambda cls, cfg: {})})
+        mute.__init__ = lambda self, feat_dim, num_classes: nn.Module.__init__(self)
+        REID_HEADS_REGISTRY.register("Mute", mute)
+        with pytest.raises(UserError, match="MODEL.HEADS.NAME Mute does not say .* embedding_dim"):
+            build_model(tiny_cfg(2, "MODEL.HEADS.NAME", "Mute"))
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_a_sampler_says_whether_batches_are_of_whole_identities(self, tiny_cfg, whole):
+        SAMPLER_REGISTRY.register("Own", type("Own", (BatchSampler,), {"whole_identities": whole}))
+        options = ("SOLVER.IMS_PER_BATCH", "10", "DATALOADER.NUM_INSTANCE", "4")
+        cfg = tiny_cfg(2, *options, "DATALOADER.SAMPLER_TRAIN", "Own")
+        with pytest.raises(UserError, match="use a multiple of 4") if whole else nullcontext():
+            check_config(cfg)
+
+    def test_no_loss_hides_another(self, tiny_cfg):
+        cfg = tiny_cfg(2, "MODEL.LOSSES.NAME", "['TripletLoss', 'TripletLoss']")
+        with pytest.raises(UserError, match="logged as loss_triplet, loss_triplet: one would hide the other"):
+            build_model(cfg)
+
+
+class TestViewsOfOtherData:
+    """A method that reads views takes those that it was trained on by their numbers."""
+
+    @pytest.fixture
+    def model(self, tiny_cfg):
+        def make(labels: frozenset[str]) -> MetaArch:
+            name = f"Own{len(labels)}"
+            META_ARCH_REGISTRY.register(name, type(name, (SDReIDStage1,), {"test_labels": labels}))
+            return build_model(
+                tiny_cfg(2, "MODEL.META_ARCHITECTURE", name), DataNames(views=("drone", "ground"))
+            )
+
+        return make
+
+    @pytest.mark.parametrize(
+        "views", [("drone", "ground"), ("aerial", "cctv"), ("drone",), ("kite", "ground")]
+    )
+    def test_those_of_the_same_numbers_and_strangers_pass(self, model, views):
+        model(frozenset({"viewids"})).check_views(views, "mine.csv")
+
+    @pytest.mark.parametrize("views", [("ground", "zeppelin"), ("ground",), ("a", "drone", "ground")])
+    def test_one_that_has_another_number_is_refused(self, model, views):
+        with pytest.raises(UserError, match=r"views drone, ground and reads them, but mine.csv has .*as in"):
+            model(frozenset({"viewids"})).check_views(views, "mine.csv")
+        model(frozenset()).check_views(views, "mine.csv")
 
 
 class Narrow(nn.Module):

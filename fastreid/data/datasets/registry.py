@@ -18,8 +18,8 @@ class DatasetRegistry(Registry):
         base, _, protocol = name.partition("_")
         return partial(super().get(base), protocol=protocol) if base == CSV_DATASET else super().get(name)
 
-    def check(self, name: str) -> None:
-        super().check(CSV_DATASET if name.startswith(f"{CSV_DATASET}_") else name)
+    def check(self, name: str, key: str = "") -> None:
+        super().check(CSV_DATASET if name.startswith(f"{CSV_DATASET}_") else name, key)
 
 
 DATASET_REGISTRY = DatasetRegistry("dataset", "DATASETS")

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from fastreid.config import CfgNode
+from fastreid.utils.errors import UserError
 from fastreid.utils.registry import Registry
 
 
@@ -23,7 +24,13 @@ def build_head(cfg: CfgNode, feat_dim: int, num_classes: int) -> nn.Module:
     It has `embedding_dim`, the width of the feature that it gives in eval mode.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, or a head without `embedding_dim`.
     """
     head = REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME)
-    return head(feat_dim, num_classes, **head.from_config(cfg))
+    head = head(feat_dim, num_classes, **head.from_config(cfg))
+    if not isinstance(getattr(head, "embedding_dim", None), int):
+        raise UserError(
+            f"MODEL.HEADS.NAME {cfg.MODEL.HEADS.NAME} does not say how wide its feature is",
+            "give it the attribute embedding_dim, a whole number",
+        )
+    return head

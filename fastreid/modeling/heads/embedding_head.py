@@ -9,6 +9,7 @@ from fastreid.config import CfgNode
 from fastreid.modeling.heads.build import REID_HEADS_REGISTRY
 from fastreid.modeling.heads.cls_layers import CLS_LAYER_REGISTRY, Linear
 from fastreid.utils.env import resolve_device
+from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
 
 
@@ -57,6 +58,7 @@ class EmbeddingHead(nn.Module):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"a head needs at least one class, got {num_classes}")
+        self.feat_dim = feat_dim
         self.embedding_dim = embedding_dim or feat_dim
         self.metric_after_neck = metric_after_neck
         self.reduction = nn.Identity()
@@ -98,7 +100,15 @@ class EmbeddingHead(nn.Module):
 
         Returns:
             In eval mode the feature after the neck, (B, E) float32; in training mode a `HeadOutput`.
+
+        Raises:
+            UserError: if the features are of another width.
         """
+        if features.shape[1] != self.feat_dim:
+            raise UserError(
+                f"the head is made for features of {self.feat_dim} numbers and gets {features.shape[1]}",
+                "let the feat_dim of the backbone be the width of what it gives",
+            )
         with torch.autocast(features.device.type, enabled=False):
             before = self.reduction(features.float())
             after = self.bottleneck(before)

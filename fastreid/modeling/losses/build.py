@@ -57,12 +57,19 @@ class IdentityLosses:
         """Make the named losses.
 
         Raises:
-            UserError: if none is named, or a name is unknown.
+            UserError: if none is named, a name is unknown, or two losses are logged under one name.
         """
         if not cfg.MODEL.LOSSES.NAME:
             known = ", ".join(LOSS_REGISTRY)
             raise UserError("MODEL.LOSSES.NAME is empty: nothing to train on", f"name one or more of {known}")
         classes = [LOSS_REGISTRY.get(name) for name in cfg.MODEL.LOSSES.NAME]
+        logged = [loss.logged_as for loss in classes]
+        if len(set(logged)) < len(logged):
+            raise UserError(
+                f"MODEL.LOSSES.NAME {cfg.MODEL.LOSSES.NAME} are logged as {', '.join(logged)}: one would hide"
+                " the other",
+                "name each loss once, and give yours a logged_as of its own",
+            )
         return cls([loss(**loss.from_config(cfg)) for loss in classes])
 
     @property

@@ -8,6 +8,7 @@ programs as every other, because these know nothing of methods but this file. A 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +22,7 @@ from fastreid.modeling.heads import build_head
 from fastreid.modeling.losses import IdentityLosses
 from fastreid.modeling.meta_arch.export import encoder_part
 from fastreid.modeling.meta_arch.findings import batch_norm, fresh_start, metric_losses, views_of_identities
+from fastreid.modeling.meta_arch.results import check_encoded, check_features, check_losses, check_view_names
 from fastreid.modeling.meta_arch.rules import ParameterRules
 from fastreid.structures import Batch, DataNames, ExportPart, Finding, Sample, Table, Tensors
 from fastreid.utils.errors import UserError
@@ -160,6 +162,11 @@ class MetaArch(nn.Module, ABC):
             )
         return batch[name].to(self.device, non_blocking=True)
 
+    def check_views(self, views: Sequence[str], source: str) -> None:
+        """Raise a UserError if the method reads views, and one of training has another number in `source`."""
+        if "viewids" in self.test_labels:
+            check_view_names(type(self).__name__, self.names.views, views, source)
+
     @abstractmethod
     def encode(self, batch: Batch) -> Any:
         """Map a batch to what losses and features are made of, a NamedTuple whose first field is (B, D)."""
@@ -176,10 +183,25 @@ class MetaArch(nn.Module, ABC):
         """Return the names and widths of the parts of a retrieval feature, in their order."""
         return {"person": self.heads.embedding_dim}
 
+    def view_parts(self) -> list[str]:
+        """Return the names of the parts that it generates for a view each, by the views' numbers."""
+        return []
+
     def forward(self, batch: Batch, parts: Sequence[str] | None = None) -> dict[str, Tensor] | Tensor:
-        """As the class says; `parts`: see :meth:`features`."""
-        encoded = self.encode(batch)
-        return self.losses(encoded, batch) if self.training else self.features(encoded, batch, parts)
+        """As the class says; `parts`: see :meth:`features`.
+
+        Raises:
+            UserError: if the method's own results are not what this contract says.
+        """
+        name, encoded = type(self).__name__, self.encode(batch)
+        check_encoded(name, encoded)
+        if self.training:
+            losses = self.losses(encoded, batch)
+            check_losses(name, losses)
+            return losses
+        features, widths = self.features(encoded, batch, parts), self.feature_parts()
+        check_features(name, features, {part: widths[part] for part in (widths if parts is None else parts)})
+        return features
 
     # --------------------------------------------------------------------------------------- training
 
@@ -263,6 +285,10 @@ def lacks_of_method(entry: Any) -> str:
     missing = [name for name in ("encode", "losses") if getattr(entry, name) is getattr(MetaArch, name)]
     if missing:
         return f"{entry.__name__} has no {' and no '.join(missing)} of its own"
+    try:
+        signature(entry).bind(None, None)
+    except TypeError:
+        return f"{entry.__name__} is not made by (cfg, names), two arguments"
     unknown = sorted(set(entry.test_labels) - set(TEST_LABELS))
     if unknown:
         return f"its test_labels name {', '.join(map(repr, unknown))}; known: {', '.join(TEST_LABELS)}"

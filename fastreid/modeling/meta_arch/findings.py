@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from fastreid.config import CfgNode
 from fastreid.data import TrainSet
+from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.modeling.losses import LOSS_REGISTRY
 from fastreid.structures import Finding
 
@@ -15,7 +16,7 @@ def metric_losses(cfg: CfgNode, train_set: TrainSet) -> Iterator[Finding]:
     if not pairwise:
         return
     name, instances = pairwise[0], cfg.DATALOADER.NUM_INSTANCE
-    if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
+    if not SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN).whole_identities:
         found = f"{cfg.DATALOADER.SAMPLER_TRAIN} draws images one by one: {name} meets hardly any pair"
         yield Finding("warning", "batches", found, "DATALOADER.SAMPLER_TRAIN NaiveIdentitySampler")
     elif instances < 2:

@@ -46,7 +46,7 @@ class SDReIDEncoder(MetaArch):
     def fit_to_weights(cls, cfg: CfgNode, state: dict[str, Tensor]) -> None:
         if not cfg.MODEL.SDMODEL.VIEW_NUM:
             prototypes = state.get("memory_bank.prototypes", (None, None))
-            cfg.MODEL.SDMODEL.VIEW_NUM = len(prototypes)  # two where there are none, which the loading will tell
+            cfg.MODEL.SDMODEL.VIEW_NUM = len(prototypes)  # two where the weights lack them
 
     def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
         super().__init__(cfg, names)

@@ -131,6 +131,9 @@ class SDReIDStage2(SDReIDEncoder):
         width = self.heads.embedding_dim if self.generated_neck else self.backbone.feat_dim
         return super().feature_parts() | dict.fromkeys(self.view_names(), width)
 
+    def view_parts(self) -> list[str]:
+        return list(self.view_names())
+
     def fused(self, person: Tensor | None, generated: Tensor | None) -> Tensor:
         """Join person features (B, E) and generated ones (B, V, D) as retrieval features; None: left out.
 
