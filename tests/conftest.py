@@ -1,55 +1,44 @@
-"""What every test starts from: the package's logger as on import, no warning given yet; and the programs."""
+"""What every test starts from: the package's logger as on import, no warning given yet; and the data."""
 
-import io
-import logging
-import re
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from importlib import import_module
+import shutil
 from pathlib import Path
 
 import pytest
+from worlds.noise import write_noise
+from worlds.programs import reset_logger
 
 from fastreid.config import Registered, get_cfg
+from fastreid.rendered import BenchmarkSpec, write_benchmark
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
-
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
 @pytest.fixture(autouse=True)
 def fresh_logging():
     """Also after fixtures of a wider scope, which may have run a program that sets up logging."""
-    _reset_logger()
+    reset_logger()
     warn_once.cache_clear()
     yield
-    _reset_logger()
-
-
-def _reset_logger() -> None:
-    logger = logging.getLogger("fastreid")
-    logger.handlers.clear()
-    logger.setLevel(logging.NOTSET)
-    logger.propagate = True
+    reset_logger()
 
 
 @pytest.fixture(scope="session")
-def run_tool() -> Callable[..., tuple[int, str, str]]:
-    """`run_tool("search.py", argument, …)`: its exit code, stdout and stderr, in this process."""
+def cargo(tmp_path_factory) -> Path:
+    """A DATASETS.ROOT with a small rendered CARGO of 96x48 pictures; not to be changed."""
+    root = tmp_path_factory.mktemp("rendered")
+    write_benchmark("CARGO", root, BenchmarkSpec(8, 4, 2, (96, 48)), workers=0)
+    return root
 
-    def run(name: str, *arguments: object) -> tuple[int, str, str]:
-        (module,) = re.findall(r'^run\("(.+)", __name__\)$', (TOOLS / name).read_text(), re.MULTILINE)
-        program = import_module(module)
-        code, out, err = 0, _stream(), _stream()
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                code = program.main(list(map(str, arguments))) or 0
-            except SystemExit as stopped:
-                code = stopped.code
-        _reset_logger()  # its handlers write to these streams
-        return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
-    return run
+@pytest.fixture(scope="session")
+def _noise(tmp_path_factory) -> Path:
+    return write_noise(tmp_path_factory.mktemp("noise"))
+
+
+@pytest.fixture
+def noise_cargo(_noise, tmp_path) -> Path:
+    """A DATASETS.ROOT of the test's own, its `tmp_path`, with a small CARGO of noise, to be damaged."""
+    return shutil.copytree(_noise, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -66,7 +55,3 @@ def own_names():
     for registry, own in entries.items():
         registry._entries.clear()
         registry._entries.update(own)
-
-
-def _stream() -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)

@@ -105,11 +105,9 @@ def _counted(dataset: ReIDDataset, counts: SplitCounts, published: dict[str, int
         return f"{getattr(counts, what):,} {name}{beside}"
 
     views = [f"{name} {counts.views[view]:,}" for view, name in enumerate(dataset.view_names)]
-    parts = [f"{number('images', 'images')} of {number('ids', 'identities')}", f"views {', '.join(views)}"]
-    if not dataset.protocol.camera_is_view:
-        cameras = [f"{camera}: {images:,}" for camera, images in sorted(counts.cameras.items())]
-        parts.append(f"cameras {', '.join(cameras)}")
-    return "; ".join(parts)
+    cameras = [f"{camera}: {images:,}" for camera, images in sorted(counts.cameras.items())]
+    total = f"{number('images', 'images')} of {number('ids', 'identities')}"
+    return f"{total}; views {', '.join(views)}; cameras {', '.join(cameras)}"
 
 
 def _check_names(dataset: ReIDDataset, splits: Sequence[str], reported: set[str]) -> list[Finding]:

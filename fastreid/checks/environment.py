@@ -14,7 +14,7 @@ from fastreid.config import CfgNode
 from fastreid.evaluation.rank_cylib import rank_cy
 from fastreid.modeling import META_ARCH_REGISTRY, method_of
 from fastreid.structures import Finding
-from fastreid.utils.env import code_version, resolve_device
+from fastreid.utils.env import available_cores, code_version, resolve_device
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 OPTIONAL = {"faiss-cpu", "cython", "setuptools"}  # the first has a check of its own, the others build kernels
@@ -96,11 +96,6 @@ def _cpu() -> list[Finding]:
         found += f"; others keep {load:.1f} cores busy: threads that share cores wait for each other"
         return [Finding("warning", "device", found, "OMP_NUM_THREADS=1, or as many as there are free cores")]
     return [Finding("ok", "device", found)]
-
-
-def available_cores() -> int:
-    """Count the CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kernels() -> list[Finding]:

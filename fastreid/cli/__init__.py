@@ -4,7 +4,6 @@ Every module of this package has a ``build_parser()`` and a ``main(argv)``. Noth
 one of them is chosen.
 """
 
-import argparse
 import sys
 from importlib import import_module
 
@@ -30,11 +29,10 @@ def build_parser() -> CommandLineParser:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
     parser = CommandLineParser(
+        "\n".join(["Aerial-ground person re-identification.", "", "commands:", *lines]),
         prog="fastreid",
         usage="fastreid COMMAND …",
-        description="\n".join(["Aerial-ground person re-identification.", "", "commands:", *lines]),
         epilog="fastreid COMMAND --help explains a command.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", metavar="COMMAND", help="one of those above; what follows is its own")
     return parser

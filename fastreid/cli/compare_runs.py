@@ -4,14 +4,13 @@ python tools/compare_runs.py --run stage1=logs/demo/stage1 --run stage2=logs/dem
 """
 
 import argparse
-import sys
 from collections import Counter
 from typing import Any
 
 from tabulate import tabulate
 
 from fastreid.evaluation.report import read_results
-from fastreid.utils.cli import CommandLineParser, exit_cleanly
+from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file, named_output, write_json
 
@@ -36,7 +35,7 @@ def named_number(text: str) -> tuple[str, float]:
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(__doc__)
     parser.add_argument(
         "--run",
         type=named,
@@ -79,25 +78,23 @@ def read_runs(named_folders: list[tuple[str, str]]) -> dict[str, dict[str, dict[
     return runs
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv):
-        args = build_parser().parse_args(argv)
-        if args.output:
-            check_output_file(args.output, "--output")
-        runs = read_runs(args.run)
-        seconds = by_name(args.seconds, "--seconds")
-        protocols = list(next(iter(runs.values())))
-        rows = [
-            [protocol, name, *(results[protocol][metric] for metric in METRICS)]
-            for protocol in protocols
+@command(build_parser)
+def main(args: argparse.Namespace) -> None:
+    if args.output:
+        check_output_file(args.output, "--output")
+    runs = read_runs(args.run)
+    seconds = by_name(args.seconds, "--seconds")
+    protocols = list(next(iter(runs.values())))
+    rows = [
+        [protocol, name, *(results[protocol][metric] for metric in METRICS)]
+        for protocol in protocols
+        for name, results in runs.items()
+    ]
+    print(tabulate(rows, headers=["protocol", "run", *METRICS], tablefmt="github", floatfmt=".1f"))
+    if args.output:
+        summary = {
+            name: {protocol: {m: results[protocol][m] for m in METRICS} for protocol in protocols}
             for name, results in runs.items()
-        ]
-        print(tabulate(rows, headers=["protocol", "run", *METRICS], tablefmt="github", floatfmt=".1f"))
-        if args.output:
-            summary = {
-                name: {protocol: {m: results[protocol][m] for m in METRICS} for protocol in protocols}
-                for name, results in runs.items()
-            }
-            with named_output(args.output):
-                write_json(args.output, summary | {"seconds": seconds})
+        }
+        with named_output(args.output):
+            write_json(args.output, summary | {"seconds": seconds})

@@ -7,7 +7,6 @@ config to use it with, as beside the checkpoint of a training.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from fastreid.config import CfgNode, check_config, load_config
@@ -15,7 +14,7 @@ from fastreid.config.node import flat_keys
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.sdreid.release_checkpoint import Conversion, convert, settings_of
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
-from fastreid.utils.cli import CommandLineParser, exit_cleanly
+from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
@@ -23,12 +22,11 @@ from fastreid.utils.logger import setup_logger
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(__doc__)
     parser.add_argument("--weights", required=True, metavar="FILE", help="the reference's checkpoint")
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="the config it was trained with")
+    parser.add_config("the config it was trained with")
     parser.add_argument("--output", required=True, metavar="FILE", help="the checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
 
@@ -61,21 +59,19 @@ def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
     Checkpointer(output.parent).save(output.name, state, mark_last=False)
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv):
-        args = build_parser().parse_intermixed_args(argv)
-        setup_logger()
-        output = Path(args.output)
-        for path in (output, output.parent / "config.yaml"):
-            if path.exists() and not args.overwrite:
-                raise UserError(f"{path} exists", "choose another --output, or --overwrite it")
-            check_output_file(path, "--output")
-        reference = without_module_prefix(load_checkpoint(args.weights)["model"])
-        cfg = read_config(args, settings_of(reference))
-        on_cpu = cfg.clone()
-        on_cpu.MODEL.DEVICE = "cpu"
-        conversion = convert(reference, build_model(on_cpu).state_dict())
-        write(cfg, conversion, output)
-        print(conversion.table())
-        print(f"{output} and {output.parent / 'config.yaml'}")
+@command(build_parser)
+def main(args: argparse.Namespace) -> None:
+    setup_logger()
+    output = Path(args.output)
+    for path in (output, output.parent / "config.yaml"):
+        if path.exists() and not args.overwrite:
+            raise UserError(f"{path} exists", "choose another --output, or --overwrite it")
+        check_output_file(path, "--output")
+    reference = without_module_prefix(load_checkpoint(args.weights)["model"])
+    cfg = read_config(args, settings_of(reference))
+    on_cpu = cfg.clone()
+    on_cpu.MODEL.DEVICE = "cpu"
+    conversion = convert(reference, build_model(on_cpu).state_dict())
+    write(cfg, conversion, output)
+    print(conversion.table())
+    print(f"{output} and {output.parent / 'config.yaml'}")

@@ -5,7 +5,6 @@ python tools/export.py --config-file logs/demo/stage2/config.yaml \
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from tabulate import tabulate
@@ -14,30 +13,27 @@ from fastreid.config import check_config, load_config
 from fastreid.deploy.onnx_export import export_model, require_packages
 from fastreid.engine import load_trained_model
 from fastreid.modeling import method_of
-from fastreid.utils.cli import CommandLineParser, exit_cleanly
+from fastreid.utils.cli import CommandLineParser, command
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="OUTPUT_DIR's config.yaml")
+    parser = CommandLineParser(__doc__)
+    parser.add_config("OUTPUT_DIR's config.yaml")
     parser.add_argument(
         "--output", metavar="DIR", help="folder to write (default: the folder export in OUTPUT_DIR)"
     )
     parser.add_argument("--pt2", action="store_true", help="also write torch.export's .pt2 files")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv):
-        args = build_parser().parse_intermixed_args(argv)
-        require_packages()
-        cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
-        check_config(cfg, training=False)
-        method_of(cfg).prepare_export(cfg)
-        folder = Path(args.output or Path(cfg.OUTPUT_DIR) / "export")
-        agreements = export_model(load_trained_model(cfg), folder, args.pt2)
-        print(tabulate(agreements, headers=agreements[0]._fields, floatfmt=("", "", "", ".7f", ".1e")))
-        for file in sorted(folder.iterdir()):
-            print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+@command(build_parser)
+def main(args: argparse.Namespace) -> None:
+    require_packages()
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+    check_config(cfg, training=False)
+    method_of(cfg).prepare_export(cfg)
+    folder = Path(args.output or Path(cfg.OUTPUT_DIR) / "export")
+    agreements = export_model(load_trained_model(cfg), folder, args.pt2)
+    print(tabulate(agreements, headers=agreements[0]._fields, floatfmt=("", "", "", ".7f", ".1e")))
+    for file in sorted(folder.iterdir()):
+        print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")

@@ -5,7 +5,6 @@ python tools/extract_features.py --checkpoint model_best.pth --dataset CARGO --s
 """
 
 import argparse
-import sys
 
 from fastreid import ReIDModel
 from fastreid.config import CfgNode
@@ -13,7 +12,7 @@ from fastreid.data.bad_images import check_image_files
 from fastreid.data.datasets import open_dataset
 from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, extract_to_files
 from fastreid.deploy.image_lists import SPLITS, Columns, list_dataset, list_file, list_folder
-from fastreid.utils.cli import CommandLineParser, add_imports_option, exit_cleanly, positive_number
+from fastreid.utils.cli import CommandLineParser, add_imports_option, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_folder
 from fastreid.utils.logger import setup_logger
@@ -27,11 +26,9 @@ def view_list(text: str) -> list[str | int] | None:
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="what training wrote")
-    parser.add_argument(
-        "--config-file", metavar="FILE", help="default: config.yaml beside the checkpoint, or what it holds"
-    )
+    parser.add_config("default: config.yaml beside the checkpoint, or what it holds", default=None)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--folder", metavar="DIR", help="all pictures below this folder")
     source.add_argument("--list", metavar="FILE", help="a path a line, or CSV: path, camid, view, …")
@@ -41,25 +38,14 @@ def build_parser() -> CommandLineParser:
     parser.add_argument(
         "--format", choices=FORMATS, default="npy", help="npz: labels in each shard too (default %(default)s)"
     )
-    parser.add_argument(
-        "--shard-size",
-        type=positive_number,
-        default=SHARD_SIZE,
-        metavar="N",
-        help="pictures a file (default %(default)s)",
-    )
-    parser.add_argument(
-        "--views",
-        type=view_list,
-        metavar="NAMES",
-        help="generated ones: all (default), none, or names with commas",
-    )
+    parser.add_count("--shard-size", SHARD_SIZE, "pictures a file")
+    generated = "generated ones: all (default), none, or names with commas"
+    parser.add_argument("--views", type=view_list, metavar="NAMES", help=generated)
     parser.add_argument(
         "--skip-bad", action="store_true", help="a row of NaN for a picture that cannot be read, no stop"
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add_imports_option(parser)
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
 
@@ -76,20 +62,18 @@ def list_source(args: argparse.Namespace, cfg: CfgNode) -> Columns:
     return columns
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv, "finished shards are kept, the same command goes on"):
-        args = build_parser().parse_intermixed_args(argv)
-        check_output_folder(args.output, "--output")
-        setup_logger()
-        model = ReIDModel.from_checkpoint(
-            args.checkpoint, args.config_file, args.device, args.opts, imports=args.imports
-        )
-        if args.dataset:
-            data = model.cfg.DATASETS
-            model.model.check_views(open_dataset(args.dataset, data.ROOT, data.CSV).view_names, args.dataset)
-        columns = list_source(args, model.cfg)
-        features = extract_to_files(
-            model, columns, args.output, args.views, args.format, args.shard_size, args.skip_bad
-        )
-        print(f"{len(features)} features of {features.facts['width']} numbers: {args.output}")
+@command(build_parser, "finished shards are kept, the same command goes on")
+def main(args: argparse.Namespace) -> None:
+    check_output_folder(args.output, "--output")
+    setup_logger()
+    model = ReIDModel.from_checkpoint(
+        args.checkpoint, args.config_file, args.device, args.opts, imports=args.imports
+    )
+    if args.dataset:
+        data = model.cfg.DATASETS
+        model.model.check_views(open_dataset(args.dataset, data.ROOT, data.CSV).view_names, args.dataset)
+    columns = list_source(args, model.cfg)
+    features = extract_to_files(
+        model, columns, args.output, args.views, args.format, args.shard_size, args.skip_bad
+    )
+    print(f"{len(features)} features of {features.facts['width']} numbers: {args.output}")

@@ -9,57 +9,32 @@ The persons are split at random into training and test, and queries are chosen i
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from fastreid.data import describe
 from fastreid.data.datasets.csv_dataset import CSVDataset
 from fastreid.data.datasets.csv_file import check_table
 from fastreid.data.person_folders import Crops, csv_bytes, number_cameras, split_persons
-from fastreid.utils.cli import (
-    CommandLineParser,
-    exit_cleanly,
-    number_from_zero,
-    positive_number,
-)
+from fastreid.utils.cli import CommandLineParser, command, number_from_zero
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(__doc__)
     parser.add_argument("folder", metavar="FOLDER", help="holds the person crops")
     parser.add_argument("--output", required=True, metavar="FILE", help="the CSV file to write")
-    parser.add_argument(
-        "--levels",
-        default="pid",
-        metavar="A/B",
-        help="what the folders between FOLDER and an image are: pid, view, camera or - (default %(default)s)",
+    levels = "what the folders between FOLDER and an image are: pid, view, camera or - (default %(default)s)"
+    parser.add_argument("--levels", default="pid", metavar="A/B", help=levels)
+    names = (
+        "regular expression with named groups (?P<view>…), (?P<camera>…), (?P<pid>…), searched for in"
+        " file names; without a camera each view counts as one"
     )
-    parser.add_argument(
-        "--names",
-        default="",
-        metavar="REGEX",
-        help="regular expression with named groups (?P<view>…), (?P<camera>…), (?P<pid>…), searched for in"
-        " file names; without a camera each view counts as one",
-    )
-    parser.add_argument(
-        "--train-share",
-        type=float,
-        default=0.5,
-        metavar="X",
-        help="persons to train on (default %(default)s)",
-    )
-    parser.add_argument(
-        "--query-per-camera",
-        type=positive_number,
-        default=1,
-        metavar="N",
-        help="queries of a test person in each camera (default %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=number_from_zero, default=1111, metavar="N", help="of the split (default %(default)s)"
-    )
+    parser.add_argument("--names", default="", metavar="REGEX", help=names)
+    share = "persons to train on (default %(default)s)"
+    parser.add_argument("--train-share", type=float, default=0.5, metavar="X", help=share)
+    parser.add_count("--query-per-camera", 1, "queries of a test person in each camera")
+    parser.add_count("--seed", 1111, "of the split", type=number_from_zero)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that holds something else")
     return parser
 
@@ -74,20 +49,18 @@ def write_csv(path: str, content: bytes, overwrite: bool) -> None:
         file.write(content)
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv):
-        args = build_parser().parse_args(argv)
-        check_output_file(args.output, "--output")
-        crops = Crops(list(filter(None, args.levels.split("/"))), args.names).scan(args.folder)
-        rows = split_persons(crops, args.train_share, args.query_per_camera, args.seed)
-        folder = os.path.dirname(os.path.abspath(args.output))
-        content = csv_bytes(rows, folder)
-        dataset = CSVDataset(csv=args.output, table=check_table(content.decode(), args.output))
-        sizes = describe([dataset])
-        write_csv(args.output, content, args.overwrite)
-        print(sizes)
-        places = ", ".join(f"{n} = {view}/{camera}" for (view, camera), n in number_cameras(crops).items())
-        print(f"view ids: {', '.join(f'{n} = {view}' for n, view in enumerate(dataset.view_names))}")
-        print(f"camera ids: {places}")
-        print(f"{args.output}: {len(rows)} images")
+@command(build_parser)
+def main(args: argparse.Namespace) -> None:
+    check_output_file(args.output, "--output")
+    crops = Crops(list(filter(None, args.levels.split("/"))), args.names).scan(args.folder)
+    rows = split_persons(crops, args.train_share, args.query_per_camera, args.seed)
+    folder = os.path.dirname(os.path.abspath(args.output))
+    content = csv_bytes(rows, folder)
+    dataset = CSVDataset(csv=args.output, table=check_table(content.decode(), args.output))
+    sizes = describe([dataset])
+    write_csv(args.output, content, args.overwrite)
+    print(sizes)
+    places = ", ".join(f"{n} = {view}/{camera}" for (view, camera), n in number_cameras(crops).items())
+    print(f"view ids: {', '.join(f'{n} = {view}' for n, view in enumerate(dataset.view_names))}")
+    print(f"camera ids: {places}")
+    print(f"{args.output}: {len(rows)} images")

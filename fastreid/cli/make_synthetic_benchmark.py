@@ -6,10 +6,9 @@ An interrupted run is completed by the same command. A folder that this tool did
 """
 
 import argparse
-import sys
 
 from fastreid.rendered import LAYOUTS, BenchmarkSpec, write_benchmark
-from fastreid.utils.cli import CommandLineParser, exit_cleanly
+from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import setup_logger
 
@@ -32,7 +31,7 @@ def height_and_width(text: str) -> tuple[int, int]:
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(__doc__)
     default = BenchmarkSpec()
     parser.add_argument("--benchmark", required=True, metavar="NAME", help=f"{', '.join(LAYOUTS)} or all")
     parser.add_argument("--root", required=True, metavar="DIR", help="the benchmark's folder is made in here")
@@ -47,19 +46,13 @@ def build_parser() -> CommandLineParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv, "the same command completes it"):
-        args = build_parser().parse_args(argv)
-        names = list(LAYOUTS) if args.benchmark == "all" else [args.benchmark]
-        known = [*LAYOUTS, "all"]
-        if args.benchmark not in known:
-            raise UserError(
-                f"unknown benchmark {args.benchmark!r}.{nearest_name(args.benchmark, known)}",
-                f"choose from {', '.join(known)}",
-            )
-        spec = BenchmarkSpec(args.train_ids, args.test_ids, args.images_per_camera, args.size, args.seed)
-        setup_logger()
-        for name in names:
-            write_benchmark(name, args.root, spec, args.workers)
-    return 0
+@command(build_parser, "the same command completes it")
+def main(args: argparse.Namespace) -> None:
+    names, known = list(LAYOUTS) if args.benchmark == "all" else [args.benchmark], [*LAYOUTS, "all"]
+    if args.benchmark not in known:
+        near = nearest_name(args.benchmark, known)
+        raise UserError(f"unknown benchmark {args.benchmark!r}.{near}", f"choose from {', '.join(known)}")
+    spec = BenchmarkSpec(args.train_ids, args.test_ids, args.images_per_camera, args.size, args.seed)
+    setup_logger()
+    for name in names:
+        write_benchmark(name, args.root, spec, args.workers)

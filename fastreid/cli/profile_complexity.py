@@ -4,7 +4,6 @@ python tools/profile_complexity.py --config-file configs/v2/base_stage2.yml --no
 """
 
 import argparse
-import sys
 from typing import Any
 
 import torch
@@ -12,63 +11,51 @@ from tabulate import tabulate
 
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.deploy.model_cost import ModelSize, find_weights, measure_parts, model_size
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, positive_number
+from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.complexity import Measurement
 from fastreid.utils.env import resolve_device
 from fastreid.utils.file_io import check_output_file, named_output, write_json
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="of any method")
+    parser = CommandLineParser(__doc__)
+    parser.add_config("of any method")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: MODEL.DEVICE)")
-    parser.add_argument(
-        "--batch-size",
-        type=positive_number,
-        default=1,
-        metavar="N",
-        help="images at a time (default %(default)s)",
-    )
-    parser.add_argument(
-        "--repeats", type=positive_number, default=5, metavar="N", help="timed repeats (default %(default)s)"
-    )
+    parser.add_count("--batch-size", 1, "images at a time")
+    parser.add_count("--repeats", 5, "timed repeats")
     parser.add_argument(
         "--no-timing", action="store_true", help="only count: nothing is computed or allocated"
     )
     parser.add_argument("--output", metavar="FILE", help="JSON to write")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv):
-        args = build_parser().parse_intermixed_args(argv)
-        if args.output:
-            check_output_file(args.output, "--output")
-        weights = find_weights(read_config(args))
-        cfg = weights.cfg
-        size = model_size(weights, args.batch_size)
-        print(f"{args.config_file}, {args.batch_size} image(s) of {cfg.INPUT.SIZE_TEST}")
-        print(f"weights: {weights.note}")
-        print(size_table(size, args.batch_size))
-        report = {"config": args.config_file, "weights": weights.note, "batch_size": args.batch_size}
-        report |= size_report(size)
-        if not args.no_timing:
-            device = resolve_device(cfg.MODEL.DEVICE)
-            parts = measure_parts(weights, args.batch_size, args.repeats)
-            print(timing_table(parts, args.batch_size, device))
-            report |= timing_report(parts, device)
-        if args.output:
-            with named_output(args.output):
-                write_json(args.output, report)
-            print(args.output)
+@command(build_parser)
+def main(args: argparse.Namespace) -> None:
+    if args.output:
+        check_output_file(args.output, "--output")
+    weights = find_weights(read_config(args))
+    cfg = weights.cfg
+    size = model_size(weights, args.batch_size)
+    print(f"{args.config_file}, {args.batch_size} image(s) of {cfg.INPUT.SIZE_TEST}")
+    print(f"weights: {weights.note}")
+    print(size_table(size, args.batch_size))
+    report = {"config": args.config_file, "weights": weights.note, "batch_size": args.batch_size}
+    report |= size_report(size)
+    if not args.no_timing:
+        device = resolve_device(cfg.MODEL.DEVICE)
+        parts = measure_parts(weights, args.batch_size, args.repeats)
+        print(timing_table(parts, args.batch_size, device))
+        report |= timing_report(parts, device)
+    if args.output:
+        with named_output(args.output):
+            write_json(args.output, report)
+        print(args.output)
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
     device = ["MODEL.DEVICE", args.device] if args.device else []
-    opts = [*args.opts, *device]
-    cfg = load_config(args.config_file, opts)
+    cfg = load_config(args.config_file, [*args.opts, *device])
     check_config(cfg, training=False)
     return cfg
 
@@ -84,13 +71,8 @@ def size_table(size: ModelSize, batch_size: int) -> str:
 
 
 def size_report(size: ModelSize) -> dict[str, Any]:
-    return {
-        "parameters": {
-            part: {"total": total, "trainable": trainable} for part, total, trainable in size.parameters
-        },
-        "flops": size.flops,
-        "notes": size.notes,
-    }
+    counts = {part: {"total": total, "trainable": trained} for part, total, trained in size.parameters}
+    return {"parameters": counts, "flops": size.flops, "notes": size.notes}
 
 
 def timing_table(parts: dict[str, Measurement], batch_size: int, device: torch.device) -> str:
@@ -109,16 +91,9 @@ def timing_table(parts: dict[str, Measurement], batch_size: int, device: torch.d
 
 def timing_report(parts: dict[str, Measurement], device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "timing": {
-            part: {
-                "median_seconds": result.median,
-                "seconds": result.seconds,
-                "peak_bytes": result.peak_bytes,
-            }
-            for part, result in parts.items()
-        },
+    timing = {
+        part: {"median_seconds": r.median, "seconds": r.seconds, "peak_bytes": r.peak_bytes}
+        for part, r in parts.items()
     }
+    machine = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return machine | {"timing": timing}

@@ -16,13 +16,13 @@ from fastreid.deploy.feature_files import FeatureSet, feature_choice
 from fastreid.deploy.image_lists import list_file, list_pictures
 from fastreid.deploy.labels import column_arguments
 from fastreid.deploy.search_index import KINDS, SearchIndex, check_index_folder
-from fastreid.utils.cli import CommandLineParser, add_imports_option, exit_cleanly, positive_number
+from fastreid.utils.cli import CommandLineParser, add_imports_option, command
 from fastreid.utils.file_io import check_output_file, check_output_folder
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="make an index of extracted features")
     build.add_argument("--features", required=True, metavar="DIR", help="what extract_features.py wrote")
@@ -34,14 +34,9 @@ def build_parser() -> CommandLineParser:
     query.add_argument("--index", required=True, metavar="DIR", help="what `build` wrote")
     pictures = query.add_mutually_exclusive_group(required=True)
     pictures.add_argument("--pictures", nargs="+", metavar="PATH", help="query pictures, or folders of them")
-    pictures.add_argument(
-        "--list",
-        metavar="FILE",
-        help="a path a line, or CSV: path, and camid or view where the model reads it",
-    )
-    query.add_argument(
-        "--top", type=positive_number, default=10, metavar="K", help="hits (default %(default)s)"
-    )
+    listed = "a path a line, or CSV: path, and camid or view where the model reads it"
+    pictures.add_argument("--list", metavar="FILE", help=listed)
+    query.add_count("--top", 10, "hits", metavar="K")
     query.add_argument(
         "--checkpoint", metavar="FILE", help="where the model of the features is now, if it was moved"
     )
@@ -121,8 +116,6 @@ def caption(hit: dict[str, Any]) -> str:
     return ", ".join(f"{word} {hit[name]}" for name, word in words.items() if name in hit)
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv):
-        args = build_parser().parse_args(argv)
-        {"build": build, "query": query}[args.command](args)
+@command(build_parser)
+def main(args: argparse.Namespace) -> None:
+    {"build": build, "query": query}[args.command](args)

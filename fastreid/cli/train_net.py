@@ -5,7 +5,6 @@ python tools/train_net.py --config-file configs/v2/base_stage1.yml --eval-only M
 """
 
 import argparse
-import sys
 
 from fastreid.checks import check_batches, check_environment, log_findings
 from fastreid.data import build_test_datasets
@@ -20,7 +19,7 @@ from fastreid.engine import (
     storage_errors_named,
 )
 from fastreid.utils import comm
-from fastreid.utils.cli import CommandLineParser, exit_cleanly
+from fastreid.utils.cli import CommandLineParser, command
 
 METRICS_KEPT = "The metrics are in the log above", "evaluate again"
 
@@ -47,17 +46,15 @@ def run(args: argparse.Namespace) -> None:
     trainer.train()
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv):
-        args = build_parser().parse_intermixed_args(argv)
-        cfg = setup_config(args)  # once here, so that a mistake is found before processes are started
-        launch(
-            run,
-            args.num_gpus,
-            args.num_machines,
-            args.machine_rank,
-            args.dist_url,
-            args=(args,),
-            device=cfg.MODEL.DEVICE,
-        )
+@command(build_parser)
+def main(args: argparse.Namespace) -> None:
+    cfg = setup_config(args)  # once here, so that a mistake is found before processes are started
+    launch(
+        run,
+        args.num_gpus,
+        args.num_machines,
+        args.machine_rank,
+        args.dist_url,
+        args=(args,),
+        device=cfg.MODEL.DEVICE,
+    )

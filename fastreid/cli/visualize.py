@@ -6,13 +6,12 @@ python tools/visualize.py --config-file logs/demo/stage2/config.yaml --compare l
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from fastreid.config import CfgNode
 from fastreid.data import build_test_datasets
 from fastreid.engine import default_setup
-from fastreid.utils.cli import CommandLineParser, exit_cleanly
+from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file
 from fastreid.visualization.feature_map import METHODS
@@ -22,25 +21,18 @@ from fastreid.visualization.run_summary import Contents, read_run_config, summar
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config.yaml of a training")
+    parser = CommandLineParser(__doc__, allow_abbrev=False)
+    parser.add_config("config.yaml of a training; KEY VALUE pairs are of both models")
     parser.add_argument("--weights", default="", metavar="FILE", help="default: model_best.pth beside it")
     parser.add_argument(
         "--compare", default="", metavar="FILE", help="config.yaml of a model to compare with"
     )
     parser.add_argument("--compare-weights", default="", metavar="FILE", help="of it, the same default")
     parser.add_argument("--output", required=True, metavar="DIR", help="report.html and the PNGs go there")
-    parser.add_argument(
-        "--queries", type=_count, default=40, metavar="N", help="lists a protocol (%(default)s)"
-    )
-    parser.add_argument("--length", type=_count, default=10, metavar="N", help="images a list (%(default)s)")
+    parser.add_count("--queries", 40, "lists a protocol", type=_count)
+    parser.add_count("--length", 10, "images a list", type=_count)
     parser.add_argument("--map", choices=METHODS, default="tsne", help="of the features (%(default)s)")
-    parser.add_argument(
-        "--map-images", type=_count, default=1000, metavar="N", help="images in it (%(default)s)"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change, of both models")
+    parser.add_count("--map-images", 1000, "images in it", type=_count)
     return parser
 
 
@@ -60,18 +52,16 @@ def read_configs(args: argparse.Namespace) -> list[CfgNode]:
     return configs
 
 
-def main(argv: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(arguments):
-        args = build_parser().parse_intermixed_args(arguments)
-        report = Path(args.output) / "report.html"
-        check_output_file(report, "--output")
-        configs = read_configs(args)
-        default_setup(configs[0])
-        datasets = build_test_datasets(configs[0])
-        contents = Contents(args.length, args.map, args.map_images)
-        runs = with_distinct_names([summarise_run(cfg, datasets, contents) for cfg in configs])
-        figures = build_figures(datasets, runs)
-        lists = write_report(report, datasets, runs, figures, args.queries)
-        pictures = write_pngs(args.output, datasets, runs[0], figures)
-        print(f"{len(lists.lists)} rank lists, curves and tables: {report}; {len(pictures)} PNGs beside it")
+@command(build_parser)
+def main(args: argparse.Namespace) -> None:
+    report = Path(args.output) / "report.html"
+    check_output_file(report, "--output")
+    configs = read_configs(args)
+    default_setup(configs[0])
+    datasets = build_test_datasets(configs[0])
+    contents = Contents(args.length, args.map, args.map_images)
+    runs = with_distinct_names([summarise_run(cfg, datasets, contents) for cfg in configs])
+    figures = build_figures(datasets, runs)
+    lists = write_report(report, datasets, runs, figures, args.queries)
+    pictures = write_pngs(args.output, datasets, runs[0], figures)
+    print(f"{len(lists.lists)} rank lists, curves and tables: {report}; {len(pictures)} PNGs beside it")

@@ -12,7 +12,7 @@ from fastreid.config import CfgNode, check_config, load_config
 from fastreid.engine.run_folder import check_output_dir
 from fastreid.modeling import check_assets
 from fastreid.utils import comm
-from fastreid.utils.cli import CommandLineParser, positive_number
+from fastreid.utils.cli import CommandLineParser
 from fastreid.utils.env import code_version, seed_all_rng, use_device
 from fastreid.utils.logger import setup_logger
 
@@ -25,29 +25,20 @@ def default_argument_parser() -> CommandLineParser:
     Its complaints are a `UserError`.
     """
     parser = CommandLineParser(
-        description="Train or evaluate a model as a config file says.",
+        "Train or evaluate a model as a config file says.",
         epilog="Several machines: the same command on each, with --num-machines, --machine-rank and"
         " --dist-url; torchrun works too.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="such as configs/v2/base_stage1.yml"
-    )
+    parser.add_config("YAML file, e.g. configs/v2/base_stage1.yml", default="")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
+    parser.add_count("--num-gpus", 1, "processes on this machine")
+    parser.add_count("--num-machines", 1, "machines of the run")
     parser.add_argument(
-        "--num-gpus",
-        type=positive_number,
-        default=1,
-        metavar="N",
-        help="processes on this machine (default 1)",
+        "--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0"
     )
-    parser.add_argument(
-        "--num-machines", type=positive_number, default=1, metavar="N", help="machines of the run (default 1)"
-    )
-    parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="this machine's, from 0")
     parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
     return parser
 
 

@@ -147,11 +147,8 @@ def _score_protocols(
             raise UserError(f"protocol {dataset.name} cannot be scored: {error}") from error
         results[dataset.name] = evaluation.metrics
         scored = int((evaluation.scores.first_hit > 0).sum())  # a query without a match counts in no mean
-        sizes[dataset.name] = {
-            "queries": len(dataset.query),
-            "scored": scored,
-            "gallery": len(dataset.gallery),
-        }
+        counts = {"queries": len(dataset.query), "scored": scored, "gallery": len(dataset.gallery)}
+        sizes[dataset.name] = counts
     log_table(results, sizes)  # before anything is written: a full disk must not cost the metrics
     write_results(cfg, results, sizes, checkpoint)
     return results

@@ -32,17 +32,13 @@ from fastreid.rendered.layouts import (
 from fastreid.rendered.manifest import claim_folder
 from fastreid.rendered.person import Person, sample_person
 from fastreid.rendered.renderer import render_jpeg
+from fastreid.utils.env import available_cores
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
 
 RENDERER_VERSION = 1  # part of the manifest: raise it when the same seed gives other pictures
 JPEG_END = b"\xff\xd9"
 logger = logging.getLogger(__name__)
-
-
-def default_workers() -> int:
-    """One process for each processor that this one may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_benchmark(
@@ -55,7 +51,7 @@ def write_benchmark(
     something else or other parameters, and when a file cannot be written.
     """
     plan = make_plan(name, spec or BenchmarkSpec())
-    workers = default_workers() if workers is None else workers
+    workers = available_cores() if workers is None else workers
     if workers < 0:
         raise UserError(f"--workers is {workers}", "give 0 or more")
     folder = Path(root) / name

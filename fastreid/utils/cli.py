@@ -8,13 +8,16 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from fastreid.utils.errors import UserError
 from fastreid.utils.signals import STOPPING, let_stop_signals_through, stop_signals_to
+
+T = TypeVar("T")
 
 
 def exit_during_imports(module: str) -> None:
@@ -94,6 +97,27 @@ def exit_on_signals(when_stopped: str = "nothing to save") -> Iterator[None]:
         yield
 
 
+def command(
+    build_parser: Callable[[], "CommandLineParser"], when_stopped: str = "nothing to save"
+) -> Callable[[Callable[[argparse.Namespace], T]], Callable[[Sequence[str] | None], T]]:
+    """Make a ``main(argv=None)`` of a function of the parsed arguments: it reads them, and ends cleanly.
+
+    Args:
+        when_stopped: as in `exit_on_signals`.
+    """
+
+    def decorate(function: Callable[[argparse.Namespace], T]) -> Callable[[Sequence[str] | None], T]:
+        @wraps(function)
+        def main(argv: Sequence[str] | None = None) -> T:
+            argv = sys.argv[1:] if argv is None else argv
+            with exit_cleanly(argv, when_stopped):
+                return function(build_parser().read(argv))
+
+        return main
+
+    return decorate
+
+
 def positive_number(text: str) -> int:
     """Read a whole number from 1 on; an argparse `type`."""
     if not text.isdecimal() or int(text) < 1:
@@ -122,14 +146,31 @@ def add_imports_option(parser: argparse.ArgumentParser) -> None:
 class CommandLineParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose complaints are a `UserError`: use it inside `exit_cleanly`.
 
-    It, and with it the parser of every subcommand, takes ``--debug``, which `exit_cleanly` reads.
+    It, and with it the parser of every subcommand, takes ``--debug``, which `exit_cleanly` reads. The
+    description is printed as it stands.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-        )
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, **options)
+        flag = {"action": "store_true", "default": argparse.SUPPRESS}
+        self.add_argument("--debug", **flag, help="show the traceback of an error")
+
+    def add_count(self, flag: str, default: int, help: str, **options: Any) -> None:
+        """Add an option that takes a whole number from 1 on; its help ends with the default."""
+        shown = f"{help} (default %(default)s)"
+        options = {"type": positive_number, "metavar": "N"} | options
+        self.add_argument(flag, default=default, help=shown, **options)
+
+    def add_config(self, help: str, **options: Any) -> None:
+        """Add ``--config-file``, and the pairs KEY VALUE that change what the file says."""
+        options = options or {"required": True}
+        self.add_argument("--config-file", metavar="FILE", help=help, **options)
+        self.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse; options may stand between the other arguments, but where there are subcommands."""
+        return self.parse_args(argv) if self._subparsers else self.parse_intermixed_args(argv)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")

@@ -1,5 +1,6 @@
 """Seeds, devices, precision, memory and versions."""
 
+import os
 import random
 import resource
 import subprocess
@@ -58,6 +59,11 @@ def preserved_rng_state() -> Iterator[None]:
         yield
     finally:
         set_rng_state(state)
+
+
+def available_cores() -> int:
+    """Count the CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_device(name: str) -> torch.device:

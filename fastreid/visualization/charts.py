@@ -50,27 +50,15 @@ def cmc_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
     longest = max(len(line.points) for line in series)
     lowest = min(line.points[0][1] for line in series)
     floor = 10 * max(0, int(lowest // 10) - 1)
-    return Chart(
-        "line",
-        f"cmc_{protocol}",
-        f"CMC, {protocol}",
-        "rank",
-        "queries matched, %",
-        series,
-        (1, max(longest, 2)),
-        (floor, 100),
-    )
+    ranges = (1, max(longest, 2)), (floor, 100)
+    title = f"CMC, {protocol}"
+    return Chart("line", f"cmc_{protocol}", title, "rank", "queries matched, %", series, *ranges)
 
 
 def precision_recall_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
     """Draw the interpolated precision at each level of recall, mean over the queries."""
-    series = [
-        Series(
-            run.name,
-            _points(100 * RECALL_LEVELS, 100 * run.protocols[protocol].rankings.precision, decimals=2),
-        )
-        for run in runs
-    ]
+    means = {run.name: 100 * run.protocols[protocol].rankings.precision for run in runs}
+    series = [Series(name, _points(100 * RECALL_LEVELS, mean, decimals=2)) for name, mean in means.items()]
     title = f"Precision and recall, {protocol}"
     name = f"precision_recall_{protocol}"
     return Chart("line", name, title, "recall, %", "precision, %", series, (0, 100), (0, 100))
@@ -88,17 +76,11 @@ def change_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
         f"{count} queries: AP {_signed(middle - width / 2)} to {_signed(middle + width / 2)}"
         for middle, count in zip(middles, counts, strict=True)
     ]
-    first, second = runs
-    return Chart(
-        "bars",
-        f"change_{protocol}",
-        f"Change of AP, {protocol}",
-        f"AP of {first.name} less AP of {second.name}, percent points",
-        "queries",
-        [Series("queries", _points(middles, counts, decimals=1), labels)],
-        (float(edges[0]), float(edges[-1])),
-        (0, max(1, int(counts.max()))),
-    )
+    difference = f"{' less '.join(f'AP of {run.name}' for run in runs)}, percent points"
+    bars = [Series("queries", _points(middles, counts, decimals=1), labels)]
+    ranges = (float(edges[0]), float(edges[-1])), (0, max(1, int(counts.max())))
+    title = f"Change of AP, {protocol}"
+    return Chart("bars", f"change_{protocol}", title, difference, "queries", bars, *ranges)
 
 
 def ap_change(first: ProtocolSummary, second: ProtocolSummary) -> np.ndarray:
@@ -121,16 +103,8 @@ def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str]) -> 
     method = METHODS[feature_map.method]
     axes = ("component 1", "component 2") if feature_map.method == "pca" else ("", "")
     title = f"{method} of the features, {name}"
-    return Chart(
-        "points",
-        f"feature_map_{name}",
-        title,
-        *axes,
-        series,
-        (-0.53 * MAP_ASPECT, 0.53 * MAP_ASPECT),
-        (-0.53, 0.53),
-        ticks=False,
-    )
+    ranges = (-0.53 * MAP_ASPECT, 0.53 * MAP_ASPECT), (-0.53, 0.53)
+    return Chart("points", f"feature_map_{name}", title, *axes, series, *ranges, ticks=False)
 
 
 def camera_table(
@@ -152,17 +126,10 @@ def camera_table(
         for line in zip(queries.tolist(), changes.tolist(), strict=True)
     ]
     low = float(np.nanmin(values))
-    return Table(
-        f"cameras_{protocol}",
-        f"AP of camera pairs, {protocol}",
-        "query",
-        "gallery",
-        [str(camera) for camera in rows],
-        [str(camera) for camera in columns],
-        _or_none(values),
-        notes,
-        (low, max(float(np.nanmax(values)), low + 1)),
-    )
+    limits = low, max(float(np.nanmax(values)), low + 1)
+    sides = "query", "gallery", [str(camera) for camera in rows], [str(camera) for camera in columns]
+    title = f"AP of camera pairs, {protocol}"
+    return Table(f"cameras_{protocol}", title, *sides, _or_none(values), notes, limits)
 
 
 def _pair_note(queries: int, change: float, runs: Sequence[RunSummary]) -> str:

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from fastreid.data import Sample
-from fastreid.evaluation.distance import normalise
+from fastreid.evaluation.distance import METRIC_REGISTRY
 
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 TSNE_WIDTH = 50  # principal components that t-SNE starts from, as its authors advise
@@ -33,13 +33,13 @@ def map_features(
         features: (N, D) float32, of `samples`.
         method: ``pca``, or ``tsne`` (van der Maaten and Hinton, JMLR 2008).
         count: at most this many images.
-        metric: ``cosine`` scales features to length 1 first.
+        metric: a registered one, which prepares the features first; ``cosine`` scales them to length 1.
         seed: fixes the draw and t-SNE.
     """
     count = min(count, len(samples))
     rows = np.sort(np.random.default_rng(seed).permutation(len(samples))[:count])
     chosen = features[torch.from_numpy(rows)]
-    chosen = (normalise(chosen) if metric == "cosine" else chosen).double().numpy()
+    chosen = METRIC_REGISTRY.get(metric)().prepare(chosen).double().numpy()
     if method == "pca" or count < 4:  # t-SNE needs neighbours
         points = _principal_components(chosen, 2)
         method = "pca"

@@ -43,13 +43,12 @@ def save_rank_sheet(
         left = SPACE + CELL[0] + BESIDE
         for rank, index in enumerate(rankings.top_k[query], start=1):
             if index >= 0:
-                _paste_found(
-                    sheet, dataset, query, index, rank, rankings.distances[query, rank - 1], left, top
-                )
+                found = index, rank, rankings.distances[query, rank - 1]
+                _paste_found(sheet, dataset, query, *found, (left, top))
             left += CELL[0]
         if rankings.next_match[query] >= 0:
             nearest = rankings.next_match[query], rankings.next_rank[query], rankings.next_distance[query]
-            _paste_found(sheet, dataset, query, *nearest, left + BESIDE, top)
+            _paste_found(sheet, dataset, query, *nearest, (left + BESIDE, top))
     with named_output(path), atomic_write(path) as file:
         _with_palette(sheet).save(file, format="PNG", optimize=True)
 
@@ -66,12 +65,11 @@ def _paste_found(
     index: int,
     rank: int,
     distance: float,
-    left: int,
-    top: int,
+    place: tuple[int, int],
 ) -> None:
     sample = dataset.gallery[index]
     caption = [f"{rank}: {distance:.3f}", describe_sample(dataset, sample)["short"]]
-    _paste(sheet, sample, (left, top), sample.pid == dataset.query[query].pid, caption)
+    _paste(sheet, sample, place, sample.pid == dataset.query[query].pid, caption)
 
 
 def _paste(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports
+from fastreid.utils.cli import CommandLineParser, command, exit_during_imports
 
 exit_during_imports(__name__)
 
@@ -45,7 +45,7 @@ logger = logging.getLogger("fastreid.study")
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(__doc__)
     parser.add_argument("--root", default="datasets/study", help="of the data (default: %(default)s)")
     parser.add_argument("--output", default="logs/study", help="folder (default: %(default)s)")
     layouts = list(PROTOCOLS)
@@ -67,17 +67,15 @@ def build_parser() -> CommandLineParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv, "the same command goes on"):
-        args = build_parser().parse_intermixed_args(argv)
-        torch.set_num_threads(args.threads)
-        setup_logger()
-        output = Path(args.output)
-        check_output_folder(output, "--output")
-        if not args.report_only:
-            run_trials(args, output)
-        write_report(output)
+@command(build_parser, "the same command goes on")
+def main(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    setup_logger()
+    output = Path(args.output)
+    check_output_folder(output, "--output")
+    if not args.report_only:
+        run_trials(args, output)
+    write_report(output)
 
 
 def run_trials(args: argparse.Namespace, output: Path) -> None:

@@ -46,9 +46,8 @@ def test_counts_of_split_view_and_camera_stand_beside_the_published_ones(cfg, ca
     assert "48 images (published: 51,451) of 6 identities (published: 2,500)" in text
     assert "views aerial 24, ground 24; cameras 0: 12, 2: 12, 5: 12, 12: 12" in text
     assert "complete the folder" in text
-    assert "6 images of 3 identities; views aerial 6, ground 0" in said(
-        data.findings, "ok", "CARGO_A2G query"
-    )
+    across = said(data.findings, "ok", "CARGO_A2G query")
+    assert "6 images of 3 identities; views aerial 6, ground 0; cameras 0: 3, 2: 3" in across
     assert "12 images (published: 18,444)" in said(data.findings, "warning", "CARGO_A2G gallery")
     assert "12 images (published: 312)" in said(data.findings, "warning", "CARGO_AG query")
     assert said(data.findings, "ok", "CARGO_A2G matches").startswith(

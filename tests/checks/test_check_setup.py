@@ -3,15 +3,12 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from fastreid.cli import check_setup, train_net
-from fastreid.utils.logger import setup_logger
-
-REPO = Path(__file__).resolve().parents[2]
+from worlds.programs import Ran, run_tool
 
 
 @pytest.fixture
@@ -23,18 +20,14 @@ def config(cfg, cargo) -> Path:
 
 
 @pytest.fixture
-def check(config, capsys) -> Callable[..., tuple[int, str]]:
+def check(config) -> Callable[..., tuple[int, str]]:
     """Calls the program; its exit code and what it printed, after checking that it wrote nothing."""
 
     def call(*arguments: str) -> tuple[int, str]:
         before = sorted(config.parent.rglob("*"))
-        try:
-            code = check_setup.main(["--config-file", str(config), *arguments])
-        except SystemExit as stopped:
-            code = stopped.code
+        ran = run_tool("check_setup.py", "--config-file", config, *arguments)
         assert sorted(config.parent.rglob("*")) == before
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
+        return ran.code, ran.out + ran.err
 
     return call
 
@@ -156,31 +149,21 @@ def test_stage_2_without_its_folders(check):
 
 
 @pytest.fixture
-def train(config) -> Callable[..., int]:
-
-    def call(*arguments: str) -> int:
-        try:
-            train_net.main(["--config-file", str(config), *arguments])
-        except SystemExit as stopped:
-            return stopped.code
-        finally:
-            setup_logger()  # no log file stays open
-        return 0
-
-    return call
+def train(config) -> Callable[..., Ran]:
+    return partial(run_tool, "train_net.py", "--config-file", config)
 
 
 def test_a_training_warns_before_it_starts(train, cfg):
     short = ("SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "1", "SOLVER.WARMUP_ITERS", "3")
-    assert train(*short) == 0
+    assert train(*short).code == 0
     log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
     assert log.count("as long as the run of 1") == 1
     assert log.index("as long as the run of 1") < log.index("SDReIDStage1: 48 images")
     assert "batches: 8 images = 2 of 6 identities x 4" in log
 
 
-def test_a_training_does_not_start_with_what_would_stop_it(train, cfg, capsys):
-    code = train("DATALOADER.SAMPLER_TRAIN", "TrainingSampler", "SOLVER.IMS_PER_BATCH", "1")
+def test_a_training_does_not_start_with_what_would_stop_it(train, cfg):
+    code, _, error = train("DATALOADER.SAMPLER_TRAIN", "TrainingSampler", "SOLVER.IMS_PER_BATCH", "1")
     assert code == 2
-    assert "error: batches: 1 image for each process: batch norm needs two" in capsys.readouterr().err
+    assert "error: batches: 1 image for each process: batch norm needs two" in error
     assert not Path(cfg.OUTPUT_DIR).exists()

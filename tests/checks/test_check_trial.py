@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 import pytest
-from toy_methods import PlainNet, SideNet, registered
+from worlds.methods import PlainNet, SideNet, registered
 
 from fastreid.checks import check_setup, summary
 from fastreid.checks.memory import check_memory

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from worlds.programs import run_tool
 
 METRICS = {"Rank-1": 50.0, "mAP": 40.0, "mINP": 30.0, "queries": 7}
 
@@ -16,7 +17,7 @@ def write_run(folder: Path, **protocols: dict) -> Path:
 
 
 @pytest.fixture
-def compare(run_tool):
+def compare():
     return lambda *arguments: run_tool("compare_runs.py", *arguments)
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from worlds.programs import run_tool
 
 from fastreid.cli import COMMANDS
 from fastreid.utils.errors import UserError
@@ -19,14 +20,14 @@ EVERY = [
 
 
 @pytest.mark.parametrize("command", EVERY, ids=" ".join)
-def test_help_names_the_option_for_the_traceback(command, run_tool):
+def test_help_names_the_option_for_the_traceback(command):
     code, out, _ = run_tool(*command, "--help")
     assert code == 0
     assert "--debug" in out
 
 
 @pytest.mark.parametrize("command", EVERY, ids=" ".join)
-def test_an_error_is_one_line_or_with_that_option_an_exception(command, run_tool):
+def test_an_error_is_one_line_or_with_that_option_an_exception(command):
     code, _, error = run_tool(*command, "--no-such-option")
     assert code == 2
     assert error.startswith("error: ")

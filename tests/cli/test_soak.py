@@ -1,19 +1,20 @@
 """`tools/soak.py`: how it ends when it cannot do its work."""
 
 import pytest
+from worlds.programs import run_tool
 
 from fastreid.utils.errors import UserError
 from tools.benchmarks import soak
 
 
-def test_an_output_that_cannot_be_written_is_one_line(run_tool):
+def test_an_output_that_cannot_be_written_is_one_line():
     code, out, err = run_tool("soak.py", "--output", "/proc/x")
     assert (code, out) == (2, "")
     assert err.startswith("error: --output '/proc/x': no permission to write in /proc")
     assert err.count("\n") == 1
 
 
-def test_data_that_cannot_be_rendered_are_one_line_with_the_reason(run_tool, tmp_path):
+def test_data_that_cannot_be_rendered_are_one_line_with_the_reason(tmp_path):
     (tmp_path / "data").touch()
     code, out, err = run_tool("soak.py", "--output", tmp_path)
     assert (code, out) == (2, "")

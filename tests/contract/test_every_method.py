@@ -1,50 +1,26 @@
 """The contract: every registered method, and the one that docs/new_method.md builds, in every program."""
 
-import io
 import json
 import re
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from worlds.options import ANY_METHOD, DEMO, REPO, TINY
+from worlds.programs import run_tool
 
-from fastreid.cli import (
-    check_setup,
-    export,
-    extract_features,
-    profile_complexity,
-    search,
-    train_net,
-    visualize,
-)
 from fastreid.config.imports import import_user_modules
 from fastreid.modeling import META_ARCH_REGISTRY
-from fastreid.rendered import BenchmarkSpec, write_benchmark
 
-REPO = Path(__file__).resolve().parents[2]
 PAGE = REPO / "docs" / "new_method.md"
 TOY = "CameraOffset"
 METHODS = [*META_ARCH_REGISTRY, TOY]
 
-SMALL = [
-    *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NUM_LAYERS", "3", "MODEL.BACKBONE.FEAT_DIM", "64"),
-    *("DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "16", "SOLVER.MAX_EPOCH", "2"),
-    *("SOLVER.ITERS_PER_EPOCH", "4", "SOLVER.WARMUP_ITERS", "2", "SOLVER.LOG_PERIOD", "1"),
-    *("SOLVER.CHECKPOINT_PERIOD", "1"),
-]
 # What a method's own networks need to be small.
-OWN = {
-    "SDReIDStage2": [
-        *("MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[32]", "MODEL.SDMODEL.UNET_CONFIG.TRAIN_ALL", "True"),
-        *("MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX", "[]", "TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"),
-        *("MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS", "4", "INPUT.REA.ENABLED", "False"),
-    ],
-}
+OWN = {"SDReIDStage2": [*TINY, "INPUT.REA.ENABLED", "False"]}
 
 
 @pytest.fixture(scope="session")
@@ -55,25 +31,6 @@ def toy_file(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory) -> Path:
-    """A DATASETS.ROOT with a small CARGO."""
-    root = tmp_path_factory.mktemp("data")
-    write_benchmark("CARGO", root, BenchmarkSpec(8, 4, 2, (64, 32)), workers=0)
-    return root
-
-
-def run(command: ModuleType, *arguments: object) -> tuple[int, str, str]:
-    """Run a command in this process: exit code, stdout and stderr."""
-    out, error, code = io.StringIO(), io.StringIO(), 0
-    with redirect_stdout(out), redirect_stderr(error):
-        try:
-            code = command.main(list(map(str, arguments))) or 0
-        except SystemExit as stopped:
-            code = stopped.code
-    return code, out.getvalue(), error.getvalue()
-
-
 class World:
     """One method, trained, and the command lines that concern it."""
 
@@ -81,8 +38,15 @@ class World:
         self.method, self.folder = method, folder
         imports = ["IMPORTS", f"['{toy_file}']"] if method == TOY else []
         self.allowed = ["--imports", toy_file] if method == TOY else []
-        self.options = [*imports, *SMALL, "MODEL.META_ARCHITECTURE", method, *OWN.get(method, [])]
-        self.options += ["DATASETS.ROOT", data, "OUTPUT_DIR", folder / method]
+        self.options = [*imports, *ANY_METHOD, "MODEL.META_ARCHITECTURE", method, *OWN.get(method, [])]
+        self.options += [
+            "SOLVER.CHECKPOINT_PERIOD",
+            "1",
+            "DATASETS.ROOT",
+            data,
+            "OUTPUT_DIR",
+            folder / method,
+        ]
         self.checkpoint = folder / method / "model_best.pth"
         self.config = folder / method / "config.yaml"
 
@@ -90,13 +54,12 @@ class World:
         weights = []
         for method in starts_from(self.method):
             weights = ["MODEL.WEIGHTS", self.folder / method / "model_best.pth"]
-        base = REPO / "configs" / "demo" / "base_stage1.yml"
-        call(train_net, "--config-file", base, *arguments, *self.options, *weights)
+        call("train_net.py", "--config-file", DEMO[1], *arguments, *self.options, *weights)
 
 
-def call(command: ModuleType, *arguments: object) -> str:
-    """Run a command that is to end well; what it printed."""
-    code, out, error = run(command, *arguments)
+def call(name: str, *arguments: object) -> str:
+    """Run a program that is to end well; what it printed."""
+    code, out, error = run_tool(name, *arguments)
     assert not code, f"{out[-2000:]}{error[-2000:]}"
     return out
 
@@ -106,11 +69,11 @@ def starts_from(method: str) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def world(request, tmp_path_factory, data, toy_file) -> World:
+def world(request, tmp_path_factory, cargo, toy_file) -> World:
     """The method after a training; methods that start from another one's checkpoint after that one's."""
     folder = tmp_path_factory.mktemp(request.param)
     for method in (*starts_from(request.param), request.param):
-        trained = World(method, folder, data, toy_file)
+        trained = World(method, folder, cargo, toy_file)
         trained.train()
     return trained
 
@@ -133,30 +96,30 @@ def test_it_resumes(world):
 
 def test_it_is_evaluated(world, tmp_path):
     weights = ["MODEL.WEIGHTS", world.checkpoint, "OUTPUT_DIR", tmp_path]
-    call(train_net, "--config-file", world.config, "--eval-only", *weights)
+    call("train_net.py", "--config-file", world.config, "--eval-only", *weights)
     assert json.loads((tmp_path / "results.json").read_text())["results"]["CARGO_A2G"]["mAP"] > 0
 
 
 def test_it_is_checked(world):
-    _, out, _ = run(check_setup, "--config-file", world.config, "--json")
+    _, out, _ = run_tool("check_setup.py", "--config-file", world.config, "--json")
     findings = json.loads(out)["findings"]
     assert {"model", "memory", "parameters"} & {finding["check"] for finding in findings}
     assert [finding for finding in findings if finding["level"] == "error"] == []
 
 
 def test_it_is_shown(world, tmp_path):
-    call(visualize, "--config-file", world.config, "--output", tmp_path, "--map", "pca")
+    call("visualize.py", "--config-file", world.config, "--output", tmp_path, "--map", "pca")
     assert world.method in (tmp_path / "report.html").read_text()
 
 
-def test_its_features_are_extracted_and_searched(world, tmp_path, data):
+def test_its_features_are_extracted_and_searched(world, tmp_path, cargo):
     source = ["--dataset", "CARGO_A2G", "--split", "gallery"]
     extract = ["--checkpoint", world.checkpoint, *world.allowed, *source, "--output", tmp_path / "features"]
-    call(extract_features, *extract)
+    call("extract_features.py", *extract)
     features = np.load(tmp_path / "features" / "features_00000.npy")
     assert np.isfinite(features).all()
-    call(search, "build", "--features", tmp_path / "features", "--index", tmp_path / "index")
-    pictures = sorted((data / "CARGO" / "query").rglob("*.jpg"))[:2]
+    call("search.py", "build", "--features", tmp_path / "features", "--index", tmp_path / "index")
+    pictures = sorted((cargo / "CARGO" / "query").rglob("*.jpg"))[:2]
     query = ["query", "--index", tmp_path / "index", *world.allowed, "--json"]
     if world.method == TOY:
         rows = "\n".join(f"{path},{int(path.parent.name[3:]) - 1}" for path in pictures)
@@ -164,25 +127,26 @@ def test_its_features_are_extracted_and_searched(world, tmp_path, data):
         query += ["--list", tmp_path / "queries.csv"]
     else:
         query += ["--pictures", *pictures]
-    answers = json.loads(call(search, *query))["answers"]
+    answers = json.loads(call("search.py", *query))["answers"]
     assert [answer["query"] for answer in answers] == [str(path) for path in pictures]
 
 
 def test_it_is_exported(world, tmp_path):
     weights = ["MODEL.WEIGHTS", world.checkpoint]
-    call(export, "--config-file", world.config, "--output", tmp_path / "onnx", *weights)
+    call("export.py", "--config-file", world.config, "--output", tmp_path / "onnx", *weights)
     assert json.loads((tmp_path / "onnx" / "export.json").read_text())["method"] == world.method
 
 
 def test_it_is_profiled(world, tmp_path):
     report = tmp_path / "profile.json"
-    call(profile_complexity, "--config-file", world.config, "--repeats", "1", "--output", report)
+    call("profile_complexity.py", "--config-file", world.config, "--repeats", "1", "--output", report)
     assert json.loads(report.read_text())["parameters"]["total"]["total"] > 0
 
 
-def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path, data):
-    source = ["--folder", data / "CARGO" / "query", "--output", tmp_path / "features"]
-    code, _, error = run(extract_features, "--checkpoint", world.checkpoint, *world.allowed, *source)
+def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path, cargo):
+    source = ["--folder", cargo / "CARGO" / "query", "--output", tmp_path / "features"]
+    model = ["--checkpoint", world.checkpoint, *world.allowed]
+    code, _, error = run_tool("extract_features.py", *model, *source)
     if world.method == TOY:
         assert code == 2
         assert "camid" in error
@@ -191,11 +155,11 @@ def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path,
         assert code == 0
 
 
-def test_a_module_that_only_a_checkpoint_names_is_not_imported(world, tmp_path, data, toy_file):
+def test_a_module_that_only_a_checkpoint_names_is_not_imported(world, tmp_path, cargo, toy_file):
     if world.method != TOY:
         pytest.skip("needs a method from outside of the package")
     tool = [sys.executable, REPO / "tools" / "extract_features.py", "--checkpoint", world.checkpoint]
-    source = ["--dataset", "CARGO_A2G", "--output", tmp_path, "DATASETS.ROOT", data]
+    source = ["--dataset", "CARGO_A2G", "--output", tmp_path, "DATASETS.ROOT", cargo]
     process = subprocess.run([*tool, *source], capture_output=True, text=True, timeout=120, check=False)
     assert process.returncode == 2
     assert f"--imports {toy_file}" in process.stderr

@@ -1,19 +1,11 @@
-import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from fastreid.config import CfgNode, get_cfg
 from fastreid.data import Sample
-
-
-@pytest.fixture(autouse=True)
-def _captured_log(monkeypatch):
-    """Log records reach pytest's caplog even after another test has configured the logger."""
-    monkeypatch.setattr(logging.getLogger("fastreid"), "propagate", True)
 
 
 @pytest.fixture
@@ -31,20 +23,11 @@ def image_tree(tmp_path: Path) -> Callable[[Iterable[str]], Path]:
 
 
 @pytest.fixture
-def cargo_cfg(tmp_path: Path) -> CfgNode:
-    """A small CARGO: 6 training identities x 4 cameras x 2 noise images, 3 test identities; batches of 8."""
-    rng = np.random.default_rng(0)
-    for split, pids in (("train", range(10, 16)), ("query", range(20, 23)), ("gallery", range(20, 23))):
-        for camera in (1, 3, 6, 13):
-            folder = tmp_path / "CARGO" / split / f"Cam{camera}"
-            folder.mkdir(parents=True)
-            for pid in pids:
-                for index in range(2):
-                    pixels = rng.integers(0, 256, (20, 10, 3), dtype=np.uint8)
-                    Image.fromarray(pixels).save(folder / f"Cam{camera}_day_{pid}_{index}.jpg")
+def cargo_cfg(noise_cargo: Path) -> CfgNode:
+    """The small CARGO of noise, in batches of 8."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
-    cfg.DATASETS.ROOT = str(tmp_path)
+    cfg.DATASETS.ROOT = str(noise_cargo)
     cfg.INPUT.SIZE_TRAIN = cfg.INPUT.SIZE_TEST = [32, 16]
     cfg.INPUT.PADDING.SIZE = 4
     cfg.SOLVER.IMS_PER_BATCH = 8

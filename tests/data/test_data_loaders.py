@@ -61,7 +61,7 @@ def test_joined_training_sets_keep_their_identities_apart(cargo_cfg, image_tree)
 def test_combineall_trains_on_query_and_gallery_too(cargo_cfg):
     cargo_cfg.DATASETS.COMBINEALL = True
     train_set = build_train_dataset(cargo_cfg)
-    assert (train_set.num_classes, len(train_set)) == (9, 48 + 24 + 24)
+    assert (train_set.num_classes, len(train_set)) == (9, 48 + 12 + 24)
 
 
 def test_training_on_the_test_images_of_a_protocol_across_views_keeps_their_cameras(cargo_cfg):
@@ -181,7 +181,7 @@ def test_the_test_datasets_are_the_named_protocols(cargo_cfg):
     cargo_cfg.DATASETS.TESTS = ["CARGO_AG", "CARGO_GG"]
     datasets = build_test_datasets(cargo_cfg)
     assert [dataset.name for dataset in datasets] == ["CARGO_AG", "CARGO_GG"]
-    assert [len(dataset.query) for dataset in datasets] == [24, 12]
+    assert [len(dataset.query) for dataset in datasets] == [12, 6]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -220,7 +220,7 @@ def test_odd_images_become_batches(cargo_cfg):
     for sample, mode in zip(dataset.query, ("L", "CMYK", "RGB", "L"), strict=False):
         Image.new(mode, (1, 1)).save(sample.path)
     (batch,) = build_test_loader(cargo_cfg, dataset.query)
-    assert batch["images"].shape == (24, 3, 32, 16)
+    assert batch["images"].shape == (12, 3, 32, 16)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -1,24 +1,14 @@
-"""A small rendered CARGO, and a checkpoint of each stage with random weights."""
+"""A checkpoint of each stage with random weights, and some pictures."""
 
 from pathlib import Path
 
 import pytest
-from tiny_checkpoints import write_checkpoint
-
-from fastreid.rendered import BenchmarkSpec, write_benchmark
-
-
-@pytest.fixture(scope="session")
-def cargo(tmp_path_factory) -> Path:
-    """A DATASETS.ROOT with a small CARGO of 96x48 pictures; not to be changed."""
-    root = tmp_path_factory.mktemp("rendered")
-    write_benchmark("CARGO", root, BenchmarkSpec(4, 3, 2, (96, 48)), workers=0)
-    return root
+from worlds.checkpoints import write_checkpoint
 
 
 @pytest.fixture(scope="session")
 def paths(cargo) -> list[str]:
-    """Seven of its pictures."""
+    """Seven of the rendered pictures."""
     return sorted(str(path) for path in cargo.rglob("train/*/*.jpg"))[:7]
 
 

@@ -7,8 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tiny_checkpoints import REPO, evaluation_cfg
 from torch import nn
+from worlds.checkpoints import evaluation_cfg
+from worlds.options import REPO
+from worlds.programs import run_tool
 
 from fastreid.config import get_cfg
 from fastreid.deploy.model_cost import find_weights, measure_parts, model_size
@@ -127,7 +129,7 @@ class TestWeights:
 
 
 class TestTool:
-    def test_prints_a_table_and_writes_the_same_as_json(self, checkpoints, run_tool, tmp_path):
+    def test_prints_a_table_and_writes_the_same_as_json(self, checkpoints, tmp_path):
         checkpoint, output = checkpoints[1], tmp_path / "cost.json"
         arguments = ["--config-file", checkpoint.with_name("config.yaml"), "--repeats", "2"]
         code, printed, _ = run_tool(
@@ -141,7 +143,7 @@ class TestTool:
         assert list(report["timing"]) == ["person"]
         assert len(report["timing"]["person"]["seconds"]) == 2
 
-    def test_counts_a_full_size_configuration_without_its_files(self, run_tool, tmp_path):
+    def test_counts_a_full_size_configuration_without_its_files(self, tmp_path):
         config, output = REPO / "configs" / "v2" / "base_stage1.yml", tmp_path / "cost.json"
         code, printed, _ = run_tool(
             "profile_complexity.py", "--config-file", config, "--no-timing", "--output", output
@@ -150,12 +152,12 @@ class TestTool:
         assert "random" in printed
         assert "timing" not in json.loads(output.read_text())
 
-    def test_refuses_a_batch_of_none(self, run_tool):
+    def test_refuses_a_batch_of_none(self):
         code, _, error = run_tool("profile_complexity.py", "--config-file", "any.yml", "--batch-size", "0")
         assert code == 2
         assert "expected a number from 1 on" in error
 
-    def test_refuses_an_output_that_is_a_folder_before_it_counts(self, run_tool, tmp_path):
+    def test_refuses_an_output_that_is_a_folder_before_it_counts(self, tmp_path):
         code, out, error = run_tool("profile_complexity.py", "--config-file", "any.yml", "--output", tmp_path)
         assert (code, out) == (2, "")
         assert error == f"error: --output '{tmp_path}' is a folder, not a file; choose another\n"

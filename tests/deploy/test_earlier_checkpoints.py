@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from worlds.programs import run_tool
 
 from fastreid import ReIDModel
 
@@ -48,7 +49,7 @@ def test_features_are_the_same(stage):
 
 
 @pytest.mark.parametrize("stage", METHODS)
-def test_metrics_are_the_same(stage, tmp_path, run_tool):
+def test_metrics_are_the_same(stage, tmp_path):
     root = write_cargo(tmp_path)
     checkpoint = EARLIER / f"stage{stage}.pth"
     options = ["MODEL.WEIGHTS", checkpoint, "DATASETS.ROOT", root, "OUTPUT_DIR", tmp_path / "out"]

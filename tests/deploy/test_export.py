@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tiny_checkpoints import REPO, TINY, evaluation_cfg
+from worlds.checkpoints import evaluation_cfg
+from worlds.options import DEMO, REPO, TINY
+from worlds.programs import run_tool
 
 from fastreid.config import get_cfg
 from fastreid.deploy import export_check
@@ -39,8 +41,9 @@ def model() -> SDReIDStage1:
     With 32 channels, the UNet's group norms would have a group each and cancel the timestep.
     """
     cfg = get_cfg()
-    cfg.merge_from_file(REPO / "configs" / "demo" / "base_stage2.yml")
+    cfg.merge_from_file(DEMO[2])
     cfg.merge_from_list([*TINY, "MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[64, 64]"])
+    cfg.MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX = []
     with preserved_rng_state(), torch.no_grad():
         torch.manual_seed(0)
         model = build_model(fit_config(cfg, 4, ("aerial", "ground"))).eval()
@@ -198,7 +201,7 @@ class TestTool:
         return ["--config-file", config, "--output", output, "MODEL.WEIGHTS", checkpoint]
 
     def test_writes_stage_1_and_replaces_an_earlier_export_only_by_a_good_one(
-        self, checkpoints, images, run_tool, tmp_path, monkeypatch
+        self, checkpoints, images, tmp_path, monkeypatch
     ):
         output = tmp_path / "deep" / "export"
         code, printed, _ = run_tool("export.py", *self.arguments(checkpoints[1], output))
@@ -217,14 +220,14 @@ class TestTool:
         assert {path.name: path.read_bytes() for path in output.iterdir()} == before
         assert [path.name for path in output.parent.iterdir()] == ["export"]
 
-    def test_leaves_a_folder_with_other_things_alone(self, checkpoints, run_tool, tmp_path):
+    def test_leaves_a_folder_with_other_things_alone(self, checkpoints, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
         code, _, error = run_tool("export.py", *self.arguments(checkpoints[1], tmp_path))
         assert code == 2
         assert "is no earlier export" in error
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
-    def test_says_which_packages_are_missing(self, checkpoints, run_tool, tmp_path, monkeypatch):
+    def test_says_which_packages_are_missing(self, checkpoints, tmp_path, monkeypatch):
         find_spec = importlib.util.find_spec
         absent = lambda name, *rest: None if name == "onnxscript" else find_spec(name, *rest)  # noqa: E731
         monkeypatch.setattr(importlib.util, "find_spec", absent)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_checkpoints import REPO, write_checkpoint
+from worlds.checkpoints import write_checkpoint
+from worlds.options import REPO
+from worlds.programs import run_tool
 
 from fastreid import ReIDModel
 from fastreid.data.datasets import open_dataset
@@ -24,7 +26,7 @@ def model(checkpoints) -> ReIDModel:
 
 
 @pytest.fixture
-def extract(run_tool, checkpoints):
+def extract(checkpoints):
     """`extract(argument, …)` calls the tool with the Stage-1 checkpoint."""
 
     def run(*arguments):
@@ -47,7 +49,7 @@ class TestTool:
         with open(tmp_path / "out" / "images.csv", newline="") as file:
             assert [row["path"] for row in csv.DictReader(file)] == expected
         shards = [np.load(tmp_path / "out" / name) for name in shard_files(tmp_path / "out")]
-        assert [len(shard) for shard in shards] == [5, 5, 2]
+        assert [len(shard) for shard in shards] == [5, 5, 5, 1]
         assert shards[0].dtype == np.float32
         np.testing.assert_allclose(np.concatenate(shards), model.extract(expected), atol=1e-5)
 
@@ -88,7 +90,7 @@ class TestTool:
     @pytest.mark.parametrize(
         ("views", "indices"), [("all", [0, 1]), ("none", []), ("ground", [1]), ("1,aerial", [1, 0])]
     )
-    def test_views_of_a_stage_2_model(self, run_tool, checkpoints, paths, tmp_path, views, indices):
+    def test_views_of_a_stage_2_model(self, checkpoints, paths, tmp_path, views, indices):
         (tmp_path / "list.txt").write_text("\n".join(paths[:2]))
         arguments = ("--checkpoint", checkpoints[2], "--list", tmp_path / "list.txt", "--device", "cpu")
         output = ("--output", tmp_path / "out", "--views", views)

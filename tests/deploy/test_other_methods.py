@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_checkpoints import evaluation_cfg, write_checkpoint
-from toy_methods import CAMERAS, PlainNet, SideNet, registered, write_toy_checkpoint
+from worlds.checkpoints import evaluation_cfg, write_checkpoint
+from worlds.methods import CAMERAS, PlainNet, SideNet, registered, write_toy_checkpoint
+from worlds.programs import run_tool
 
 from fastreid import ReIDModel
 from fastreid.config import get_cfg
@@ -101,9 +102,7 @@ class TestLabels:
 
 
 class TestTools:
-    def test_extraction_reads_the_columns_of_a_list_and_of_a_dataset(
-        self, run_tool, side, table, expected, tmp_path
-    ):
+    def test_extraction_reads_the_columns_of_a_list_and_of_a_dataset(self, side, table, expected, tmp_path):
         arguments = ("--checkpoint", side, "--device", "cpu", "--output", tmp_path / "out")
         assert run_tool("extract_features.py", *arguments, "--list", table)[0] == 0
         np.testing.assert_allclose(FeatureSet.open(tmp_path / "out").load(), expected, atol=1e-5)
@@ -111,7 +110,7 @@ class TestTools:
         assert run_tool("extract_features.py", *arguments, "--dataset", "CARGO_AG")[0] == 0
         np.testing.assert_allclose(FeatureSet.open(tmp_path / "gallery").load()[:6], expected, atol=1e-5)
 
-    def test_a_list_without_the_column_is_one_line(self, run_tool, side, table, cargo, tmp_path):
+    def test_a_list_without_the_column_is_one_line(self, side, table, cargo, tmp_path):
         text = table.read_text().replace("camid", "shop")
         table.write_text(text)
         arguments = ("--checkpoint", side, "--device", "cpu", "--output", tmp_path / "out")
@@ -121,7 +120,7 @@ class TestTools:
             assert "the list of pictures has no column camid: SideNet reads the camera of each" in error
             assert not (tmp_path / "out").exists()
 
-    def test_search_takes_a_list_of_queries(self, run_tool, model, table, cargo, tmp_path):
+    def test_search_takes_a_list_of_queries(self, model, table, cargo, tmp_path):
         extract_to_files(model, list_file(str(table)), tmp_path / "features")
         SearchIndex.build(FeatureSet.open(tmp_path / "features")).save(tmp_path / "index")
         query = ("query", "--index", tmp_path / "index", "--top", 1, "--json", "--device", "cpu")
@@ -133,7 +132,7 @@ class TestTools:
         assert code == 2
         assert "no column camid" in error
 
-    def test_the_exported_encoder_takes_labels(self, run_tool, side, model, tmp_path):
+    def test_the_exported_encoder_takes_labels(self, side, model, tmp_path):
         arguments = ("--config-file", side.with_name("config.yaml"), "--output", tmp_path / "export")
         assert run_tool("export.py", *arguments, "MODEL.WEIGHTS", side)[0] == 0
         described = json.loads((tmp_path / "export" / "export.json").read_text())
@@ -147,7 +146,7 @@ class TestTools:
         with pytest.raises(ValueError, match="reads camids, viewids beside images, given: camids"):
             exported.extract(images, camids=np.arange(5))
 
-    def test_the_profile_counts_and_times_it(self, run_tool, side, tmp_path):
+    def test_the_profile_counts_and_times_it(self, side, tmp_path):
         arguments = ("--config-file", side.with_name("config.yaml"), "--output", tmp_path / "cost.json")
         assert run_tool("profile_complexity.py", *arguments, "--repeats", 1, "MODEL.WEIGHTS", side)[0] == 0
         report = json.loads((tmp_path / "cost.json").read_text())
@@ -170,7 +169,7 @@ def test_a_list_with_a_number_that_is_none_names_the_picture(tmp_path, value):
         list_file(tmp_path / "list.csv")
 
 
-def test_a_wide_backbone_has_wide_features_whatever_feat_dim_says(run_tool, cargo, tmp_path):
+def test_a_wide_backbone_has_wide_features_whatever_feat_dim_says(cargo, tmp_path):
     checkpoint = write_toy_checkpoint(tmp_path, "PlainNet", cargo)
     model = ReIDModel.from_checkpoint(checkpoint, device="cpu")
     assert model.cfg.MODEL.BACKBONE.FEAT_DIM == 128
@@ -236,7 +235,7 @@ class TestEarlierFolders:
         write_json(tmp_path / "f" / FACTS, facts | {"stage": 2, "views": [1]})
         return tmp_path / "f"
 
-    def test_they_are_indexed_and_searched(self, run_tool, earlier, paths, tmp_path):
+    def test_they_are_indexed_and_searched(self, earlier, paths, tmp_path):
         SearchIndex.build(FeatureSet.open(earlier)).save(tmp_path / "index")
         query = ("query", "--index", tmp_path / "index", "--device", "cpu", "--json", "--pictures", paths[2])
         code, out, _ = run_tool("search.py", *query)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_checkpoints import REPO, evaluation_cfg
+from worlds.checkpoints import evaluation_cfg
+from worlds.options import REPO
 
 from fastreid import ReIDModel
 from fastreid.data.datasets import Sample

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_checkpoints import write_checkpoint
+from worlds.checkpoints import write_checkpoint
+from worlds.programs import run_tool
 
 from fastreid import ReIDModel
 from fastreid.deploy import search_index
@@ -239,17 +240,17 @@ class TestTool:
         return folder
 
     @pytest.fixture
-    def index(self, features, run_tool, tmp_path) -> Path:
+    def index(self, features, tmp_path) -> Path:
         code, out, _ = run_tool("search.py", "build", "--features", features, "--index", tmp_path / "index")
         assert code == 0
         assert "7 pictures, exact search" in out
         return tmp_path / "index"
 
-    def query(self, run_tool, index, *arguments):
+    def query(self, index, *arguments):
         return run_tool("search.py", "query", "--index", index, "--device", "cpu", "--pictures", *arguments)
 
-    def test_json_has_paths_scores_and_labels(self, run_tool, index, features, paths):
-        code, out, _ = self.query(run_tool, index, paths[2], paths[0], "--top", 3, "--json")
+    def test_json_has_paths_scores_and_labels(self, index, features, paths):
+        code, out, _ = self.query(index, paths[2], paths[0], "--top", 3, "--json")
         assert code == 0
         answer = json.loads(out)
         assert (answer["search"], answer["top"], answer["recall"]) == ("exact", 3, 1)
@@ -266,11 +267,11 @@ class TestTool:
             assert [hit["rank"] for hit in answered["results"]] == [1, 2, 3]
             assert {(hit["pid"], hit["camid"], hit["viewid"]) for hit in answered["results"]} == {(7, 1, 0)}
 
-    def test_table_and_page_of_a_folder_of_queries(self, run_tool, index, paths, tmp_path):
+    def test_table_and_page_of_a_folder_of_queries(self, index, paths, tmp_path):
         (tmp_path / "queries" / "deep").mkdir(parents=True)
         shutil.copy(paths[4], tmp_path / "queries" / "deep" / "someone.jpg")
         page = tmp_path / "found.html"
-        code, out, err = self.query(run_tool, index, tmp_path / "queries", "--top", 2, "--html", page)
+        code, out, err = self.query(index, tmp_path / "queries", "--top", 2, "--html", page)
         assert code == 0
         lines = out.splitlines()
         assert lines[0].endswith("someone.jpg")
@@ -282,20 +283,20 @@ class TestTool:
         assert "person 7, camera 1, view 0" in text
         assert "1 of 1 queries" in err
 
-    def test_a_query_whose_name_is_no_text(self, run_tool, index, paths, tmp_path):
+    def test_a_query_whose_name_is_no_text(self, index, paths, tmp_path):
         query = shutil.copy(paths[4], tmp_path / "caf\udce9.jpg")
-        code, out, err = self.query(run_tool, index, query, "--top", 2, "--html", tmp_path / "found.html")
+        code, out, err = self.query(index, query, "--top", 2, "--html", tmp_path / "found.html")
         assert code == 0
         assert out.startswith(f"{tmp_path}/caf\\udce9.jpg\n")
         assert "1 of 1 queries" in err
 
     def test_a_moved_checkpoint_can_be_named_and_another_is_refused(
-        self, run_tool, index, checkpoints, cargo, paths, tmp_path
+        self, index, checkpoints, cargo, paths, tmp_path
     ):
         moved = shutil.copy(checkpoints[2], tmp_path / "moved.pth")
-        assert self.query(run_tool, index, paths[0], "--checkpoint", moved)[0] == 0
+        assert self.query(index, paths[0], "--checkpoint", moved)[0] == 0
         other = write_checkpoint(tmp_path, 2, cargo, seed=2)
-        code, _, err = self.query(run_tool, index, paths[0], "--checkpoint", other)
+        code, _, err = self.query(index, paths[0], "--checkpoint", other)
         assert code == 2
         assert "has other weights than the indexed features" in err
 
@@ -319,7 +320,7 @@ class TestTool:
             ([], "required"),
         ],
     )
-    def test_mistakes_are_one_line(self, run_tool, index, paths, tmp_path, arguments, message):
+    def test_mistakes_are_one_line(self, index, paths, tmp_path, arguments, message):
         (tmp_path / "empty").mkdir()
         arguments = [text.format(tmp=tmp_path, index=index, path=paths[0]) for text in arguments]
         code, _, err = run_tool("search.py", *arguments)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from command_line import REPO
+from worlds.options import REPO
 
 DOCS = sorted((REPO / "docs").glob("*.md"))
 FILES = {"new_method.md": {"python": "camera_offset.py", "yaml": "camera_offset.yml"}}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from command_line import REPO
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from worlds.options import REPO
 
 # unet/config.json of Stable Diffusion v1.5, without what its other keys leave at diffusers' defaults.
 SD_V1_5_UNET = {

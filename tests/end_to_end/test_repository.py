@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import REPO
+from worlds.options import REPO
 
 from fastreid.config import load_config
 

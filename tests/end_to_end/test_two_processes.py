@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from command_line import REPO, SHRUNK
+from worlds.options import REPO, TINY
 
 
 def test_both_stages_train_on_two_processes(benchmarks, run_tool, tmp_path):
-    common = ["--num-gpus", "2", *SHRUNK, "DATASETS.ROOT", benchmarks, "MODEL.DEVICE", "cpu"]
+    common = ["--num-gpus", "2", *TINY, "DATASETS.ROOT", benchmarks]
     for config in ("base_stage1.yml", "base_stage2_step5.yml"):
         run_tool("train_net.py", "--config-file", REPO / "configs" / "CARGO" / config, *common)
 

@@ -4,7 +4,7 @@ import json
 from typing import NamedTuple
 
 import pytest
-from command_line import REPO, SHRUNK
+from worlds.options import REPO, TINY
 
 
 class Benchmark(NamedTuple):
@@ -47,16 +47,16 @@ BENCHMARKS = {
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_two_stages_train_and_evaluate(name, benchmarks, run_tool, tmp_path):
     (config1, config2), (output1, output2), protocols = BENCHMARKS[name]
-    data = ["DATASETS.ROOT", benchmarks]
-    run_tool("train_net.py", "--config-file", REPO / "configs" / config1, "--num-gpus", "1", *data, *SHRUNK)
+    common = [*TINY, "MODEL.DEVICE", "auto", "DATASETS.ROOT", benchmarks]
+    run_tool("train_net.py", "--config-file", REPO / "configs" / config1, "--num-gpus", "1", *common)
     # Stage 2 finds the Stage-1 checkpoint by the default of its configuration.
-    run_tool("train_net.py", "--config-file", REPO / "configs" / config2, "--num-gpus", "1", *data, *SHRUNK)
+    run_tool("train_net.py", "--config-file", REPO / "configs" / config2, "--num-gpus", "1", *common)
 
     for config, output, stage in ((config1, output1, "stage1"), (config2, output2, "stage2")):
         trained = read_results(tmp_path / output)
         assert set(trained) == protocols
         weights = ["MODEL.WEIGHTS", f"{output}/model_best.pth", "OUTPUT_DIR", f"again/{stage}"]
-        command = ["--config-file", REPO / "configs" / config, "--eval-only", *data, *SHRUNK, *weights]
+        command = ["--config-file", REPO / "configs" / config, "--eval-only", *common, *weights]
         run_tool("train_net.py", *command)
         again = read_results(tmp_path / "again" / stage)
         for protocol, metrics in trained.items():

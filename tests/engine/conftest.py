@@ -25,10 +25,8 @@ def toy_cfg(tmp_path: Path):
 
 
 @pytest.fixture(autouse=True)
-def closed_log():
-    """Logging is set up as in the program, and no log file of one test stays open in the next."""
-    setup_logger()
-    yield
+def program_log():
+    """Logging is set up as in the program."""
     setup_logger()
 
 

@@ -5,33 +5,22 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from toy_cargo import tiny_cfg, write_cargo
+from worlds.options import REPO, tiny_cfg
+from worlds.programs import run_tool
 
-from fastreid.cli import train_net as program
 from fastreid.engine import default_argument_parser
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
 
-REPO = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def train_net(monkeypatch, tmp_path):
-    """Calls the program in this process, in an empty folder; returns its exit code."""
+    """Calls the program in an empty folder; returns its exit code."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> int:
-        try:
-            program.main(list(map(str, arguments)))
-        except SystemExit as stopped:
-            return stopped.code
-        return 0
-
-    return call
+    return lambda *arguments: run_tool("train_net.py", *arguments).code
 
 
 @pytest.mark.parametrize(
@@ -65,9 +54,8 @@ def test_debug_shows_where_the_error_came_from(train_net):
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(noise_cargo, tmp_path):
     """The file of a tiny training."""
-    write_cargo(tmp_path)
     (tmp_path / "tiny.yml").write_text(tiny_cfg(tmp_path).dump())
     return tmp_path / "tiny.yml"
 

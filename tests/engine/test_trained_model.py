@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toy_cargo import tiny_cfg
+from worlds.options import tiny_cfg
 
 from fastreid.engine import load_trained_model
 from fastreid.modeling import build_model, fit_config

@@ -1,14 +1,6 @@
-import logging
-
 import pytest
 
 from fastreid.evaluation.rank_cylib import rank_cy
-
-
-@pytest.fixture(autouse=True)
-def _captured_log(monkeypatch):
-    """Log records reach pytest's caplog even after another test has configured the logger."""
-    monkeypatch.setattr(logging.getLogger("fastreid"), "propagate", True)
 
 
 @pytest.fixture(params=["cython", "numpy"])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from toy_conditions import DIM, ID_TOKENS
+from worlds.options import TINY
 
 from fastreid.config import get_cfg
 
@@ -13,19 +14,10 @@ def tiny_cfg():
 
     def build(views: int = 2, *options):
         cfg = get_cfg()
-        cfg.MODEL.DEVICE = "cpu"
-        cfg.MODEL.HEADS.NUM_CLASSES = 6
-        cfg.MODEL.BACKBONE.merge_values(
-            {"DEPTH": "custom", "FEAT_DIM": DIM, "NUM_LAYERS": 4, "NUM_HEADS": 2, "PRETRAIN": False}, "test"
-        )
-        cfg.MODEL.SDMODEL.VIEW_NUM = views
-        cfg.MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX = [0, 1, 2]
-        cfg.MODEL.SDMODEL.UNET_CONFIG.WIDTHS = [32, 64, 64]
-        cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS = 4
-        cfg.INPUT.SIZE_TRAIN = [64, 32]
-        cfg.INPUT.SIZE_TEST = [64, 32]
-        cfg.TEST.SDMODEL.NUM_INFERENCE_STEPS = 3
-        cfg.merge_from_list(list(options))
+        sizes = ("MODEL.HEADS.NUM_CLASSES", "6", "MODEL.BACKBONE.NUM_LAYERS", "4")
+        steps = ("MODEL.SDMODEL.VIEW_NUM", str(views), "TEST.SDMODEL.NUM_INFERENCE_STEPS", "3")
+        cfg.merge_from_list([*TINY, *sizes, *steps])
+        cfg.merge_from_list(list(options))  # of another method, which need not have those keys
         torch.manual_seed(cfg.MODEL.SEED)
         return cfg
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from worlds.options import TINY
 
 from fastreid.data import build_test_loader
 from fastreid.engine import load_trained_model
@@ -14,13 +15,7 @@ from projects.stage2_study.encoders import Encoder
 from projects.stage2_study.report import chosen_way, write_report
 
 LONGER_CONTROL = "MLP control, 4 x the iterations"
-TINY = {
-    "MODEL.DEVICE": "cpu",
-    "SOLVER.MAX_EPOCH": "1",
-    "SOLVER.ITERS_PER_EPOCH": "2",
-    "SOLVER.IMS_PER_BATCH": "8",
-    "TEST.SDMODEL.NUM_INFERENCE_STEPS": "2",
-}
+BRIEF = [*TINY, "SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "2", "SOLVER.IMS_PER_BATCH", "8"]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +26,7 @@ def tiny_study(tmp_path_factory):
     runs = ["--layouts", "CARGO", "--seeds", "1", "2"]
     places = ["--root", str(folder / "data"), "--output", str(folder / "out")]
     chosen = ["--settings", "paper", "MLP control", LONGER_CONTROL, "cross-view, token mixing"]
-    options = [item for pair in TINY.items() for item in pair]
-    command = [*options, *sizes, *runs, *places, *chosen]
+    command = [*BRIEF, *sizes, *runs, *places, *chosen]
     study.main(command)
     return command, folder / "out"
 
@@ -61,8 +55,7 @@ def test_the_report_has_a_table_and_a_plot(tiny_study):
 
 
 def test_generators_train_on_images_that_are_encoded_as_they_are(tiny_study):
-    options = tuple(item for pair in TINY.items() for item in pair)
-    encoder = Encoder("CARGO", 1, 8, 4, tiny_study[1].parent / "data", tiny_study[1], options)
+    encoder = Encoder("CARGO", 1, 8, 4, tiny_study[1].parent / "data", tiny_study[1], tuple(BRIEF))
     model = load_trained_model(encoder.config("base_stage1", "MODEL.WEIGHTS", str(encoder.weights)))
     batches = build_test_loader(model.cfg, encoder.train_set.samples)
     with torch.inference_mode():

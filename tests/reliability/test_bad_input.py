@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import CONFIGS, PROGRAM, TINY, arguments, run_here
+from tiny_runs import OPTIONS, PROGRAM, arguments, train
+from worlds.options import DEMO
 
 # ------------------------------------------------------------------------------------ without any data
-CONFIG = ("--config-file", CONFIGS[1], *TINY)
+CONFIG = ("--config-file", DEMO[1], *OPTIONS)
 LINES: dict[str, tuple[tuple[Any, ...], str]] = {
     "config file missing": (("--config-file", "nowhere.yml"), "nowhere.yml.*configs/"),
-    "config is a folder": (("--config-file", CONFIGS[1].parent), "configs/demo"),
+    "config is a folder": (("--config-file", DEMO[1].parent), "configs/demo"),
     "unknown option": (("--resum",), "--resum.*--help"),
     "option without value": ((*CONFIG, "--num-gpus"), "--num-gpus"),
     "no number": ((*CONFIG, "--num-gpus", "two"), "--num-gpus.*'two'"),
@@ -67,18 +68,17 @@ FILES: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.fixture
-def complaint(tmp_path, monkeypatch, capsys) -> Callable[..., str]:
+def complaint(tmp_path, monkeypatch) -> Callable[..., str]:
     """Runs the program with a command line; its one line, after checking what holds for all mistakes."""
     monkeypatch.chdir(tmp_path)
 
     def run(*command: Any) -> str:
         before = contents(tmp_path)
-        capsys.readouterr()
-        assert run_here(*command) == 2
-        printed = capsys.readouterr()
-        (line,) = printed.err.splitlines()
+        ran = train(*command)
+        assert ran.code == 2
+        (line,) = ran.err.splitlines()
         assert line.startswith("error: ")
-        assert "Traceback" not in printed.out
+        assert "Traceback" not in ran.out
         assert contents(tmp_path) == before
         return line
 
@@ -312,13 +312,13 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
         1,
         lambda p: (
             *("--eval-only", WEIGHTS, p.trained[1] / "model_best.pth"),
-            *("MODEL.BACKBONE.FEAT_DIM", 128),
+            *("MODEL.BACKBONE.FEAT_DIM", 64),
         ),
         "parameters of another shape.*ALLOW_PARTIAL_WEIGHTS",
     ),
     "weights in part": (
         1,
-        lambda p: ("--eval-only", *p.weights({"backbone.cls_token": torch.zeros(1, 1, 64)})),
+        lambda p: ("--eval-only", *p.weights({"backbone.cls_token": torch.zeros(1, 1, 128)})),
         r"some.pth lacks \d+ of \d+ parameters.*ALLOW_PARTIAL_WEIGHTS",
     ),
     "Stage 1 evaluated as Stage 2": (
@@ -357,7 +357,7 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
     "UNet of another width": (
         2,
         lambda p: p.unet(json.dumps({"cross_attention_dim": 768, "in_channels": 4})),
-        "cross_attention_dim is 768 and its in_channels 4, but the backbone's features of width 64 need",
+        "cross_attention_dim is 768 and its in_channels 4, but the backbone's features of width 128 need",
     ),
     "UNet without JSON": (2, lambda p: p.unet("<html>"), "unet/config.json is not readable JSON; download"),
     # resuming

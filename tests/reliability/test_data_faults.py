@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import arguments, finish, read_until, run_here, start
+from tiny_runs import arguments, finish, read_until, start, train
 
 from fastreid.config import get_cfg
 from fastreid.data import (
@@ -40,8 +40,7 @@ def skipping(cfg):
 
 
 @pytest.fixture(autouse=True)
-def _log_to_caplog(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("fastreid"), "propagate", True)
+def _log_to_caplog(caplog):
     caplog.set_level(logging.INFO, logger="fastreid")
 
 
@@ -175,7 +174,7 @@ def test_a_run_counts_and_lists_replaced_images_at_its_end_also_after_a_resume(o
     for path in bad:
         truncate(path, 40)
     line = arguments(1, own_cargo, tmp_path / "run", "DATALOADER.ON_BAD_IMAGE", "skip")
-    assert run_here(*line) == 0
+    assert train(*line).code == 0
     text = (tmp_path / "run" / "log.txt").read_text()
     report = text.split("could not be read; others replaced them")[1].split("Checkpoint")[0]
     listed = [row.split(" x ") for row in report.splitlines() if " x " in row]
@@ -186,18 +185,17 @@ def test_a_run_counts_and_lists_replaced_images_at_its_end_also_after_a_resume(o
     (tmp_path / "run" / "model_final.pth").unlink()  # go on from the middle
     assert not (tmp_path / "run" / "model_0001.pth").exists()
     (tmp_path / "run" / "last_checkpoint").write_text("model_latest.pth\n")
-    assert run_here(*line, "--resume") == 0
+    assert train(*line, "--resume").code == 0
     again = (tmp_path / "run" / "log.txt").read_text()[len(text) :]
     assert f"others replaced them{report.splitlines()[0]}" in again
 
 
-def test_an_unreadable_image_ends_the_run_at_the_first_touch_naming_file_and_way_out(
-    own_cargo, tmp_path, capsys
-):
+def test_an_unreadable_image_ends_the_run_at_the_first_touch_naming_file_and_way_out(own_cargo, tmp_path):
     for path in train_images(own_cargo):
         truncate(path, 40)
-    assert run_here(*arguments(1, own_cargo, tmp_path / "run", "DATALOADER.NUM_WORKERS", "1")) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    code, _, error = train(*arguments(1, own_cargo, tmp_path / "run", "DATALOADER.NUM_WORKERS", "1"))
+    assert code == 2
+    (line,) = error.splitlines()
     assert line.startswith("error: cannot read image ")
     assert "CARGO/train" in line
     assert "DATALOADER.ON_BAD_IMAGE skip" in line
@@ -255,7 +253,7 @@ def test_training_takes_whatever_is_an_image(own_cargo, tmp_path):
         size = [(1, 1), (8000, 8), (40, 90)][number % 3]
         kind = "JPEG" if mode in ("L", "CMYK", "RGB") else "PNG"  # a PNG under a JPEG's name, too
         Image.new(mode, size).save(path, kind, **options)
-    assert run_here(*arguments(1, own_cargo, tmp_path / "run", "SOLVER.MAX_EPOCH", "1")) == 0
+    assert train(*arguments(1, own_cargo, tmp_path / "run", "SOLVER.MAX_EPOCH", "1")).code == 0
 
 
 # --------------------------------- workers

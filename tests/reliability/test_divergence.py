@@ -3,15 +3,16 @@
 import re
 
 import torch
-from tiny_runs import arguments, run_here
+from tiny_runs import arguments, train
 
 from fastreid.utils.checkpoint import load_checkpoint
 
 
-def test_a_diverging_run_stops_with_its_numbers_and_leaves_good_checkpoints(cargo, tmp_path, capsys):
+def test_a_diverging_run_stops_with_its_numbers_and_leaves_good_checkpoints(cargo, tmp_path):
     rate = ("SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_ITERS", "0", "SOLVER.CHECKPOINT_ITERS", "1")
-    assert run_here(*arguments(1, cargo, tmp_path / "run", *rate)) == 2
-    (said,) = capsys.readouterr().err.splitlines()
+    code, _, error = train(*arguments(1, cargo, tmp_path / "run", *rate))
+    assert code == 2
+    (said,) = error.splitlines()
     told = re.match(r"error: training diverged at iteration (\d+): loss_.*, learning rate \S+e\+\d+\. ", said)
     assert told, said
     assert re.search("nan|inf", said)

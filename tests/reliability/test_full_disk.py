@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 import torch
-from tiny_runs import arguments, final_state, logged, run_here, same
+from tiny_runs import arguments, final_state, logged, same, train
 
 from fastreid.evaluation.report import read_results
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
@@ -76,22 +76,21 @@ def fill(folder, leave: int = 0) -> None:
 
 
 def test_an_evaluation_on_a_full_disk_prints_its_metrics_and_stops_with_one_line(
-    disk, cargo, trained, tmp_path, capsys
+    disk, cargo, trained, tmp_path
 ):
     folder, _ = disk
     line = ("--eval-only", "MODEL.WEIGHTS", trained[1] / "model_best.pth")
-    assert run_here(*arguments(1, cargo, tmp_path / "elsewhere", *line)) == 0
-    capsys.readouterr()
+    assert train(*arguments(1, cargo, tmp_path / "elsewhere", *line)).code == 0
     fill(folder)
-    assert run_here(*arguments(1, cargo, folder, *line)) == 2
-    printed = capsys.readouterr()
-    (said,) = printed.err.splitlines()
+    ran = train(*arguments(1, cargo, folder, *line))
+    assert ran.code == 2
+    (said,) = ran.err.splitlines()
     assert re.match(r"error: cannot write in OUTPUT_DIR .*: No space left on device\. The metrics are", said)
     for protocol, metrics in read_results(tmp_path / "elsewhere")["results"].items():
-        (row,) = re.findall(rf"\| {protocol} .*", printed.out)
+        (row,) = re.findall(rf"\| {protocol} .*", ran.out)
         assert f"| {metrics['mAP']:.2f} |" in re.sub(" +", " ", row)
-    assert printed.out.count("log.txt cannot be written") == 1
-    assert "Traceback" not in printed.out
+    assert ran.out.count("log.txt cannot be written") == 1
+    assert "Traceback" not in ran.out
     assert not list(folder.glob("*.json"))
 
 
@@ -115,13 +114,14 @@ def test_a_full_disk_keeps_the_checkpoints_that_are_there(disk):
     assert same(load_checkpoint(folder / "model_0001.pth"), STATE)
 
 
-def test_a_run_on_a_full_disk_stops_with_one_line_and_resumes_exactly(disk, trained, cargo, capsys):
+def test_a_run_on_a_full_disk_stops_with_one_line_and_resumes_exactly(disk, trained, cargo):
     folder, remount = disk
     size = (trained[1] / "model_final.pth").stat().st_size
     remount(f"size={int(size * 2.2)}")  # room for two checkpoints: the third cannot be written
     line = arguments(1, cargo, folder / "run")
-    assert run_here(*line) == 2
-    (said,) = capsys.readouterr().err.splitlines()
+    code, _, error = train(*line)
+    assert code == 2
+    (said,) = error.splitlines()
     assert said.startswith(f"error: cannot write checkpoint {folder}/run/model_")
     assert "go on with --resume" in said
     for path in (folder / "run").glob("model_*.pth"):
@@ -129,25 +129,27 @@ def test_a_run_on_a_full_disk_stops_with_one_line_and_resumes_exactly(disk, trai
     assert not list((folder / "run").glob("*.tmp"))
 
     remount("size=100m")
-    assert run_here(*line, "--resume") == 0
+    assert train(*line, "--resume").code == 0
     assert same(final_state(folder / "run"), final_state(trained[1]))
     assert logged(folder / "run") == logged(trained[1])
 
 
-def test_metrics_that_cannot_be_written_are_one_line_too(disk, cargo, trained, capsys):
+def test_metrics_that_cannot_be_written_are_one_line_too(disk, cargo):
     folder, remount = disk
     remount("size=64k")
-    assert run_here(*arguments(1, cargo, folder / "run", "SOLVER.ITERS_PER_EPOCH", 1000)) == 2
-    (said,) = capsys.readouterr().err.splitlines()
+    code, _, error = train(*arguments(1, cargo, folder / "run", "SOLVER.ITERS_PER_EPOCH", 1000))
+    assert code == 2
+    (said,) = error.splitlines()
     assert said.startswith(
         f"error: cannot write in OUTPUT_DIR {str(folder / 'run')!r}: No space left on device"
     )
     assert "--resume" in said
 
 
-def test_a_read_only_output_folder_is_named_before_anything_else(disk, cargo, capsys):
+def test_a_read_only_output_folder_is_named_before_anything_else(disk, cargo):
     folder, remount = disk
     remount("ro")
-    assert run_here(*arguments(1, cargo, folder / "run")) == 2
-    (said,) = capsys.readouterr().err.splitlines()
+    code, _, error = train(*arguments(1, cargo, folder / "run"))
+    assert code == 2
+    (said,) = error.splitlines()
     assert f"no permission to write in {folder}" in said

@@ -10,16 +10,16 @@ import pytest
 from tiny_runs import (
     EPOCHS,
     ITERATIONS,
-    REPO,
     arguments,
     final_state,
     finish,
     logged,
     read_until,
-    run_here,
     same,
     start,
+    train,
 )
+from worlds.options import REPO
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from tiny_runs import (
     [(1, signal.SIGTERM, 143, (2, 0)), (2, signal.SIGINT, 130, (0, 2))],
 )
 def test_an_interrupted_run_that_is_resumed_equals_the_uninterrupted_one(
-    stage, number, code, workers, trained, cargo, tmp_path, capsys
+    stage, number, code, workers, trained, cargo, tmp_path
 ):
     weights = trained[1] / "model_best.pth" if stage == 2 else ""
     first, then = (
@@ -43,8 +43,9 @@ def test_an_interrupted_run_that_is_resumed_equals_the_uninterrupted_one(
     assert "the same command with --resume goes on" in output
     assert "Traceback" not in output
 
-    assert run_here(*then, "--resume") == 0
-    assert f"{stopped_after} iterations done" in capsys.readouterr().out
+    resumed = train(*then, "--resume")
+    assert resumed.code == 0
+    assert f"{stopped_after} iterations done" in resumed.out
     assert same(final_state(tmp_path / "run"), final_state(trained[stage]))
     assert logged(tmp_path / "run") == logged(trained[stage])
 

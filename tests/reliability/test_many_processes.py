@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import rank_work
 import torch
-from tiny_runs import CONFIGS, PROGRAM, TINY, arguments, finish, read_until, start
+from tiny_runs import OPTIONS, PROGRAM, arguments, finish, read_until, start
+from worlds.options import DEMO
 
 from fastreid.engine import launch
 
@@ -27,8 +28,8 @@ def worlds(cargo, tmp_path_factory) -> dict[int, tuple]:
     told = {}
     for size in (1, 2, 4):
         folder = tmp_path_factory.mktemp(f"world{size}")
-        pairs = [*TINY, *PAIRS, "DATASETS.ROOT", str(cargo), "OUTPUT_DIR", str(folder / "run")]
-        args = (str(CONFIGS[1]), pairs, str(folder))
+        pairs = [*OPTIONS, *PAIRS, "DATASETS.ROOT", str(cargo), "OUTPUT_DIR", str(folder / "run")]
+        args = (str(DEMO[1]), pairs, str(folder))
         launch(rank_work.train_and_tell, size, args=args, device="cpu")
         ranks = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
         told[size] = ranks, folder / "run"

@@ -8,42 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from worlds.options import DEMO, REPO, TINY
+from worlds.programs import Ran, run_tool
 
-from fastreid.cli import train_net
-from fastreid.utils.logger import setup_logger
-
-REPO = Path(__file__).resolve().parents[2]
 PROGRAM = REPO / "tools" / "train_net.py"
-CONFIGS = {stage: REPO / "configs" / "demo" / f"base_stage{stage}.yml" for stage in (1, 2)}
 
 EPOCHS, ITERATIONS = 2, 8  # of a tiny run; ITERATIONS an epoch
-TINY = [
-    *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NUM_LAYERS", "3", "MODEL.BACKBONE.FEAT_DIM", "64"),
-    *("MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[32, 32, 32]", "DATALOADER.NUM_WORKERS", "0"),
-    *("SOLVER.IMS_PER_BATCH", "16", "SOLVER.MAX_EPOCH", str(EPOCHS), "SOLVER.WARMUP_ITERS", "3"),
-    *("SOLVER.ITERS_PER_EPOCH", str(ITERATIONS), "SOLVER.LOG_PERIOD", "1"),
-    *("TEST.EVAL_PERIOD", "1", "TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"),
+OPTIONS = [
+    *(*TINY, "SOLVER.MAX_EPOCH", str(EPOCHS), "SOLVER.ITERS_PER_EPOCH", str(ITERATIONS)),
+    *("SOLVER.WARMUP_ITERS", "3", "TEST.EVAL_PERIOD", "1"),
 ]
 
 
 def arguments(stage: int, data: Path, output: Path, *more: Any) -> list[str]:
     """Of train_net.py; later KEY VALUE pairs win."""
     paths = ["DATASETS.ROOT", data, "OUTPUT_DIR", output]
-    return list(map(str, ["--config-file", CONFIGS[stage], *TINY, *paths, *more]))
+    return list(map(str, ["--config-file", DEMO[stage], *OPTIONS, *paths, *more]))
 
 
-def run_here(*command: Any) -> int:
-    """The program called in this process with that command line; its exit code."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in `start`: sums over more threads would differ in the last bit
-    try:
-        train_net.main(list(map(str, command)))
-    except SystemExit as stopped:
-        return stopped.code
-    finally:
-        torch.set_num_threads(threads)
-        setup_logger()  # no log file stays open
-    return 0
+def train(*command: Any) -> Ran:
+    """Run the program in this process with that command line."""
+    return run_tool("train_net.py", *command)
 
 
 def start(*command: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen:

@@ -5,63 +5,39 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-import torch
+from worlds.checkpoints import write_checkpoint
+from worlds.options import REPO
+from worlds.programs import run_tool
 
 from fastreid.cli import visualize
-from fastreid.config import get_cfg
 from fastreid.data import build_test_datasets
 from fastreid.engine import load_trained_model
 from fastreid.evaluation import evaluate_protocols
-from fastreid.modeling import build_model, fit_config
 from fastreid.rendered import BenchmarkSpec, write_benchmark
-from fastreid.utils.env import preserved_rng_state
-from fastreid.utils.logger import setup_logger
 from fastreid.visualization.run_summary import RunSummary, read_run_config, with_distinct_names
 
-REPO = Path(__file__).resolve().parents[2]
-TINY = [
-    *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NUM_LAYERS", "3", "MODEL.BACKBONE.FEAT_DIM", "64"),
-    *("MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[32, 32, 32]", "MODEL.HEADS.NUM_CLASSES", "4"),
-    *("TEST.SDMODEL.NUM_INFERENCE_STEPS", "2", "DATALOADER.NUM_WORKERS", "0"),
-    *("DATASETS.TESTS", "['CARGO_A2G', 'CARGO']"),
-]
+VISUALIZE = "visualize.py"
+TESTS = ("DATASETS.TESTS", "['CARGO_A2G', 'CARGO']")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
+def trained(cargo, tmp_path_factory) -> Path:
     """``stage1`` and ``stage2``, each with config.yaml and a model_best.pth of random weights."""
     folder = tmp_path_factory.mktemp("trained")
-    write_benchmark("CARGO", folder / "data", BenchmarkSpec(2, 5, 2, (64, 32)), workers=0)
     for stage in (1, 2):
-        cfg = get_cfg()
-        cfg.merge_from_file(REPO / "configs" / "demo" / f"base_stage{stage}.yml")
-        output = folder / f"stage{stage}"
-        cfg.merge_from_list([*TINY, "DATASETS.ROOT", str(folder / "data"), "OUTPUT_DIR", str(output)])
-        output.mkdir()
-        (output / "config.yaml").write_text(cfg.dump())
-        with preserved_rng_state():
-            torch.manual_seed(0)
-            model = build_model(fit_config(cfg, 4, ("aerial", "ground")))
-            model.memory_bank.prototypes.normal_()
-        meta = {"stage": stage, "num_classes": 4}
-        torch.save({"model": model.state_dict(), "meta": meta}, output / "model_best.pth")
+        (folder / f"stage{stage}").mkdir()
+        write_checkpoint(folder / f"stage{stage}", stage, cargo, options=TESTS)
     return folder
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    yield visualize
-    setup_logger()
-
-
-@pytest.fixture(scope="module")
-def output(tool, trained, tmp_path_factory) -> Path:
+def output(trained, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("output")
     models = ["--config-file", f"{trained}/stage2/config.yaml", "--compare", f"{trained}/stage1/config.yaml"]
-    tool.main([*models, "--output", str(folder), "--queries", "6", "--length", "4", "--map", "pca"])
+    places = ["--output", folder, "--queries", "6", "--length", "4", "--map", "pca"]
+    assert run_tool(VISUALIZE, *models, *places).code == 0
     return folder
 
 
@@ -81,9 +57,10 @@ def test_the_report_shows_both_stages_and_the_real_cameras(output):
 
 
 @pytest.mark.parametrize("protocols", ["['CARGO_A2G', 'CARGO']", "['CARGO', 'CARGO_A2G']"])
-def test_the_map_names_the_real_cameras_in_any_order_of_protocols(tool, trained, tmp_path, protocols):
+def test_the_map_names_the_real_cameras_in_any_order_of_protocols(trained, tmp_path, protocols):
     model = ["--config-file", f"{trained}/stage1/config.yaml", "--output", str(tmp_path)]
-    tool.main([*model, "--queries", "1", "--map", "pca", "DATASETS.TESTS", protocols])
+    ran = run_tool(VISUALIZE, *model, "--queries", "1", "--map", "pca", "DATASETS.TESTS", protocols)
+    assert ran.code == 0, ran.err
     charts = json.dumps(page_data(tmp_path / "report.html"))
     cameras = {
         view: {int(camera) for camera in re.findall(rf"person \d+, {view} view, camera (\d+)", charts)}
@@ -93,10 +70,11 @@ def test_the_map_names_the_real_cameras_in_any_order_of_protocols(tool, trained,
     assert len(cameras["ground"]) > 1
 
 
-def test_a_model_of_two_views_is_evaluated_on_a_benchmark_of_three(tool, trained, tmp_path):
+def test_a_model_of_two_views_is_evaluated_on_a_benchmark_of_three(trained, tmp_path):
     write_benchmark("AG_ReID_v2", tmp_path / "data", BenchmarkSpec(2, 4, 2, (64, 32)), workers=0)
     model = ["--config-file", f"{trained}/stage1/config.yaml", "--output", str(tmp_path), "--map", "pca"]
-    tool.main([*model, "DATASETS.ROOT", str(tmp_path / "data"), "DATASETS.TESTS", "['AG_ReID_v2_AW']"])
+    data = ["DATASETS.ROOT", tmp_path / "data", "DATASETS.TESTS", "['AG_ReID_v2_AW']"]
+    assert run_tool(VISUALIZE, *model, *data).code == 0
     data = json.dumps(page_data(tmp_path / "report.html"))
     assert re.search(r"person \d+, wearable view, camera \d", data)
     assert (tmp_path / "prototypes_SDReIDStage1.png").exists()
@@ -135,27 +113,22 @@ def test_pngs_lie_beside_the_report(output):
         (["--config-file", "{trained}/stage1/config.yaml", "TEST.METRIK", "cosine"], "TEST.METRIC"),
     ],
 )
-def test_a_mistake_is_one_line(tool, trained, tmp_path, capsys, arguments, message):
+def test_a_mistake_is_one_line(trained, tmp_path, arguments, message):
     filled = [argument.format(trained=trained) for argument in arguments]
-    with pytest.raises(SystemExit) as stopped:
-        tool.main([*filled, "--output", str(tmp_path / "report")])
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
+    code, _, error = run_tool(VISUALIZE, *filled, "--output", tmp_path / "report")
+    assert code == 2
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize("place", ["file", "file/deep", "/proc/report"])
-def test_an_output_that_cannot_be_written_is_one_line_before_any_work(
-    tool, trained, tmp_path, capsys, monkeypatch, place
-):
+def test_an_output_that_cannot_be_written_is_one_line_before_any_work(trained, tmp_path, monkeypatch, place):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(tool, "summarise_run", None)
-    with pytest.raises(SystemExit) as stopped:
-        tool.main(["--config-file", f"{trained}/stage1/config.yaml", "--output", str(tmp_path / place)])
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
+    monkeypatch.setattr(visualize, "summarise_run", None)
+    model = ("--config-file", f"{trained}/stage1/config.yaml")
+    code, _, error = run_tool(VISUALIZE, *model, "--output", tmp_path / place)
+    assert code == 2
     assert error.startswith("error: --output ")
     assert error.count("\n") == 1
 

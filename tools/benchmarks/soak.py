@@ -28,7 +28,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from fastreid.utils.cli import CommandLineParser, exit_cleanly
+from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_folder
 
@@ -217,7 +217,7 @@ def render_data(args: argparse.Namespace) -> None:
 
 
 def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLineParser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("logs/soak"), metavar="DIR")
     parser.add_argument("--kills", type=int, default=25, metavar="N")
     parser.add_argument("--epochs", type=int, default=4, metavar="N", help="of each stage")
@@ -228,25 +228,23 @@ def build_parser() -> CommandLineParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    with exit_cleanly(argv):
-        args = build_parser().parse_args(argv)
-        args.output = args.output.absolute()
-        check_output_folder(args.output, "--output")
-        for name in ("uninterrupted", "killed"):
-            shutil.rmtree(args.output / name, ignore_errors=True)
-        render_data(args)
-        seconds = {stage: time_uninterrupted(args, stage) for stage in STAGES}
-        print("uninterrupted:", *(f"stage {s} {times[-1]:.1f} s" for s, times in seconds.items()), flush=True)
-        moments = draw_moments(random.Random(args.seed), args.kills, seconds)
-        rows = [row for stage in STAGES for row in train_with_kills(args, stage, moments[stage])]
-        print(tabulate(rows, headers="keys", showindex=range(1, len(rows) + 1), tablefmt="github"))
-        killed = sum(row["killed after"] != "had finished" for row in rows)
-        print(f"\n{killed} kills, {args.epochs} epochs of {args.iterations} iterations in each stage")
-        runs = [args.output / name for name in ("uninterrupted", "killed")]
-        equal = {stage: compare(*(run / f"stage{stage}" for run in runs)) for stage in STAGES}
-        for stage, found in equal.items():
-            for what, is_equal in found.items():
-                print(f"stage {stage}, {what}: {'equal' if is_equal else 'DIFFERENT'}")
+@command(build_parser)
+def main(args: argparse.Namespace) -> int:
+    args.output = args.output.absolute()
+    check_output_folder(args.output, "--output")
+    for name in ("uninterrupted", "killed"):
+        shutil.rmtree(args.output / name, ignore_errors=True)
+    render_data(args)
+    seconds = {stage: time_uninterrupted(args, stage) for stage in STAGES}
+    print("uninterrupted:", *(f"stage {s} {times[-1]:.1f} s" for s, times in seconds.items()), flush=True)
+    moments = draw_moments(random.Random(args.seed), args.kills, seconds)
+    rows = [row for stage in STAGES for row in train_with_kills(args, stage, moments[stage])]
+    print(tabulate(rows, headers="keys", showindex=range(1, len(rows) + 1), tablefmt="github"))
+    killed = sum(row["killed after"] != "had finished" for row in rows)
+    print(f"\n{killed} kills, {args.epochs} epochs of {args.iterations} iterations in each stage")
+    runs = [args.output / name for name in ("uninterrupted", "killed")]
+    equal = {stage: compare(*(run / f"stage{stage}" for run in runs)) for stage in STAGES}
+    for stage, found in equal.items():
+        for what, is_equal in found.items():
+            print(f"stage {stage}, {what}: {'equal' if is_equal else 'DIFFERENT'}")
     return 0 if all(all(found.values()) for found in equal.values()) else 1

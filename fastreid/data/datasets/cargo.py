@@ -6,6 +6,7 @@ from fastreid.data.datasets.base import Benchmark, NameFormat, Protocol, Publish
 
 AERIAL, GROUND = 0, 1
 FOLDERS = {"query": ("query",), "gallery": ("gallery",)}
+ACROSS = {**FOLDERS, "camera_is_view": True}
 
 # The publication counts queries of the whole test set only; the galleries of one view are parts of its own.
 ALL = PublishedSizes(query=312, gallery=50_712)
@@ -25,23 +26,9 @@ CARGO = Benchmark(
         Protocol(**FOLDERS, published=ALL),
         Protocol("_AA", **FOLDERS, query_view=AERIAL, gallery_view=AERIAL, published=IN_AERIAL),
         Protocol("_GG", **FOLDERS, query_view=GROUND, gallery_view=GROUND, published=IN_GROUND),
-        Protocol("_AG", **FOLDERS, camera_is_view=True, published=ALL),
-        Protocol(
-            "_A2G",
-            **FOLDERS,
-            query_view=AERIAL,
-            gallery_view=GROUND,
-            camera_is_view=True,
-            published=IN_GROUND,
-        ),
-        Protocol(
-            "_G2A",
-            **FOLDERS,
-            query_view=GROUND,
-            gallery_view=AERIAL,
-            camera_is_view=True,
-            published=IN_AERIAL,
-        ),
+        Protocol("_AG", **ACROSS, published=ALL),
+        Protocol("_A2G", **ACROSS, query_view=AERIAL, gallery_view=GROUND, published=IN_GROUND),
+        Protocol("_G2A", **ACROSS, query_view=GROUND, gallery_view=AERIAL, published=IN_AERIAL),
     ),
     published=PublishedSizes(train=51_451, train_ids=2_500, images=51_451 + 51_024, ids=5_000),
 )

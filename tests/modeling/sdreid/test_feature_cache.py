@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from toy_cargo import tiny_cfg, write_cargo
+from worlds.options import tiny_cfg
 
 from fastreid.config import check_config
 from fastreid.data import Draw, build_train_dataset
@@ -16,10 +16,10 @@ from fastreid.utils.errors import UserError
 
 
 @pytest.fixture
-def stage2_cfg(tmp_path):
+def stage2_cfg(noise_cargo, tmp_path):
     """A tiny Stage 2, with the Stage-1 checkpoint that it starts from."""
-    write_cargo(tmp_path)
-    cfg = tiny_cfg(tmp_path)
+    off = ("INPUT.PADDING.ENABLED", "False", "INPUT.REA.ENABLED", "False", "SOLVER.ITERS_PER_EPOCH", "3")
+    cfg = tiny_cfg(tmp_path, *off, "SOLVER.OPT", "Adam", "TEST.EVAL_PERIOD", "0")
     cfg.MODEL.WEIGHTS = str(tmp_path / "stage1.pth")
     torch.manual_seed(0)
     stage1 = build_model(fit_config(cfg, 6, ("aerial", "ground")))
@@ -130,7 +130,7 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_encoded(stage2_cfg
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda folder: usage)
     with (
-        pytest.raises(UserError, match="CACHE_FEATURES needs .* GB for 24 encoded images"),
+        pytest.raises(UserError, match="CACHE_FEATURES needs .* GB for 48 encoded images"),
         feature_cache.cached_batches(stage2_cfg, trainer.model, trainer.train_set),
     ):
         pass

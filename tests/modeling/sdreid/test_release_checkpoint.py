@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from worlds.programs import run_tool
 
-from fastreid.cli import convert_checkpoint
 from fastreid.config import get_cfg
 from fastreid.engine import load_trained_model
 from fastreid.utils.checkpoint import load_checkpoint
@@ -173,21 +173,16 @@ def learn_conditions(names: Names, tokens: Tensor, layers: int) -> Tensor:
 
 
 @pytest.fixture
-def run_tool(tmp_path, capsys):
+def convert(tmp_path):
     """Converts a file that holds `content`; gives the exit code and what was printed."""
 
     def run(content: dict, architecture: str, *more: str) -> tuple[int, str]:
         torch.save(content, tmp_path / "theirs.pth")
         (tmp_path / "theirs.yml").write_text(YAML.format(architecture=architecture))
         files = ["--weights", tmp_path / "theirs.pth", "--config-file", tmp_path / "theirs.yml"]
-        code = 0
-        try:
-            output = tmp_path / "ours" / "model_best.pth"
-            convert_checkpoint.main(list(map(str, [*files, "--output", output, *more])))
-        except SystemExit as stopped:
-            code = stopped.code
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
+        output = tmp_path / "ours" / "model_best.pth"
+        code, out, error = run_tool("convert_checkpoint.py", *files, "--output", output, *more)
+        return code, out + error
 
     return run
 
@@ -201,9 +196,9 @@ def converted(folder: Path) -> nn.Module:
 
 
 @torch.no_grad()
-def test_stage_1_computes_what_the_reference_does(run_tool, tmp_path):
+def test_stage_1_computes_what_the_reference_does(convert, tmp_path):
     names = stage1_file()
-    code, printed = run_tool({"model": dict(names), "iteration": 9}, "Baseline_stage1_3view")
+    code, printed = convert({"model": dict(names), "iteration": 9}, "Baseline_stage1_3view")
     assert code == 0, printed
     model = converted(tmp_path)
     images = torch.randint(0, 256, (4, 3, HEIGHT, WIDTH), dtype=torch.uint8)
@@ -222,9 +217,9 @@ def test_stage_1_computes_what_the_reference_does(run_tool, tmp_path):
 
 @pytest.mark.parametrize("kernel", [3, 5])
 @torch.no_grad()
-def test_stage_2_computes_what_the_reference_does(run_tool, tmp_path, kernel):
+def test_stage_2_computes_what_the_reference_does(convert, tmp_path, kernel):
     names, unet = stage2_file(kernel)
-    code, printed = run_tool({"model": dict(names)}, "Baseline_stage2_old_3view_2")
+    code, printed = convert({"model": dict(names)}, "Baseline_stage2_old_3view_2")
     assert code == 0, printed
     model = converted(tmp_path)
     generator = model.generator
@@ -254,12 +249,12 @@ def test_stage_2_computes_what_the_reference_does(run_tool, tmp_path, kernel):
     torch.testing.assert_close(retrieval[:, :DIM], encode(names, images)[0], **CLOSE)
 
 
-def test_the_report_counts_what_was_loaded_and_names_what_was_not(run_tool):
+def test_the_report_counts_what_was_loaded_and_names_what_was_not(convert):
     names, unet = stage2_file()
     tensors = len(unet.state_dict())
     names.draw("backbone.head.weight", 1000, DIM)
     names.draw("condition_learner.proj", 4)
-    code, printed = run_tool(
+    code, printed = convert(
         {"model": {f"module.{n}": t for n, t in names.items()}}, "Baseline_stage2_old_3view_2"
     )
     assert code == 0, printed
@@ -274,10 +269,10 @@ def test_the_report_counts_what_was_loaded_and_names_what_was_not(run_tool):
     ]
 
 
-def test_a_second_copy_that_differs_is_not_dropped_in_silence(run_tool):
+def test_a_second_copy_that_differs_is_not_dropped_in_silence(convert):
     names, _ = stage2_file()
     names["inverse_sampling.unet.model.conv_in.bias"] = names["unet.model.conv_in.bias"] + 1
-    code, printed = run_tool({"model": dict(names)}, "Baseline_stage2_old_3view_2")
+    code, printed = convert({"model": dict(names)}, "Baseline_stage2_old_3view_2")
     assert code == 0
     assert "unknown  inverse_sampling.unet.model.conv_in.bias" in printed
 
@@ -291,28 +286,28 @@ def test_a_second_copy_that_differs_is_not_dropped_in_silence(run_tool):
         ("heads.weight", "no checkpoint of the reference release"),
     ],
 )
-def test_what_is_missing_is_an_error(run_tool, tmp_path, absent, said):
+def test_what_is_missing_is_an_error(convert, tmp_path, absent, said):
     names = stage1_file()
     del names[absent]
-    code, printed = run_tool({"model": dict(names)}, "Baseline_stage1_3view")
+    code, printed = convert({"model": dict(names)}, "Baseline_stage1_3view")
     assert code == 2
     assert "error: " in printed
     assert re.search(said, printed), printed
     assert not (tmp_path / "ours").exists()
 
 
-def test_shapes_that_contradict_the_config_are_named(run_tool):
+def test_shapes_that_contradict_the_config_are_named(convert):
     names = stage1_file()
     names.draw("backbone.pos_embed", 1, 129, DIM)
-    code, printed = run_tool({"model": dict(names)}, "Baseline_stage1_3view")
+    code, printed = convert({"model": dict(names)}, "Baseline_stage1_3view")
     assert code == 2
     assert "backbone.pos_embed (1, 129, 128), expected (1, 9, 128)" in printed
 
 
-def test_pyramids_with_different_kernels_are_refused(run_tool):
+def test_pyramids_with_different_kernels_are_refused(convert):
     names, _ = stage2_file()
     names.draw("condition_learner.downsamplers.4.weight", UNET_WIDTHS[1], 1, 5, 5)
-    code, printed = run_tool({"model": dict(names)}, "Baseline_stage2_old_3view_2")
+    code, printed = convert({"model": dict(names)}, "Baseline_stage2_old_3view_2")
     assert code == 2
     assert "expected convolutions from 1 channel" in printed
 
@@ -321,17 +316,17 @@ class Foreign:
     """What a checkpoint may hold beside tensors."""
 
 
-def test_a_file_with_foreign_objects_is_refused_with_advice(run_tool):
-    code, printed = run_tool({"model": dict(stage1_file()), "cfg": Foreign()}, "Baseline_stage1")
+def test_a_file_with_foreign_objects_is_refused_with_advice(convert):
+    code, printed = convert({"model": dict(stage1_file()), "cfg": Foreign()}, "Baseline_stage1")
     assert code == 2
     assert "holds Python objects beside tensors" in printed
     assert "save its state_dict alone" in printed
 
 
-def test_existing_files_are_kept_unless_asked(run_tool, tmp_path):
+def test_existing_files_are_kept_unless_asked(convert, tmp_path):
     content = {"model": dict(stage1_file())}
-    assert run_tool(content, "Baseline_stage1_3view")[0] == 0
-    code, printed = run_tool(content, "Baseline_stage1_3view")
+    assert convert(content, "Baseline_stage1_3view")[0] == 0
+    code, printed = convert(content, "Baseline_stage1_3view")
     assert code == 2
     assert "model_best.pth exists" in printed
-    assert run_tool(content, "Baseline_stage1_3view", "--overwrite")[0] == 0
+    assert convert(content, "Baseline_stage1_3view", "--overwrite")[0] == 0

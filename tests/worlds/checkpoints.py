@@ -1,23 +1,23 @@
 """Checkpoints and configurations of tiny models with random weights."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from worlds.options import DEMO, TINY
 
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling import build_model, fit_config
 from fastreid.utils.env import preserved_rng_state
 
-REPO = Path(__file__).resolve().parents[2]
-TINY = [
-    *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NUM_LAYERS", "3", "MODEL.BACKBONE.FEAT_DIM", "128"),
-    *("MODEL.SDMODEL.UNET_CONFIG.WIDTHS", "[32, 64, 64]", "MODEL.HEADS.NUM_CLASSES", "4"),
-    *("TEST.SDMODEL.NUM_INFERENCE_STEPS", "2", "TEST.IMS_PER_BATCH", "4", "DATALOADER.NUM_WORKERS", "0"),
-]
-
 
 def write_checkpoint(
-    folder: Path, stage: int, data: Path, seed: int = 1, views: tuple[str, ...] | None = ("aerial", "ground")
+    folder: Path,
+    stage: int,
+    data: Path,
+    seed: int = 1,
+    views: tuple[str, ...] | None = ("aerial", "ground"),
+    options: Sequence[str] = (),
 ) -> Path:
     """What training leaves behind, but that every weight, statistic and prototype is random.
 
@@ -25,8 +25,9 @@ def write_checkpoint(
         views: the names in the checkpoint; None: a file from before checkpoints had names and methods.
     """
     cfg = get_cfg()
-    cfg.merge_from_file(REPO / "configs" / "demo" / f"base_stage{stage}.yml")
-    cfg.merge_from_list([*TINY, "DATASETS.ROOT", str(data), "OUTPUT_DIR", str(folder)])
+    cfg.merge_from_file(DEMO[stage])
+    places = ("DATASETS.ROOT", str(data), "OUTPUT_DIR", str(folder))
+    cfg.merge_from_list([*TINY, "MODEL.HEADS.NUM_CLASSES", "4", "TEST.IMS_PER_BATCH", "4", *places, *options])
     with preserved_rng_state():
         torch.manual_seed(seed)
         model = build_model(fit_config(cfg, 4, ("aerial", "ground")))

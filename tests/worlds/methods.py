@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from worlds.options import ANY_METHOD
 
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling import META_ARCH_REGISTRY, MetaArch, build_model, fit_config
@@ -74,22 +75,9 @@ def registered(*methods: type[MetaArch]) -> Iterator[None]:
 def toy_cfg(method: str, data: Path, *options: str) -> CfgNode:
     """A configuration of a toy method on a small CARGO."""
     cfg = get_cfg()
-    cfg.merge_from_list(
-        [
-            *(
-                "MODEL.META_ARCHITECTURE",
-                method,
-                "MODEL.BACKBONE.NAME",
-                "PooledPixels",
-                "MODEL.DEVICE",
-                "cpu",
-            ),
-            *("MODEL.BACKBONE.PRETRAIN", "False", "MODEL.BACKBONE.FEAT_DIM", "128"),
-            *("INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]", "TEST.IMS_PER_BATCH", "4"),
-            *("DATASETS.ROOT", str(data), "DATASETS.NAMES", "['CARGO']", "DATASETS.TESTS", "['CARGO_AG']"),
-            *("DATALOADER.NUM_WORKERS", "0", *options),
-        ]
-    )
+    model = ("MODEL.META_ARCHITECTURE", method, "MODEL.BACKBONE.NAME", "PooledPixels")
+    tests = ("DATASETS.ROOT", str(data), "DATASETS.TESTS", "['CARGO_AG']", "TEST.IMS_PER_BATCH", "4")
+    cfg.merge_from_list([*ANY_METHOD, *model, "DATASETS.NAMES", "['CARGO']", *tests, *options])
     return cfg
 
 
