@@ -100,7 +100,7 @@ class CfgNode(YacsNode):
             method = model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
             if isinstance(method, str):
                 self.use_method(method)
-        _merge(values, self, [], source, self.declared)
+        _merge(values, self, [], source, self)
 
     def _group(self, name: str) -> "CfgNode":
         """The node of a group, made where it is missing."""
@@ -201,7 +201,7 @@ class CfgNode(YacsNode):
                 del self._group(group)[leaf]
 
 
-def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: Iterable[str]) -> None:
+def _merge(values: dict, node: YacsNode, path: list[str], source: str, root: CfgNode) -> None:
     for key, value in values.items():
         name = ".".join([*path, str(key)])
         if key not in node and name in RETIRED:
@@ -209,17 +209,18 @@ def _merge(values: dict, node: YacsNode, path: list[str], source: str, known: It
                 warn_once(__name__, f"config key {name} ({source}) no longer exists: {value!r} has no effect")
             continue
         if key not in node:
-            raise _unknown_key(name, value, source, sorted(known))
+            raise _unknown_key(name, value, source, root)
         old = node[key]
         if isinstance(old, YacsNode):
             if not isinstance(value, dict):
                 raise UserError(f"config key {name!r} ({source}) is a group of keys, not a value: {value!r}")
-            _merge(value, old, [*path, key], source, known)
+            _merge(value, old, [*path, key], source, root)
         else:
             node[key] = _coerce(value, old, name, source)
 
 
-def _unknown_key(name: str, value: Any, source: str, known: list[str]) -> UserError:
+def _unknown_key(name: str, value: Any, source: str, root: CfgNode) -> UserError:
+    known = sorted(root.declared)
     if name in known:  # only a file can have a dot inside a key
         return UserError(
             f"config key {name!r} ({source}): a file has one level for each part of the name,"
@@ -228,7 +229,25 @@ def _unknown_key(name: str, value: Any, source: str, known: list[str]) -> UserEr
     while isinstance(value, dict) and value:  # a group: its first key in full has a nearest name
         key, value = next(iter(value.items()))
         name = f"{name}.{key}"
+    if owners := _owners(name, root):
+        return UserError(
+            f"config key {name!r} ({source}) is one of {', '.join(owners)}, and {METHOD} is"
+            f" {root.MODEL.META_ARCHITECTURE}",
+            "leave it out, or name another method",
+        )
     return UserError(f"unknown config key {name!r} ({source}).{nearest_name(name, known)}")
+
+
+def _owners(name: str, root: CfgNode) -> list[str]:
+    """Return the methods that have a key of this name of their own."""
+    owners = []
+    if root.declared:
+        registry = root.declared[METHOD].allowed.registry(METHOD)
+        for method in registry:
+            own = CfgNode()
+            registry.get(method).add_config(own)
+            owners += [method] * (name in own.declared)
+    return owners
 
 
 def _coerce(value: Any, old: Any, name: str, source: str) -> Any:
