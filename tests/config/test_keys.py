@@ -66,9 +66,7 @@ def test_a_registered_name_is_asked_of_its_registry(own_names):
     own, of_another = Registered("fastreid.config"), Registered("fastreid.config", "TOY.COLOUR")
     Key("red", "", own).check("TOY.COLOUR", "red")
     Key(["red"], "", of_another).check("A.KEY", ["red"])
-    assert "unknown colour 'rad' in A.KEY. Did you mean 'red'?" in refused(
-        Key("red", "", of_another), "rad"
-    )
+    assert "unknown colour 'rad' in A.KEY. Did you mean 'red'?" in refused(Key("red", "", of_another), "rad")
 
 
 REGISTERED = {

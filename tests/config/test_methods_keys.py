@@ -32,11 +32,13 @@ def plain(own_names):
 
 def test_keys_of_another_method_are_unknown():
     cfg = get_cfg()
-    with pytest.raises(UserError, match="'MODEL.PLAIN.DEPTH' .* is one of Plain, and MODEL.META_ARCHITECTURE is SDReIDStage1"):
+    said = "'MODEL.PLAIN.DEPTH' .* is one of Plain, and MODEL.META_ARCHITECTURE is SDReIDStage1"
+    with pytest.raises(UserError, match=said):
         cfg.merge_from_list(["MODEL.PLAIN.DEPTH", "4"])
     cfg.merge_from_list(["MODEL.META_ARCHITECTURE", "Plain"])
     assert cfg.MODEL.PLAIN.DEPTH == 3
-    with pytest.raises(UserError, match="'MODEL.SDMODEL.VIEW_NUM' .* is one of SDReIDStage1, SDReIDStage2, and"):
+    said = "'MODEL.SDMODEL.VIEW_NUM' .* is one of SDReIDStage1, SDReIDStage2, and"
+    with pytest.raises(UserError, match=said):
         cfg.merge_from_list(["MODEL.SDMODEL.VIEW_NUM", "2"])
     assert not {"SDMODEL"} & (set(cfg.MODEL) | set(cfg.TEST))
 

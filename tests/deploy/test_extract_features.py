@@ -324,5 +324,5 @@ class TestReading:
     def test_a_table_that_is_none_is_refused(self, tmp_path, content):
         if content is not None:
             (tmp_path / "table.csv").write_bytes(content)
-        with pytest.raises(UserError, match="table of pictures .* cannot be read"):
+        with pytest.raises(UserError, match="table of pictures .*(cannot be read|'x' is no whole number)"):
             read_columns(tmp_path / "table.csv")
