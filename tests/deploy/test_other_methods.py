@@ -265,7 +265,7 @@ class {name}(SDReIDStage1):
 """
 
     @pytest.mark.parametrize("place", ["beside", "inside"])
-    def test_it_is_asked_for(self, checkpoints, paths, tmp_path, place):
+    def test_it_is_asked_for(self, checkpoints, paths, tmp_path, place, own_names):
         name = f"Foreign{place.title()}"
         module = tmp_path / f"{name}.py"
         module.write_text(self.SOURCE.format(name=name))
