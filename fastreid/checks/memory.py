@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from fastreid.checks.trial import attempt, fake_tensors, training_step
+from fastreid.checks.trial import attempt, training_step
 from fastreid.config import CfgNode
 from fastreid.modeling import MetaArch, method_of
-from fastreid.solver.optimizer import OPTIMIZER_REGISTRY
 from fastreid.structures import Finding
+from fastreid.utils.complexity import fake_tensors
 from fastreid.utils.env import AMP_DTYPES, resolve_device
 
 MEMINFO = Path("/proc/meminfo")
@@ -51,7 +51,7 @@ def training_memory(cfg: CfgNode, model: MetaArch, world_size: int = 1) -> Train
     return TrainingMemory(
         model=_bytes(model.parameters()) + _bytes(model.buffers()),
         gradients=trained,
-        optimizer=OPTIMIZER_REGISTRY.get(cfg.SOLVER.OPT).state_copies(cfg) * trained,
+        optimizer=cfg.entry("SOLVER.OPT").state_copies(cfg) * trained,
         activations=activation_bytes(cfg, model, cfg.SOLVER.IMS_PER_BATCH // world_size),
     )
 

@@ -5,16 +5,16 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fastreid.checks.report import complaints
 from fastreid.config import CfgNode
+from fastreid.engine import DefaultTrainer
 from fastreid.modeling import MetaArch, build_meta_model
-from fastreid.modeling.meta_arch.export import draw_images
-from fastreid.solver import build_optimizer
+from fastreid.modeling.meta_arch.export import draw_batch
 from fastreid.structures import Batch, Finding
+from fastreid.utils.complexity import fake_tensors
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -22,15 +22,8 @@ logger = logging.getLogger(__name__)
 TORCH = str(Path(torch.__file__).parent)
 
 
-def fake_tensors() -> Any:
-    """Return torch's mode in which tensors have no numbers; they pretend to be the CPU's."""
-    from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
-
-    return FakeTensorMode(allow_non_fake_inputs=True)
-
-
 def training_step(cfg: CfgNode, model: MetaArch, batch_size: int) -> torch.Tensor:
-    """Return the sum of the losses of a batch, a scalar; within :func:`fake_tensors`.
+    """Return the sum of the losses of a batch, a scalar; within `fake_tensors`.
 
     Raises:
         UserError: as the model does, for losses that are no scalars or teach nothing.
@@ -55,13 +48,13 @@ def try_model(cfg: CfgNode, model: MetaArch, training: bool = True) -> list[Find
         tried = build_meta_model(cfg, model.names).eval().for_counting()
         with fake_tensors(), torch.no_grad():
             tried.to_empty(device="cpu")
-            width = tried({**draw_images(tried, 2), "img_paths": ["a.jpg", "b.jpg"]}).shape[1]
+            width = tried(draw_batch(tried, 2)).shape[1]
         findings.append(Finding("ok", "features", f"{width} numbers: {', '.join(model.feature_parts())}"))
     with attempt("checkpoint") as found:
         model.state_dict()
-        rules = model.parameter_rules()
+        model.parameter_rules()
         if training:
-            build_optimizer(cfg, model, rules.undecayed, rules.heads)
+            DefaultTrainer.build_optimizer(cfg, model)
     return findings + found
 
 

@@ -12,7 +12,6 @@ from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
 from fastreid.data.datasets import ReIDDataset, open_dataset
 from fastreid.data.image_set import ImageSet, ReportingSet, image_set_options
-from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.data.train_set import TrainSet
 from fastreid.structures import Batch, RetrievalTask, Sample
 from fastreid.utils import comm
@@ -111,7 +110,7 @@ def build_train_loader(cfg: CfgNode, train_set: TrainSet, start_iter: int = 0) -
     Raises:
         UserError: if the batch size does not fit the ranks, ``DATALOADER.NUM_INSTANCE`` or the identities.
     """
-    sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(
+    sampler = cfg.entry("DATALOADER.SAMPLER_TRAIN")(
         train_set.samples,
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_instance=cfg.DATALOADER.NUM_INSTANCE,

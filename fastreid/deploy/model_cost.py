@@ -5,21 +5,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastreid.config import CfgNode
 from fastreid.deploy.labels import dataset_views
 from fastreid.engine.trained_model import fit_to_checkpoint, load_trained_model
-from fastreid.modeling import MetaArch, build_meta_model, build_model, fit_config, method_of
-from fastreid.modeling.meta_arch.export import draw_images
+from fastreid.modeling import build_meta_model, build_model, fit_config, method_of
+from fastreid.modeling.meta_arch.export import draw_batch
 from fastreid.modeling.weights import named_method
-from fastreid.structures import Batch, DataNames
+from fastreid.structures import DataNames
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.complexity import (
     Measurement,
     ParameterCount,
     count_flops,
     count_parameters,
+    fake_tensors,
     measure,
     part_names,
 )
@@ -73,9 +73,8 @@ def model_size(weights: Weights, batch_size: int) -> ModelSize:
         model = build_meta_model(cfg, weights.names).eval().for_counting()
     parts = part_names(model, opened=model.opened_parts())
     parameters = count_parameters(model, parts)
-    # Tensors without numbers that pretend to be the CPU's: `meta` ones do not say what autocast asks.
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        flops = count_flops(model.to_empty(device="cpu"), _batch(model, batch_size), parts=parts)
+    with fake_tensors():
+        flops = count_flops(model.to_empty(device="cpu"), draw_batch(model, batch_size), parts=parts)
     return ModelSize(parameters, flops, model.count_notes(flops, batch_size))
 
 
@@ -87,15 +86,10 @@ def measure_parts(weights: Weights, batch_size: int, repeats: int) -> dict[str, 
     """
     with method_of(weights.cfg).stand_in_assets(weights.cfg, with_weights=True) as cfg:
         model = load_trained_model(cfg) if weights.loads else build_model(cfg, weights.names).eval()
-    batch, (first, *others) = _batch(model, batch_size), model.feature_parts()
+    batch, (first, *others) = draw_batch(model, batch_size), model.feature_parts()
     amp = amp_dtype(cfg.TEST.AMP, model.device)
     work = {first: lambda: model(batch, [first])}
     if others:
         work["whole feature"] = lambda: model(batch)
     with torch.inference_mode(), torch.autocast("cuda", amp, enabled=amp is not None):
         return {name: measure(each, model.device, repeats) for name, each in work.items()}
-
-
-def _batch(model: MetaArch, batch_size: int) -> Batch:
-    names = [f"{number}.jpg" for number in range(batch_size)]
-    return {**draw_images(model, batch_size), "img_paths": names}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastreid.config import CfgNode
-from fastreid.evaluation.distance import METRIC_REGISTRY, distance_rows
+from fastreid.evaluation.distance import distance_rows
 from fastreid.evaluation.extraction import extract_over_ranks
 from fastreid.evaluation.features import rank_features
 from fastreid.evaluation.query_expansion import expand_queries
@@ -46,7 +46,7 @@ class ReidEvaluator:
 
     def __init__(self, cfg: CfgNode, device: torch.device | None = None) -> None:
         self.test, self.device = cfg.TEST, device
-        self.metric = METRIC_REGISTRY.get(self.test.METRIC)()
+        self.metric = cfg.entry("TEST.METRIC")()
         self.reranks = self.test.RERANK.ENABLED or self.metric.whole
 
     def evaluate(

@@ -36,6 +36,16 @@ class Measurement(NamedTuple):
         return statistics.median(self.seconds)
 
 
+def fake_tensors() -> Any:
+    """Return torch's mode in which tensors have no numbers.
+
+    They pretend to be the CPU's: ``meta`` ones do not say what autocast asks.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
 def part_names(model: nn.Module, opened: Iterable[str] = ()) -> list[str]:
     """The names of the model's children; those in `opened` are replaced by their own children."""
     names = []

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastreid.structures import ExportPart, Tensors
+from fastreid.structures import Batch, ExportPart, Tensors
 
 
 class Encoder(nn.Module):
@@ -36,6 +36,14 @@ def draw_images(model: Any, batch_size: int) -> Tensors:
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     labels = {name: torch.arange(batch_size) % 2 for name in sorted(model.test_labels)}
     return {"images": images, **labels}
+
+
+def draw_batch(model: Any, batch_size: int) -> Batch:
+    """Draw the same as a batch, whose pictures have file names of their own."""
+    return {
+        **draw_images(model, batch_size),
+        "img_paths": [f"{number}.jpg" for number in range(batch_size)],
+    }
 
 
 def reduced(model: nn.Module, *children: str) -> nn.Module:
