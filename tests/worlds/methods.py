@@ -51,7 +51,7 @@ class SideNet(PlainNet):
 
     test_labels = frozenset({"camids", "viewids"})
 
-    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
         super().__init__(cfg, names)
         self.cameras = nn.Embedding(len(CAMERAS), self.backbone.feat_dim)
         self.views = nn.Embedding(len(VIEWS), self.backbone.feat_dim)

@@ -145,7 +145,7 @@ class MetaArch(nn.Module, ABC):
 
     # ------------------------------------------------------------------------------- the model itself
 
-    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
         super().__init__()
         self.cfg = cfg
         self.names = names

@@ -43,7 +43,7 @@ def fit_config(cfg: CfgNode, num_classes: int, views: tuple[str, ...] = ()) -> C
     return cfg
 
 
-def build_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:  # noqa: B008 (immutable)
+def build_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:
     """Build the model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``, randomly initialised.
 
     Of pretrained folders only the configurations are read; the model's ``load_pretrained`` reads weights.
@@ -58,7 +58,7 @@ def build_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:  # no
     return method_of(cfg)(cfg, names).to(resolve_device(cfg.MODEL.DEVICE))
 
 
-def build_meta_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:  # noqa: B008 (immutable)
+def build_meta_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:
     """Build the same model on the ``meta`` device: names, shapes and dtypes without numbers, in a second.
 
     Raises:

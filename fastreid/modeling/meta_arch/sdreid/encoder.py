@@ -47,7 +47,7 @@ class SDReIDEncoder(MetaArch):
             prototypes = state.get("memory_bank.prototypes", (None, None))
             cfg.MODEL.SDMODEL.VIEW_NUM = len(prototypes)  # two where the weights lack them
 
-    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
         super().__init__(cfg, names)
         settings, dim = cfg.MODEL.SDMODEL, self.backbone.feat_dim
         if not settings.VIEW_NUM:

@@ -16,7 +16,7 @@ class SDReIDStage1(SDReIDEncoder):
 
     trains_encoder = True
 
-    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
         super().__init__(cfg, names)
         losses = cfg.MODEL.LOSSES.CE
         self.view_weight = losses.VIEW_LAMBDA if losses.VIEW_ID else None

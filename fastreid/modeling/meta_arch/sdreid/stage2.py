@@ -59,7 +59,7 @@ class SDReIDStage2(SDReIDEncoder):
 
         return stand_in_folders(cfg, with_weights)
 
-    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
         from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
 
         super().__init__(cfg, names)
