@@ -4,15 +4,3 @@ from fastreid.checks.batches import check_batches
 from fastreid.checks.environment import check_environment
 from fastreid.checks.report import Finding, as_json, has_errors, log_findings, summary, table
 from fastreid.checks.setup import check_setup
-
-__all__ = [
-    "Finding",
-    "as_json",
-    "check_batches",
-    "check_environment",
-    "check_setup",
-    "has_errors",
-    "log_findings",
-    "summary",
-    "table",
-]

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from fastreid.config import CfgNode, check_config, load_config
-from fastreid.config.node import flat_keys
+from fastreid.config.files import flat_keys
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.sdreid.release_checkpoint import Conversion, convert, settings_of
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix

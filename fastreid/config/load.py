@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from fastreid.config.defaults import KEYS
+from fastreid.config.files import flat_keys
 from fastreid.config.keys import Registered
-from fastreid.config.node import METHOD, CfgNode, flat_keys
+from fastreid.config.node import METHOD, CfgNode
 
 
 def get_cfg() -> CfgNode:

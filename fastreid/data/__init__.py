@@ -6,20 +6,3 @@ from fastreid.data.loaders import build_test_datasets, build_test_loader, build_
 from fastreid.data.samplers import SAMPLER_REGISTRY, Draw
 from fastreid.data.train_set import TrainSet, build_train_dataset
 from fastreid.data.transforms import build_transforms
-
-__all__ = [
-    "DATASET_REGISTRY",
-    "Draw",
-    "ReIDDataset",
-    "SAMPLER_REGISTRY",
-    "Sample",
-    "TrainSet",
-    "build_test_datasets",
-    "build_test_loader",
-    "build_train_dataset",
-    "build_train_loader",
-    "build_transforms",
-    "describe",
-    "open_dataset",
-    "read_image",
-]

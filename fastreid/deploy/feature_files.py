@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from fastreid.config import CfgNode, Changes
-from fastreid.config.node import flat_keys
+from fastreid.config.files import flat_keys
 from fastreid.deploy.image_lists import Columns, csv_text, read_columns
 from fastreid.deploy.labels import Names, column_arguments
 from fastreid.deploy.reid_model import ReIDModel

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from fastreid.config import CfgNode, Changes
-from fastreid.config.node import flat_keys
+from fastreid.config.files import flat_keys
 from fastreid.structures import DataNames
 from fastreid.utils.errors import UserError
 

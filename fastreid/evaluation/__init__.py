@@ -8,18 +8,3 @@ from fastreid.evaluation.query_expansion import expand_queries
 from fastreid.evaluation.rank import evaluate_rank
 from fastreid.evaluation.rerank import jaccard_distance, rerank_distance
 from fastreid.evaluation.roc import tpr_at_fpr
-
-__all__ = [
-    "METRIC_REGISTRY",
-    "Metric",
-    "ReidEvaluator",
-    "compute_distance",
-    "evaluate_features",
-    "evaluate_protocols",
-    "evaluate_rank",
-    "expand_queries",
-    "extract_features",
-    "jaccard_distance",
-    "rerank_distance",
-    "tpr_at_fpr",
-]

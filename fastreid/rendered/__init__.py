@@ -4,14 +4,3 @@ from fastreid.rendered.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from fastreid.rendered.layouts import LAYOUTS, BenchmarkSpec, Plan, make_plan
 from fastreid.rendered.manifest import MANIFEST
 from fastreid.rendered.writer import write_benchmark
-
-__all__ = [
-    "CONTACT_SHEET",
-    "LAYOUTS",
-    "MANIFEST",
-    "BenchmarkSpec",
-    "Plan",
-    "make_plan",
-    "write_benchmark",
-    "write_contact_sheet",
-]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastreid.config import CfgNode, check_config, get_cfg
-from fastreid.config.node import flat_keys
+from fastreid.config.files import flat_keys
 from fastreid.utils.errors import UserError
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fastreid.config import FRACTION, POSITIVE, Changes, Key, Range, Registered, check_config, choice, get_cfg
-from fastreid.config.node import flat_keys
+from fastreid.config.files import flat_keys
 from fastreid.utils.errors import UserError
 from fastreid.utils.registry import Registry
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fastreid.config import CfgNode, Key, get_cfg
-from fastreid.config.node import flat_keys
+from fastreid.config.files import flat_keys
 from fastreid.modeling import META_ARCH_REGISTRY, MetaArch
 from fastreid.modeling.losses import LOSS_REGISTRY
 from fastreid.solver import SCHEDULE_REGISTRY

@@ -7,7 +7,7 @@ import torch
 from toy_training import DIM, NAMES, ToyLoader, ToyModel
 
 from fastreid.config import CfgNode, get_cfg
-from fastreid.config.node import flat_keys
+from fastreid.config.files import flat_keys
 from fastreid.engine import HookBase
 from fastreid.solver import LRSchedule
 from fastreid.structures import DataNames

@@ -15,16 +15,3 @@ BENCHMARKS = (CARGO, AG_REID_V1, AG_REID_V2, LAGPER, G2APS_REID)
 
 for _benchmark in BENCHMARKS:
     _benchmark.register()
-
-__all__ = [
-    "BENCHMARKS",
-    "DATASET_REGISTRY",
-    "Benchmark",
-    "CSVDataset",
-    "NameFormat",
-    "Protocol",
-    "ReIDDataset",
-    "Sample",
-    "describe",
-    "open_dataset",
-]
