@@ -30,11 +30,11 @@ def build_parser() -> CommandLineParser:
     return parser
 
 
-def read_config(args: argparse.Namespace, settings: dict) -> CfgNode:
+def read_config(args: argparse.Namespace, reference: dict) -> CfgNode:
     """Make the config of the converted checkpoint: file, command line, then what the weights tell."""
     cfg = load_config(args.config_file, args.opts)
     before = flat_keys(cfg)
-    for key, value in settings.items():
+    for key, value in settings_of(reference, cfg.MODEL.META_ARCHITECTURE).items():
         cfg.merge_from_list([key, repr(value) if not isinstance(value, str) else value])
         if before[key] != value:
             print(f"{key}: {value}, as the weights have it (the config: {before[key]})")
@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(f"{path} exists", "choose another --output, or --overwrite it")
         check_output_file(path, "--output")
     reference = without_module_prefix(load_checkpoint(args.weights)["model"])
-    cfg = read_config(args, settings_of(reference))
+    cfg = read_config(args, reference)
     on_cpu = cfg.clone()
     on_cpu.MODEL.DEVICE = "cpu"
     conversion = convert(reference, build_model(on_cpu).state_dict())

@@ -10,7 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from fastreid.config import check_config, load_config
-from fastreid.deploy.onnx_export import export_model, require_packages
+from fastreid.deploy.onnx_export import check_export, export_model
 from fastreid.engine import load_trained_model
 from fastreid.modeling import method_of
 from fastreid.utils.cli import CommandLineParser, command
@@ -28,9 +28,9 @@ def build_parser() -> CommandLineParser:
 
 @command(build_parser)
 def main(args: argparse.Namespace) -> None:
-    require_packages()
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     check_config(cfg, training=False)
+    check_export(method_of(cfg))
     method_of(cfg).prepare_export(cfg)
     folder = Path(args.output or Path(cfg.OUTPUT_DIR) / "export")
     agreements = export_model(load_trained_model(cfg), folder, args.pt2)

@@ -243,7 +243,7 @@ def _owners(name: str, root: CfgNode) -> list[str]:
     owners = []
     if root.declared:
         registry = root.declared[METHOD].allowed.registry(METHOD)
-        for method in registry:
+        for method in sorted(registry):
             own = CfgNode()
             registry.get(method).add_config(own)
             owners += [method] * (name in own.declared)

@@ -43,7 +43,7 @@ def export_model(model: MetaArch, folder: str | Path, with_pt2: bool = False) ->
         UserError: if a package is missing, the folder holds something else or cannot be written, or a file
             does not agree with PyTorch.
     """
-    require_packages()
+    check_export(type(model))
     model = model.cpu().eval().requires_grad_(False)
     with replaced_folder(Path(folder)) as staging:
         files, agreements = {}, []
@@ -65,8 +65,18 @@ def export_model(model: MetaArch, folder: str | Path, with_pt2: bool = False) ->
     return agreements
 
 
-def require_packages() -> None:
-    """Raise a `UserError` if torch is too old, or onnx, onnxscript or onnxruntime is not installed."""
+def check_export(method: type[MetaArch]) -> None:
+    """Check what an export needs.
+
+    Raises:
+        UserError: if torch is too old, onnx, onnxscript or onnxruntime is not installed, or a feature of the
+            method depends on its batch.
+    """
+    if method.batch_dependent:
+        raise UserError(
+            f"{method.__name__} cannot be exported: a feature of it depends on the other images of the batch",
+            "export a method whose features depend on the picture alone",
+        )
     if torch.__version__ < (2, 5):
         raise UserError(
             f"export needs torch 2.5 or newer, this is {torch.__version__}", "pip install -U torch"

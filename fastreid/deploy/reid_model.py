@@ -104,7 +104,8 @@ class ReIDModel:
         """Compute the retrieval features that an evaluation computes for these pictures, not normalised.
 
         Decoding, resizing, ``TEST.FLIP``, ``TEST.AMP`` and the batch size are the configuration's. A row
-        depends on its picture alone, to within the rounding of float32: not on the others or their order.
+        depends on its picture alone, to within the rounding of float32: not on the others or their order,
+        unless the method says so (``model.batch_dependent``).
         Noise that a method draws by a file's name is that of the empty name for pictures without a file.
 
         Args:
@@ -176,6 +177,7 @@ class ReIDModel:
         loader = ReIDLoader(images, batch_size=batch_size, **options)
         amp, benchmark = amp_dtype(self.cfg.TEST.AMP, self.device), self.cfg.CUDNN_BENCHMARK
         with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=not benchmark):
+            self.model.on_evaluation_start()
             model = _WithParts(self.model, parts)
             features = extract_features(model, loader, self.cfg.TEST.FLIP.ENABLED, amp).numpy()
         if bad := images.bad_rows:

@@ -1,5 +1,6 @@
 """Evaluation of a model on the test protocols: one encoding of each image, one table of results."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -29,6 +30,14 @@ class Evaluation(NamedTuple):
     metrics: Metrics  # Rank-1, Rank-5, Rank-10, mAP, mINP, mean, and TPR@FPR=… with ROC
     scores: QueryScores
     row_blocks: Callable[[], RowBlocks]  # gives the distances that were ranked: (rows, (len(rows), G)) …
+
+
+class Encoded(NamedTuple):
+    """Protocols whose images were encoded together."""
+
+    protocols: list[RetrievalTask]
+    samples: list[Sample]
+    features: torch.Tensor | None  # (N, D) of the samples; None on other ranks than 0
 
 
 class ReidEvaluator:
@@ -92,9 +101,9 @@ def summarise_percent(scores: QueryScores, num_gallery: int) -> Metrics:
 
 
 def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[RetrievalTask]) -> Results:
-    """Score `model` on every protocol, from one encoding of the union of their image files.
+    """Score `model` on every protocol, encoded as :func:`encode_protocols` does.
 
-    Every rank encodes its share and gets the same result. Rank 0 logs the table, then writes
+    Every rank gets the same result. Rank 0 logs the table, then writes
     ``results.json`` in ``OUTPUT_DIR``. The checkpoint recorded there is ``MODEL.WEIGHTS``; it is null for a
     model in training mode, whose weights that file no longer holds.
 
@@ -114,13 +123,11 @@ def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[Retrie
                 f" images found; expected some of both under DATASETS.ROOT {cfg.DATASETS.ROOT}"
             )
     checkpoint = None if model.training else cfg.MODEL.WEIGHTS
-    samples = distinct_samples(datasets)
-    logger.info("Evaluating %d protocols: %d distinct images", len(datasets), len(samples))
-    features = extract_over_ranks(cfg, model, samples)
+    encoded = encode_protocols(cfg, model, datasets)
     outcome: Any = None
-    if features is not None:
+    if comm.is_main_process():
         try:
-            outcome = _score_protocols(cfg, evaluator, features, samples, datasets, checkpoint)
+            outcome = _score_protocols(cfg, evaluator, encoded, checkpoint)
         except Exception as error:
             # the other ranks wait for an outcome: they get this one
             comm.broadcast_object(error)
@@ -131,16 +138,26 @@ def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[Retrie
     return outcome
 
 
+def encode_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[RetrievalTask]) -> list[Encoded]:
+    """Encode the union of the protocols' image files, each by one rank.
+
+    For a model whose features depend on the batch each protocol is encoded by itself, queries before gallery.
+    """
+    groups = [(list(datasets), distinct_samples(datasets))]
+    if model.batch_dependent:
+        groups = [([dataset], [*dataset.query, *dataset.gallery]) for dataset in datasets]
+    images = sum(len(samples) for _, samples in groups)
+    logger.info("Evaluating %d protocols: %d images to encode", len(datasets), images)
+    model.on_evaluation_start()
+    return [Encoded(own, samples, extract_over_ranks(cfg, model, samples)) for own, samples in groups]
+
+
 def _score_protocols(
-    cfg: CfgNode,
-    evaluator: ReidEvaluator,
-    features: torch.Tensor,
-    samples: list[Sample],
-    datasets: Sequence[RetrievalTask],
-    checkpoint: str | None,
+    cfg: CfgNode, evaluator: ReidEvaluator, encoded: list[Encoded], checkpoint: str | None
 ) -> Results:
     results, sizes = {}, {}
-    for dataset, *parts in protocol_features(features, samples, datasets):
+    every = (protocol_features(group.features, group.samples, group.protocols) for group in encoded)
+    for dataset, *parts in itertools.chain.from_iterable(every):
         try:
             evaluation = evaluator.evaluate(*parts, dataset.query, dataset.gallery)
         except ValueError as error:

@@ -13,11 +13,10 @@ from fastreid.data.datasets.base import joint_view_names
 from fastreid.engine import load_trained_model
 from fastreid.evaluation.evaluator import (
     ReidEvaluator,
-    distinct_samples,
+    encode_protocols,
     label_columns,
     protocol_features,
 )
-from fastreid.evaluation.extraction import extract_over_ranks
 from fastreid.evaluation.rank import QueryScores, check_labels
 from fastreid.structures import Table
 from fastreid.utils.errors import UserError
@@ -104,12 +103,12 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
     model = load_trained_model(cfg)
     for dataset in datasets:
         model.check_views(dataset.view_names, dataset.name)
-    samples = distinct_samples(datasets)
-    features = extract_over_ranks(cfg, model, samples)
+    encoded = encode_protocols(cfg, model, datasets)
     evaluator = ReidEvaluator(cfg, next(model.parameters()).device)
     protocols = {}
-    for dataset, *parts in protocol_features(features, samples, datasets):
-        protocols[dataset.name] = summarise_protocol(evaluator, dataset, *parts, contents.length)
+    for own, samples, features in encoded:
+        for dataset, *parts in protocol_features(features, samples, own):
+            protocols[dataset.name] = summarise_protocol(evaluator, dataset, *parts, contents.length)
     return RunSummary(
         name=type(model).__name__,
         method=type(model).__name__,
@@ -118,7 +117,12 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
         protocols=protocols,
         tables=model.report_tables(model.names.views or joint_view_names(datasets)),
         feature_map=map_features(
-            features, samples, contents.map_method, contents.map_images, cfg.TEST.METRIC, cfg.MODEL.SEED
+            encoded[0].features,
+            encoded[0].samples,
+            contents.map_method,
+            contents.map_images,
+            cfg.TEST.METRIC,
+            cfg.MODEL.SEED,
         ),
     )
 

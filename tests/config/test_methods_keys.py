@@ -37,7 +37,7 @@ def test_keys_of_another_method_are_unknown():
         cfg.merge_from_list(["MODEL.PLAIN.DEPTH", "4"])
     cfg.merge_from_list(["MODEL.META_ARCHITECTURE", "Plain"])
     assert cfg.MODEL.PLAIN.DEPTH == 3
-    said = "'MODEL.SDMODEL.VIEW_NUM' .* is one of SDReIDStage1, SDReIDStage2, and"
+    said = "'MODEL.SDMODEL.VIEW_NUM' .* is one of SDReIDStage1, SDReIDStage2, SDReIDStage2AsReleased, and"
     with pytest.raises(UserError, match=said):
         cfg.merge_from_list(["MODEL.SDMODEL.VIEW_NUM", "2"])
     assert not {"SDMODEL"} & (set(cfg.MODEL) | set(cfg.TEST))

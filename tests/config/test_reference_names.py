@@ -11,8 +11,8 @@ from fastreid.utils.errors import UserError
 ARCHITECTURES = {
     "Baseline_stage1": ("SDReIDStage1", 0),
     "Baseline_stage1_3view": ("SDReIDStage1", 3),
-    "Baseline_stage2_old": ("SDReIDStage2", 0),
-    "Baseline_stage2_old_3view_2": ("SDReIDStage2", 3),
+    "Baseline_stage2_old": ("SDReIDStage2AsReleased", 0),
+    "Baseline_stage2_old_3view_2": ("SDReIDStage2AsReleased", 3),
 }
 
 
@@ -77,7 +77,7 @@ def test_bases_are_translated_together_with_the_file_that_names_them(load):
 def test_the_command_line_takes_the_names_too(load):
     cfg = get_cfg()
     cfg.merge_from_list(["MODEL.SDMODEL.MOEMNTUM", "0.5", "MODEL.META_ARCHITECTURE", "Baseline_stage2_old"])
-    assert (cfg.MODEL.SDMODEL.MOMENTUM, cfg.MODEL.META_ARCHITECTURE) == (0.5, "SDReIDStage2")
+    assert (cfg.MODEL.SDMODEL.MOMENTUM, cfg.MODEL.META_ARCHITECTURE) == (0.5, "SDReIDStage2AsReleased")
 
 
 def test_a_wrong_value_is_an_error_in_their_files_too(load):

@@ -84,6 +84,16 @@ def test_each_image_is_encoded_once(cfg, protocols):
     assert Counter(model.encoded) == dict.fromkeys(files, 1)
 
 
+def test_a_method_that_depends_on_its_batch_gets_each_protocol_by_itself_queries_first(cfg, protocols):
+    model = ToyModel()
+    model.batch_dependent = True
+    results = evaluate_protocols(cfg, model, protocols)
+    assert model.encoded == [s.path for p in protocols for s in [*p.query, *p.gallery]]
+    assert model.evaluations == 1
+    together = evaluate_protocols(cfg, ToyModel(), protocols)
+    assert all(results[name] == pytest.approx(together[name]) for name in together)
+
+
 def test_flip_encodes_both_orientations_once(cfg, protocols):
     cfg.TEST.FLIP.ENABLED = True
     model = ToyModel()

@@ -8,7 +8,6 @@ programs as every other, because these know nothing of methods but this file. A 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from inspect import signature
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -28,8 +27,6 @@ from fastreid.utils.errors import UserError
 
 MakeLoader = Callable[[int], Iterable[Batch]]  # from the number of the first iteration
 BuildLoader = Callable[[list[Sample]], Iterable[Batch]]  # of these images in order, without augmentation
-
-TEST_LABELS = ("camids", "viewids")
 
 
 class ParameterRules(NamedTuple):
@@ -66,6 +63,13 @@ class MetaArch(nn.Module, ABC):
 
     test_labels: ClassVar[frozenset[str]] = frozenset()
     """Labels of a test image that it reads beside the pixels: "camids", "viewids" or both."""
+
+    batch_dependent: ClassVar[bool] = False
+    """An image's feature depends on its batch and on those before it: an evaluation encodes each protocol by
+    itself, queries before gallery, and the model cannot be exported."""
+
+    same_parameters: ClassVar[tuple[str, ...]] = ()
+    """Other methods with the same parameters: an evaluation takes their checkpoints, too."""
 
     packages: ClassVar[frozenset[str]] = frozenset()
     """Requirements that are of use to it, and not to every method."""
@@ -248,6 +252,9 @@ class MetaArch(nn.Module, ABC):
         }
         return ParameterRules(frozenset(undecayed), heads=("heads.",), training_only=("heads.weight",))
 
+    def on_evaluation_start(self) -> None:
+        """Prepare for the first images of an evaluation, or of one call of `ReIDModel.extract`."""
+
     # ---------------------------------------------------------------------- export, report, profiling
 
     def export_parts(self) -> list[ExportPart]:
@@ -277,20 +284,3 @@ class MetaArch(nn.Module, ABC):
     def count_notes(self, flops: dict[str, int], batch_size: int) -> list[str]:
         """Return lines that a profile adds, once :meth:`for_counting` has counted `flops` by part."""
         return []
-
-
-def lacks_of_method(entry: Any) -> str:
-    """Say what a class lacks to be a method; empty if nothing. The contract that the registry holds."""
-    if not (isinstance(entry, type) and issubclass(entry, MetaArch)):
-        return "a method is a class derived from MetaArch (fastreid/modeling/meta_arch/base.py)"
-    missing = [name for name in ("encode", "losses") if getattr(entry, name) is getattr(MetaArch, name)]
-    if missing:
-        return f"{entry.__name__} has no {' and no '.join(missing)} of its own"
-    try:
-        signature(entry).bind(None, None)
-    except TypeError:
-        return f"{entry.__name__} is not made by (cfg, names), two arguments"
-    unknown = sorted(set(entry.test_labels) - set(TEST_LABELS))
-    if unknown:
-        return f"its test_labels name {', '.join(map(repr, unknown))}; known: {', '.join(TEST_LABELS)}"
-    return ""

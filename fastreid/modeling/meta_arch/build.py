@@ -1,12 +1,35 @@
 """The registry of methods and the one way to build a model."""
 
+from inspect import signature
+from typing import Any
+
 import torch
 
 from fastreid.config import CfgNode
-from fastreid.modeling.meta_arch.base import MetaArch, lacks_of_method
+from fastreid.modeling.meta_arch.base import MetaArch
 from fastreid.structures import DataNames
 from fastreid.utils.env import resolve_device
 from fastreid.utils.registry import Registry
+
+TEST_LABELS = ("camids", "viewids")
+
+
+def lacks_of_method(entry: Any) -> str:
+    """Say what a class lacks to be a method; empty if nothing. The contract that the registry holds."""
+    if not (isinstance(entry, type) and issubclass(entry, MetaArch)):
+        return "a method is a class derived from MetaArch (fastreid/modeling/meta_arch/base.py)"
+    missing = [name for name in ("encode", "losses") if getattr(entry, name) is getattr(MetaArch, name)]
+    if missing:
+        return f"{entry.__name__} has no {' and no '.join(missing)} of its own"
+    try:
+        signature(entry).bind(None, None)
+    except TypeError:
+        return f"{entry.__name__} is not made by (cfg, names), two arguments"
+    unknown = sorted(set(entry.test_labels) - set(TEST_LABELS))
+    if unknown:
+        return f"its test_labels name {', '.join(map(repr, unknown))}; known: {', '.join(TEST_LABELS)}"
+    return ""
+
 
 META_ARCH_REGISTRY = Registry("meta-architecture", "MODEL.META_ARCHITECTURE", lacks_of_method)
 

@@ -1,5 +1,9 @@
-"""SD-ReID: two methods and what they are made of. Only Stage 2 imports diffusers, when it is built."""
+"""SD-ReID: its stages, the second also as released, and what they are made of.
 
+Only a second stage imports diffusers, when it is built.
+"""
+
+from fastreid.modeling.meta_arch.sdreid.as_released import SDReIDStage2AsReleased
 from fastreid.modeling.meta_arch.sdreid.memory_bank import MemoryBank
 from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
 from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2

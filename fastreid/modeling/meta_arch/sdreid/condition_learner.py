@@ -57,8 +57,11 @@ class ConditionLearner(nn.Module):
         Returns:
             (B, L, D)
         """
-        tokens = torch.cat([self.standardized(id_tokens), prototypes[:, None]], dim=1)
-        return self.transformer(inputs_embeds=tokens).last_hidden_state
+        return self.transformer(inputs_embeds=self.tokens(id_tokens, prototypes)).last_hidden_state
+
+    def tokens(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
+        """Join what :meth:`forward` gets to what the transformer sees, (B, L, D)."""
+        return torch.cat([self.standardized(id_tokens), prototypes[:, None]], dim=1)
 
     def standardized(self, id_tokens: Tensor) -> Tensor:
         """Return identity tokens (B, L-1, D) as the transformer sees them."""

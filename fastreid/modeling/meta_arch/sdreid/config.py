@@ -83,7 +83,7 @@ VIEW_LOSS: dict[str, Any] = {
 KEYS = {"MODEL.SDMODEL": TRAINING, "MODEL.LOSSES.CE": VIEW_LOSS, "TEST.SDMODEL": TEST}
 
 # Names in the configuration files of the reference release.
-SWITCH = "a choice between variants of its code; here all parts of the method act"
+SWITCH = "a choice between variants of its code; here is the one of its own configurations"
 
 RELEASES.append(
     Release(
@@ -92,8 +92,8 @@ RELEASES.append(
             "MODEL.META_ARCHITECTURE": {
                 "Baseline_stage1": "SDReIDStage1",
                 "Baseline_stage1_3view": "SDReIDStage1",
-                "Baseline_stage2_old": "SDReIDStage2",
-                "Baseline_stage2_old_3view_2": "SDReIDStage2",
+                "Baseline_stage2_old": "SDReIDStage2AsReleased",
+                "Baseline_stage2_old_3view_2": "SDReIDStage2AsReleased",
             },
             "MODEL.BACKBONE.NAME": {"build_vit_prompt": "build_vit_backbone"},
         },

@@ -146,9 +146,9 @@ class FeatureGenerator(nn.Module):
             A scalar.
         """
         id_tokens = self.options.drop_tokens(id_tokens)
-        context = self.condition_learner(id_tokens, prototypes)
+        context = self.context(id_tokens, prototypes)
         context = self.condition_learner.drop(context, self.options.null_share)
-        residuals = self.view_refined_decoder(self.options.view_maps(view_tokens, prototypes))
+        residuals = self.residuals(self.options.view_maps(view_tokens, prototypes))
         latents = self.codec.encode(targets)
         noise = torch.randn_like(latents)
         timesteps = self.options.draw_timesteps(len(latents), latents.device)
@@ -156,6 +156,14 @@ class FeatureGenerator(nn.Module):
         predicted = refined_unet(self.unet, noisy, timesteps, context, residuals)
         target = self.options.regression_target(latents, noise, timesteps)
         return nn.functional.mse_loss(predicted.float(), target.float())
+
+    def context(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
+        """Return the cross-attention context (B, L, D) of (B, L-1, D) and (B, D)."""
+        return self.condition_learner(id_tokens, prototypes)
+
+    def residuals(self, view_tokens: Tensor) -> UNetResiduals:
+        """Return the pyramids of view tokens (B, D)."""
+        return self.view_refined_decoder(view_tokens)
 
     @torch.no_grad()
     def generate(
@@ -174,7 +182,7 @@ class FeatureGenerator(nn.Module):
             (B, V, D) float32; it does not depend on how images are batched, nor on the other views.
         """
         chosen = prototypes if views is None else prototypes[list(views)]
-        residuals = self.view_refined_decoder(chosen)
+        residuals = self.residuals(chosen)
         branches = 2 if self.prediction == "sample" and self.guidance_scale != 1.0 else 1
 
         def work(part: slice) -> Tensor:
@@ -197,7 +205,7 @@ class FeatureGenerator(nn.Module):
         """Return the latents (B * V, 4, h, w) of one chunk; `residuals` has a map for each of the V views."""
         batch, views = len(id_tokens), len(prototypes)
         id_tokens = id_tokens.repeat_interleave(views, dim=0)
-        context = self.condition_learner(id_tokens, prototypes.repeat(batch, 1))
+        context = self.context(id_tokens, prototypes.repeat(batch, 1))
         if self.prediction == "mean":
             return self._predict_mean(noise[0], context, residuals.repeat(batch))
         if self.guidance_scale != 1.0:

@@ -10,6 +10,8 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
+from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
+from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
 from fastreid.utils.errors import UserError
 
 _LEARNER = "generator.condition_learner."
@@ -67,8 +69,11 @@ class Conversion:
         return tabulate(rows, headers=("", "in the file", "here", "tensors"), tablefmt="simple")
 
 
-def settings_of(reference: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Configuration keys and values that the shapes tell.
+def settings_of(reference: Mapping[str, Tensor], method: str) -> dict[str, Any]:
+    """Configuration keys and values that the file tells.
+
+    Args:
+        method: that of the configuration; it stays if it has the file's parameters.
 
     Raises:
         UserError: if the file lacks what tells the stage, the views or the identities, or its pyramids are
@@ -81,12 +86,13 @@ def settings_of(reference: Mapping[str, Tensor]) -> dict[str, Any]:
             f" but its names begin with {', '.join(sorted({name.split('.')[0] for name in reference}))}"
         )
     settings: dict[str, Any] = {
-        "MODEL.META_ARCHITECTURE": "SDReIDStage1",
+        "MODEL.META_ARCHITECTURE": SDReIDStage1.__name__,
         "MODEL.SDMODEL.VIEW_NUM": len(views),
         "MODEL.HEADS.NUM_CLASSES": len(reference["heads.weight"]),
     }
     if any(name.startswith("unet.model.") for name in reference):
-        settings["MODEL.META_ARCHITECTURE"] = "SDReIDStage2"
+        stage2 = SDReIDStage2.__name__
+        settings["MODEL.META_ARCHITECTURE"] = method if method in SDReIDStage2.same_parameters else stage2
         settings["MODEL.SDMODEL.VRD_CONFIG.KERNEL_SIZES"] = _kernel_sizes(reference)
         blocks = {match[1] for match in (re.match(_BLOCK, name) for name in reference) if match}
         settings["MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH"] = len(blocks)

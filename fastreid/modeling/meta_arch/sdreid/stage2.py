@@ -35,6 +35,7 @@ class SDReIDStage2(SDReIDEncoder):
 
     trains_encoder = False
     starts_from = ("SDReIDStage1",)
+    same_parameters = ("SDReIDStage2AsReleased",)
     packages = frozenset({"diffusers", "transformers"})
 
     @classmethod
@@ -60,18 +61,21 @@ class SDReIDStage2(SDReIDEncoder):
         return stand_in_folders(cfg, with_weights)
 
     def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
-        from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
-
         super().__init__(cfg, names)
         self.requires_grad_(False)
-        dim, id_tokens = self.backbone.feat_dim, self.backbone.num_id_tokens
-        self.generator = FeatureGenerator.from_config(cfg, dim, id_tokens)
+        self.generator = self.build_generator(cfg)
         settings, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
         self.cross_view = settings.TARGET == "cross_view"
         self.token_mixing = settings.TOKEN_MIXING
         self.generated_neck = test.GENERATED_NECK
         self.view_weight = test.VIEW_WEIGHT if test.FUSION == "weighted" else None
         self.train(self.training)
+
+    def build_generator(self, cfg: CfgNode) -> nn.Module:
+        """Make the generator that `cfg` describes."""
+        from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
+
+        return FeatureGenerator.from_config(cfg, self.backbone.feat_dim, self.backbone.num_id_tokens)
 
     def train(self, mode: bool = True) -> "SDReIDStage2":
         """Set the generator's mode; the encoder stays in eval mode: no drop path, no batch statistics."""
@@ -107,7 +111,7 @@ class SDReIDStage2(SDReIDEncoder):
         """Join the chosen parts (B, D); views that are not chosen are not generated."""
         person = self.heads(encoded.features)
         names = list(self.feature_parts()) if parts is None else list(parts)
-        views = [self.view_names().index(name) for name in names if name != "person"]
+        views = [self.view_parts().index(name) for name in names if name != "person"]
         generated = None
         if views:
             prototypes = self.memory_bank.prototypes
@@ -122,10 +126,10 @@ class SDReIDStage2(SDReIDEncoder):
 
     def feature_parts(self) -> dict[str, int]:
         width = self.heads.embedding_dim if self.generated_neck else self.backbone.feat_dim
-        return super().feature_parts() | dict.fromkeys(self.view_names(), width)
+        return super().feature_parts() | dict.fromkeys(self.view_parts(), width)
 
     def view_parts(self) -> list[str]:
-        return list(self.view_names())
+        return self.view_names()
 
     def fused(self, person: Tensor | None, generated: Tensor | None) -> Tensor:
         """Join person features (B, E) and generated ones (B, V, D) as retrieval features; None: left out.

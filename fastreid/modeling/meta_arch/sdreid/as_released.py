@@ -1,0 +1,74 @@
+"""SD-ReID's Stage 2 as the code of the reference release computes it, which is not as the paper describes."""
+
+from typing import Any
+
+from torch import nn
+
+from fastreid.config import CfgNode
+from fastreid.config.files import flat_keys
+from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
+from fastreid.structures import DataNames
+from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
+
+# The release has no others, and here they would do something else or nothing.
+FIXED: dict[str, Any] = {
+    "MODEL.SDMODEL.CACHE_FEATURES": False,  # an image is encoded differently every time
+    "MODEL.SDMODEL.STANDARDIZE_LATENT": False,
+    "MODEL.SDMODEL.STANDARDIZE_TOKENS": False,
+    "TEST.SDMODEL.PREDICTION": "sample",
+    "TEST.SDMODEL.NOISE": "common",
+}
+
+
+@META_ARCH_REGISTRY.register()
+class SDReIDStage2AsReleased(SDReIDStage2):
+    """`SDReIDStage2` with the same parameters, trained and run as the release's Stage 2 is.
+
+    It generates views 0 and 1 alone, in training the frozen encoder's drop path acts, and the rest is in
+    `AsReleasedGenerator`. docs/reference_release.md lists the differences.
+    """
+
+    batch_dependent = True
+    same_parameters = ("SDReIDStage2",)
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode, training: bool) -> None:
+        super().check_config(cfg, training)
+        values = flat_keys(cfg)
+        for key, value in FIXED.items():
+            if values[key] != value:
+                raise UserError(
+                    f"{key} is {values[key]}; {cls.__name__} computes what the release's code does, which has"
+                    f" {value} alone",
+                    f"set it to {value}, or MODEL.META_ARCHITECTURE to SDReIDStage2",
+                )
+
+    def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
+        super().__init__(cfg, names)
+        warn_once(
+            __name__,
+            f"{type(self).__name__} computes what the release's code does, not what the paper describes:"
+            " conditions attend across the batch, the UNet's decoder gets no residuals and its encoder fewer"
+            " at every step, guidance has a context of zeros, two views are generated, drop path acts in"
+            " training, and noise comes in batch order (docs/reference_release.md)",
+        )
+
+    def build_generator(self, cfg: CfgNode) -> nn.Module:
+        from fastreid.modeling.meta_arch.sdreid.as_released_generator import AsReleasedGenerator
+
+        return AsReleasedGenerator.from_config(cfg, self.backbone.feat_dim, self.backbone.num_id_tokens)
+
+    def train(self, mode: bool = True) -> "SDReIDStage2AsReleased":
+        """Set the mode of the generator and of the backbone, which is frozen all the same."""
+        super().train(mode)
+        self.backbone.train(mode)
+        return self
+
+    def view_parts(self) -> list[str]:
+        return super().view_parts()[:2]
+
+    def on_evaluation_start(self) -> None:
+        """Let the noise begin anew, so that an evaluation does not depend on those before it."""
+        self.generator.restart_noise()
