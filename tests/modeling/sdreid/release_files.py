@@ -1,4 +1,4 @@
-"""Checkpoints with the reference release's names, written by hand, and what torch's own modules make of them."""
+"""Checkpoints with the reference release's names, written by hand, and what plain torch makes of them."""
 
 import math
 from pathlib import Path

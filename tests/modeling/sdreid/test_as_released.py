@@ -53,7 +53,7 @@ def released_features(names: dict, unet: nn.Module, images: Tensor, noise: torch
 
 @pytest.fixture
 def as_released(tiny_cfg, randomize):
-    """`as_released(views, "KEY", value, …)`: the variant with random parameters and prototypes, in eval mode."""
+    """`as_released(views, "KEY", value, …)`: the variant, all of it random, in eval mode."""
 
     def build(views: int = 2, *options):
         cfg = tiny_cfg(views, *options)
