@@ -105,6 +105,7 @@ DATALOADER: dict[str, Any] = {
 }
 
 AMP_DTYPE = choice("bf16", "fp16")
+CLIP_TYPES = choice("norm", "full_norm", "value")
 
 SOLVER: dict[str, Any] = {
     "IMS_PER_BATCH": Key(128, "images in a batch, over all ranks", POSITIVE),
@@ -127,7 +128,7 @@ SOLVER: dict[str, Any] = {
     "LOG_PERIOD": Key(50, "iterations between two lines on the console", POSITIVE, NOTHING),
     "CLIP_GRADIENTS": {
         "ENABLED": Key(True, "clip gradients"),
-        "CLIP_TYPE": Key("norm", "norm (of all gradients together), value", choice("norm", "value")),
+        "CLIP_TYPE": Key("norm", "norm: of each parameter; full_norm: of all together; value", CLIP_TYPES),
         "CLIP_VALUE": Key(5.0, "the limit", POSITIVE),
         "NORM_TYPE": Key(2.0, "order of the norm"),
     },

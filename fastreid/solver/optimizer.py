@@ -96,24 +96,39 @@ def parameter_groups(
 
 def total_norm(parameters: list[nn.Parameter]) -> torch.Tensor:
     """Euclidean norm of all gradients together, a 0-dim tensor; the gradients keep their values."""
-    return clip_grad_norm_(parameters, max_norm=float("inf"))
+    gradients = _gradients(parameters)
+    return _norms(gradients, 2.0).norm() if gradients else torch.zeros(())
 
 
 def build_gradient_clipper(cfg: CfgNode) -> Clipper:
     """A function that clips gradients in place as SOLVER.CLIP_GRADIENTS says.
 
-    It returns the gradients' norm before clipping (of order NORM_TYPE for CLIP_TYPE norm, else
-    Euclidean), a 0-dim tensor.
+    It returns the norm of all gradients before clipping (of order NORM_TYPE for CLIP_TYPE full_norm, else
+    Euclidean), a 0-dim tensor, and never waits for the device.
     """
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if not clip.ENABLED:
         return total_norm
-    if clip.CLIP_TYPE == "norm":
+    if clip.CLIP_TYPE == "full_norm":
         return lambda parameters: clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
 
-    def clip_values(parameters: list[nn.Parameter]) -> torch.Tensor:
+    def clip_each(parameters: list[nn.Parameter]) -> torch.Tensor:
         norm = total_norm(parameters)
-        clip_grad_value_(parameters, clip.CLIP_VALUE)
+        if gradients := _gradients(parameters):
+            if clip.CLIP_TYPE == "norm":
+                factors = (clip.CLIP_VALUE / (_norms(gradients, clip.NORM_TYPE) + 1e-6)).clamp(max=1.0)
+                torch._foreach_mul_(gradients, list(factors.unbind()))
+            else:
+                clip_grad_value_(parameters, clip.CLIP_VALUE)
         return norm
 
-    return clip_values
+    return clip_each
+
+
+def _gradients(parameters: list[nn.Parameter]) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _norms(gradients: list[torch.Tensor], order: float) -> torch.Tensor:
+    """Return the norm of each gradient by itself, (N,)."""
+    return torch.stack(torch._foreach_norm(gradients, order))

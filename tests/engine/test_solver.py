@@ -1,13 +1,13 @@
-"""Learning rates against closed forms and torch's own schedules; which parameter gets which rule."""
+"""Which parameter gets which rate and weight decay, and the clipping of gradients."""
 
-import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
 from fastreid.config import get_cfg
-from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer, total_norm
+from fastreid.solver import build_gradient_clipper, build_optimizer, total_norm
 from fastreid.utils.errors import UserError
 
 
@@ -17,94 +17,7 @@ def cfg_with(**solver):
     return cfg
 
 
-def optimizer_with(*rates: float) -> torch.optim.Optimizer:
-    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
-    return torch.optim.SGD(groups, lr=1.0)
-
-
-def rates_over(cfg, iters_per_epoch: int, iterations: int, base: float = 1.0) -> list[float]:
-    """The learning rate that each iteration uses."""
-    schedule = build_lr_scheduler(cfg, optimizer_with(base), iters_per_epoch)
-    rates = []
-    for _ in range(iterations):
-        rates += schedule.get_last_lr()
-        schedule.optimizer.step()
-        schedule.step()
-    return rates
-
-
-def test_cosine_is_torchs_and_ends_at_the_lowest_rate_in_the_last_iteration():
-    cfg = cfg_with(SCHED="CosineAnnealingLR", MAX_EPOCH=4, ETA_MIN_LR=0.01, WARMUP_ITERS=0)
-    rates = rates_over(cfg, iters_per_epoch=5, iterations=20)
-    optimizer = optimizer_with(1.0)
-    oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=19, eta_min=0.01)
-    expected = []
-    for _ in range(20):
-        expected += oracle.get_last_lr()
-        optimizer.step()
-        oracle.step()
-    assert rates == pytest.approx(expected)
-    assert rates[0] == 1.0
-    assert rates[-1] == pytest.approx(0.01)
-
-
-def test_cosine_waits_for_the_delay():
-    cfg = cfg_with(SCHED="CosineAnnealingLR", MAX_EPOCH=3, DELAY_EPOCHS=1, ETA_MIN_LR=0.0, WARMUP_ITERS=0)
-    rates = rates_over(cfg, iters_per_epoch=4, iterations=12)
-    assert rates[:5] == [1.0] * 5
-    assert rates[4:] == pytest.approx([(1 + math.cos(math.pi * k / 7)) / 2 for k in range(8)], abs=1e-12)
-
-
-def test_multi_step_falls_at_the_first_iteration_of_each_named_epoch():
-    cfg = cfg_with(SCHED="MultiStepLR", STEPS=[3, 1], GAMMA=0.1, WARMUP_ITERS=0)
-    assert rates_over(cfg, 2, 8) == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
-
-
-def test_linear_warm_up_is_torchs():
-    cfg = cfg_with(SCHED="MultiStepLR", STEPS=[], WARMUP_ITERS=5, WARMUP_FACTOR=0.2)
-    optimizer = optimizer_with(1.0)
-    oracle = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.2, total_iters=5)
-    expected = []
-    for _ in range(8):
-        expected += oracle.get_last_lr()
-        optimizer.step()
-        oracle.step()
-    assert rates_over(cfg, 2, 8) == pytest.approx(expected)
-
-
-def test_constant_warm_up_and_the_schedule_that_is_always_linear():
-    solver = {"STEPS": [], "WARMUP_ITERS": 2, "WARMUP_FACTOR": 0.5, "WARMUP_METHOD": "constant"}
-    assert rates_over(cfg_with(SCHED="MultiStepLR", **solver), 2, 3) == [0.5, 0.5, 1.0]
-    always_linear = cfg_with(SCHED="LinearWarmupMultiStepDecayLRScheduler", **solver)
-    assert rates_over(always_linear, 2, 3) == [0.5, 0.75, 1.0]
-
-
-def test_the_cosine_begins_when_the_warm_up_ends():
-    solver = {"SCHED": "CosineAnnealingLR", "ETA_MIN_LR": 0.0}
-    warmed = rates_over(cfg_with(MAX_EPOCH=3, WARMUP_ITERS=5, WARMUP_FACTOR=0.0, **solver), 5, 15)
-    after = rates_over(cfg_with(MAX_EPOCH=2, WARMUP_ITERS=0, **solver), 5, 10)
-    assert warmed == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, *after])
-
-
-def test_warm_up_multiplies_the_schedule():
-    solver = {"SCHED": "MultiStepLR", "STEPS": [1]}
-    plain = rates_over(cfg_with(WARMUP_ITERS=0, **solver), 5, 10)
-    warmed = rates_over(cfg_with(WARMUP_ITERS=8, WARMUP_FACTOR=0.0, **solver), 5, 10)
-    assert warmed == pytest.approx([r * min(1, t / 8) for t, r in enumerate(plain)])
-
-
-def test_every_group_follows_its_own_base_rate_and_a_resume_its_iteration():
-    cfg = cfg_with(SCHED="MultiStepLR", STEPS=[1], WARMUP_ITERS=0)
-    schedule = build_lr_scheduler(cfg, optimizer_with(1.0, 0.5), 2)
-    assert schedule.get_last_lr() == [1.0, 0.5]
-    schedule.load_state_dict({"iteration": 2})
-    assert schedule.get_last_lr() == pytest.approx([0.1, 0.05])
-    assert schedule.state_dict() == {"iteration": 2}
-
-
-def test_unknown_names_are_answered_with_the_nearest():
-    with pytest.raises(UserError, match=r"SOLVER.SCHED.*Did you mean 'CosineAnnealingLR'"):
-        build_lr_scheduler(cfg_with(SCHED="CosineAnealingLR"), optimizer_with(1.0), 1)
+def test_an_unknown_optimiser_is_answered_with_the_nearest():
     with pytest.raises(UserError, match=r"SOLVER.OPT.*Did you mean 'AdamW'"):
         build_optimizer(cfg_with(OPT="AdmW"), nn.Linear(1, 1))
 
@@ -160,21 +73,78 @@ def test_a_fully_frozen_model_is_refused():
         build_optimizer(get_cfg(), nn.Linear(1, 1).requires_grad_(False))
 
 
-def clipped(**clip) -> tuple[float, torch.Tensor]:
-    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
-    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([-4.0])
-    norm = build_gradient_clipper(cfg_with(CLIP_GRADIENTS=clip))(parameters)
-    return float(norm), torch.cat([parameter.grad for parameter in parameters])
+def clip(gradients: list[torch.Tensor], **options) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The returned norm and the gradients afterwards."""
+    parameters = [nn.Parameter(torch.empty_like(gradient)) for gradient in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    norm = build_gradient_clipper(cfg_with(CLIP_GRADIENTS=options))(parameters)
+    assert norm.ndim == 0
+    return norm, [parameter.grad for parameter in parameters]
 
 
-def test_gradients_are_clipped_by_their_common_norm_or_one_by_one():
-    norm, gradient = clipped(CLIP_TYPE="norm", CLIP_VALUE=1.0)
-    assert norm == pytest.approx(5.0)
-    torch.testing.assert_close(gradient, torch.tensor([0.6, 0.0, -0.8]))
-    norm, gradient = clipped(CLIP_TYPE="value", CLIP_VALUE=3.5)
-    assert norm == pytest.approx(5.0)
-    torch.testing.assert_close(gradient, torch.tensor([3.0, 0.0, -3.5]))
-    norm, gradient = clipped(ENABLED=False)
-    assert norm == pytest.approx(5.0)
-    assert gradient.tolist() == [3.0, 0.0, -4.0]
-    assert float(total_norm([nn.Parameter(torch.zeros(1))])) == 0.0
+def norm_by_definition(values: torch.Tensor, order: float) -> float:
+    absolute = [abs(value) for value in values.flatten().tolist()]
+    return max(absolute) if order == float("inf") else sum(a**order for a in absolute) ** (1 / order)
+
+
+@pytest.fixture
+def gradients() -> list[torch.Tensor]:
+    """Of many shapes, the first ones short and the others long."""
+    torch.manual_seed(0)
+    return [torch.randn(2, count) * count**2 / 200 for count in range(1, 40)]
+
+
+@pytest.mark.parametrize("order", [1.0, 2.0, 3.0, float("inf")])
+def test_norm_clips_each_parameter_by_itself(gradients, order):
+    norm, clipped = clip(gradients, CLIP_TYPE="norm", CLIP_VALUE=2.0, NORM_TYPE=order)
+    lengths = [norm_by_definition(gradient, order) for gradient in gradients]
+    assert min(lengths) < 2 < max(lengths)
+    for before, length, after in zip(gradients, lengths, clipped, strict=True):
+        torch.testing.assert_close(after, before * min(1.0, 2 / length))
+    everything = torch.cat([gradient.flatten() for gradient in gradients])
+    assert float(norm) == pytest.approx(norm_by_definition(everything, 2.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("order", [1.0, 2.0, float("inf")])
+def test_full_norm_clips_all_parameters_together(gradients, order):
+    norm, clipped = clip(gradients, CLIP_TYPE="full_norm", CLIP_VALUE=2.0, NORM_TYPE=order)
+    length = norm_by_definition(torch.cat([gradient.flatten() for gradient in gradients]), order)
+    for before, after in zip(gradients, clipped, strict=True):
+        torch.testing.assert_close(after, before * 2 / length)
+    assert float(norm) == pytest.approx(length, rel=1e-5)
+
+
+def test_value_clips_each_number_and_without_clipping_all_stay():
+    gradients = [torch.tensor([3.0, 0.0]), torch.tensor([-4.0])]
+    norm, clipped = clip(gradients, CLIP_TYPE="value", CLIP_VALUE=3.5)
+    assert float(norm) == 5.0
+    assert [gradient.tolist() for gradient in clipped] == [[3.0, 0.0], [-3.5]]
+    norm, clipped = clip(gradients, ENABLED=False)
+    assert float(norm) == 5.0
+    assert [gradient.tolist() for gradient in clipped] == [[3.0, 0.0], [-4.0]]
+
+
+@pytest.mark.parametrize("kind", ["norm", "full_norm", "value"])
+class TestEveryClipper:
+    @pytest.fixture
+    def clipper(self, kind) -> Callable[[list[nn.Parameter]], torch.Tensor]:
+        return build_gradient_clipper(cfg_with(CLIP_GRADIENTS={"CLIP_TYPE": kind}))
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_a_number_that_is_not_finite_shows_in_the_norm(self, kind, bad):
+        norm, _ = clip([torch.ones(3), torch.tensor([1.0, bad])], CLIP_TYPE=kind)
+        assert not norm.isfinite()
+
+    def test_parameters_without_gradients_are_left_out(self, clipper):
+        without = nn.Parameter(torch.zeros(2))
+        assert (float(clipper([])), float(clipper([without]))) == (0.0, 0.0)
+        other = nn.Parameter(torch.zeros(2))
+        other.grad = torch.tensor([3.0, 4.0])
+        assert float(total_norm([without, other])) == 5.0
+        assert float(clipper([without, other])) == 5.0
+
+    def test_no_number_is_read_back_from_the_device(self, clipper):
+        parameter = nn.Parameter(torch.empty(3, device="meta"))  # which has none to read
+        parameter.grad = torch.empty(3, device="meta")
+        assert clipper([parameter]).device.type == "meta"
