@@ -6,6 +6,7 @@ from fastreid.data import TrainSet
 from fastreid.data.loaders import iterations_per_epoch
 from fastreid.data.samplers import IdentitySampler
 from fastreid.modeling import method_of
+from fastreid.solver import rate_without_warmup
 from fastreid.structures import Finding, Sample
 
 
@@ -57,8 +58,8 @@ def _check_schedule(cfg: CfgNode, per_epoch: int) -> list[Finding]:
             " the learning rate never reaches SOLVER.BASE_LR",
             f"SOLVER.WARMUP_ITERS {total // 10}",
         )
-    rate = cfg.entry("SOLVER.SCHED")(cfg, per_epoch)
-    if solver.WARMUP_ITERS < total and rate(max(total - 1, 1), solver.BASE_LR) >= rate(0, solver.BASE_LR):
+    rate = rate_without_warmup(cfg, per_epoch)
+    if solver.WARMUP_ITERS < total and rate(total - 1, solver.BASE_LR) >= rate(0, solver.BASE_LR):
         warn(
             f"SOLVER.SCHED {solver.SCHED}: the learning rate never falls",
             f"let it fall before SOLVER.MAX_EPOCH {solver.MAX_EPOCH}",

@@ -119,6 +119,7 @@ SOLVER: dict[str, Any] = {
     "WEIGHT_DECAY_BIAS": Key(1e-4, "of biases", NOT_NEGATIVE),
     "WEIGHT_DECAY_NORM": Key(1e-4, "in normalisation layers", NOT_NEGATIVE),
     "SCHED": Key("CosineAnnealingLR", "the learning rate's schedule", Registered("fastreid.solver")),
+    "DELAY_EPOCHS": Key(0, "epochs that no schedule counts, as those of the warm-up", NOT_NEGATIVE),
     "WARMUP_ITERS": Key(2000, "iterations", NOT_NEGATIVE),
     "WARMUP_FACTOR": Key(0.01, "where the warm-up starts", FRACTION),
     "WARMUP_METHOD": Key("linear", "how it rises", choice("linear", "constant")),

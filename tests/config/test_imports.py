@@ -15,8 +15,8 @@ SOURCE = """
 from fastreid.config import Key
 from fastreid.solver import SCHEDULE_REGISTRY
 
-def {name}(cfg, iters_per_epoch):
-    return lambda iteration, base: base * cfg.SOLVER.{key}
+def {name}(cfg, epochs):
+    return lambda counted, base: base * cfg.SOLVER.{key}
 
 {name}.spans_run, {name}.linear_warmup = False, False
 {name}.KEYS = {{"SOLVER": {{"{key}": Key(0.5, "a factor")}}}}

@@ -105,8 +105,8 @@ def test_a_registered_part_brings_its_keys():
 
 
 def test_one_key_cannot_have_two_meanings():
-    def flat(cfg, iters_per_epoch):
-        return lambda iteration, base: base
+    def flat(cfg, epochs):
+        return lambda counted, base: base
 
     flat.spans_run, flat.linear_warmup = False, False
     flat.KEYS = {"SOLVER": {"GAMMA": Key(7, "of something else")}}

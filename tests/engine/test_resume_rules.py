@@ -75,8 +75,8 @@ def test_a_run_may_be_lengthened_unless_its_schedule_spans_it():
 
 @pytest.mark.parametrize("spans", [True, False])
 def test_a_schedule_of_ones_own_says_whether_it_spans_the_run(own_names, spans):
-    def toy(cfg, iters_per_epoch):
-        return lambda iteration, base: base
+    def toy(cfg, epochs):
+        return lambda counted, base: base
 
     toy.spans_run, toy.linear_warmup = spans, False
     SCHEDULE_REGISTRY.register("toy", toy)
