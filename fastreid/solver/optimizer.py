@@ -69,7 +69,7 @@ def parameter_groups(
     biases, and WEIGHT_DECAY else.
 
     Args:
-        undecayed: full names of learned inputs, such as tokens and position embeddings.
+        undecayed: full names of the parameters without weight decay.
         heads: prefixes of what counts as a head.
     """
     solver = cfg.SOLVER

@@ -85,10 +85,6 @@ class VisionTransformer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that are learned inputs, not weights (timm's convention)."""
-        return {"cls_token", "view_prompt", "pos_embed"}
-
     def load_pretrained(self, path: str | Path) -> PretrainedReport:
         """Load timm-format ViT weights, see :func:`fit_pretrained_vit`; unchanged if they do not fit."""
         state, report = fit_pretrained_vit(self, path)

@@ -33,7 +33,7 @@ class ParameterRules(NamedTuple):
     """Rules for a method's parameters, by full names or prefixes of them in its state dict."""
 
     undecayed: frozenset[str] = frozenset()
-    """Full names of learned inputs rather than weights: no weight decay."""
+    """Full names of parameters without weight decay: those that modules name in `no_weight_decay()`."""
     heads: tuple[str, ...] = ()
     """Prefixes of what counts as a head: SOLVER.HEADS_LR_FACTOR holds."""
     training_only: tuple[str, ...] = ()
