@@ -75,7 +75,7 @@ INPUT: dict[str, Any] = {
     "REA": {
         "ENABLED": Key(True, "random erasing"),
         "PROB": Key(0.5, "share of images", FRACTION),
-        "VALUE": Key([127.5, 127.5, 127.5], "RGB, 0-255", COLOUR, length=3),
+        "VALUE": Key([123.675, 116.28, 103.53], "RGB, 0-255; ImageNet's mean", COLOUR, length=3),
     },
     "CJ": {
         "ENABLED": Key(False, "colour jitter"),

@@ -4,7 +4,6 @@ Normalisation is not here: batches stay uint8 until they are on the device.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -66,34 +65,6 @@ class PadAndRandomCrop:
         return moved
 
 
-class RandomErasing:
-    """Fill a random rectangle of a (3, H, W) image, in place, with `value` (RGB, 0-255, rounded).
-
-    Its share of the area is uniform in 0.02 … 0.4, its height / width log-uniform in 0.3 … 1 / 0.3 (Zhong et
-    al., Random Erasing Data Augmentation, AAAI 2020, whose ratio is uniform). A rectangle that does not fit
-    is cut off at the image's sides.
-    """
-
-    AREA = (0.02, 0.4)
-    RATIO = (0.3, 1 / 0.3)
-
-    def __init__(self, value: Sequence[float]) -> None:
-        self.value = torch.tensor([round(channel) for channel in value], dtype=torch.uint8)
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        height, width = image.shape[-2:]
-        share, log_ratio, y, x = torch.rand(4).tolist()
-        area = (self.AREA[0] + share * (self.AREA[1] - self.AREA[0])) * height * width
-        low, high = map(math.log, self.RATIO)
-        ratio = math.exp(low + log_ratio * (high - low))
-        h = min(max(round(math.sqrt(area * ratio)), 1), height)
-        w = min(max(round(math.sqrt(area / ratio)), 1), width)
-        top, left = int(y * (height - h + 1)), int(x * (width - w + 1))
-        rows = image.permute(1, 2, 0)[top : top + h, left : left + w]
-        rows.copy_(self.value.repeat(w, 1))  # whole rows are copied ten times faster than pixels
-        return image
-
-
 def _overlap(length: int, shift: int) -> tuple[slice, slice]:
     """Find where a line of `length` pixels lies after a shift, and which of its pixels are still in sight."""
     return (
@@ -105,16 +76,17 @@ def _overlap(length: int, shift: int) -> tuple[slice, slice]:
 def _build_augmentations(cfg: CfgNode) -> list[Transform]:
     flip, padding, jitter, erasing = cfg.INPUT.FLIP, cfg.INPUT.PADDING, cfg.INPUT.CJ, cfg.INPUT.REA
     steps: list[Transform] = []
-    if flip.ENABLED:
-        steps.append(v2.RandomHorizontalFlip(flip.PROB))
     if padding.ENABLED:
         crop = PadAndRandomCrop(padding.SIZE, padding.MODE)
         steps.append(crop if padding.PROB == 1 else v2.RandomApply([crop], padding.PROB))
+    if flip.ENABLED:
+        steps.append(v2.RandomHorizontalFlip(flip.PROB))
     if jitter.ENABLED:
         color = v2.ColorJitter(jitter.BRIGHTNESS, jitter.CONTRAST, jitter.SATURATION, jitter.HUE)
         steps.append(v2.RandomApply([color], jitter.PROB))
     if erasing.ENABLED:
-        steps.append(v2.RandomApply([RandomErasing(erasing.VALUE)], erasing.PROB))
+        value = [round(channel) for channel in erasing.VALUE]  # or uint8 would cut the fraction off
+        steps.append(v2.RandomErasing(erasing.PROB, (0.02, 0.33), (0.3, 3.3), value, inplace=True))
     return steps
 
 

@@ -1,13 +1,18 @@
 """Resize and augmentation of uint8 images."""
 
+import math
+import random
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from fastreid.config import CfgNode, check_config, get_cfg
 from fastreid.data import build_transforms
-from fastreid.data.transforms import PadAndRandomCrop, RandomErasing, augmentation_seed, seeded_rng
+from fastreid.data.transforms import PadAndRandomCrop, augmentation_seed, seeded_rng
 from fastreid.utils.errors import UserError
 
 
@@ -82,36 +87,75 @@ def test_a_padding_larger_than_the_image_leaves_black():
     assert max(sums) == 48
 
 
-def test_erasing_fills_one_rectangle_with_the_value():
-    torch.manual_seed(0)
-    shares, ratios = [], []
-    for _ in range(300):
-        image = torch.zeros(3, 100, 60, dtype=torch.uint8)
-        erased = RandomErasing([127.5, 10.0, 255.0])(image)
-        mask = (erased != 0).any(0)
-        rows, columns = torch.where(mask.any(1))[0], torch.where(mask.any(0))[0]
-        height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
-        assert int(mask.sum()) == height * width
-        assert {tuple(pixel) for pixel in erased[:, mask].T.tolist()} == {(128, 10, 255)}
-        shares.append(height * width / 6000)
-        if height < 100 and width < 60:
-            ratios.append(height / width)
-    assert 0.015 < min(shares) < 0.05 < 0.35 < max(shares) < 0.42
-    assert 0.25 < min(ratios) < 0.5 < 2 < max(ratios) < 4
+@pytest.fixture
+def erase(plain_cfg) -> Callable[..., torch.Tensor]:
+    """Apply random erasing of a value to a black image, with a probability."""
+
+    def erased(value: list[float], probability: float = 1.0) -> torch.Tensor:
+        plain_cfg.INPUT.REA.ENABLED = True
+        plain_cfg.INPUT.REA.PROB, plain_cfg.INPUT.REA.VALUE = probability, value
+        return build_transforms(plain_cfg, is_train=True)(torch.zeros(3, 64, 32, dtype=torch.uint8))
+
+    return erased
 
 
-def test_erasing_happens_with_its_probability(plain_cfg, image):
-    resized = build_transforms(plain_cfg, is_train=True)(image)
-    plain_cfg.INPUT.REA.ENABLED = True
-    plain_cfg.INPUT.REA.VALUE = [0, 0, 0]
-    plain_cfg.INPUT.REA.PROB = 0.5
-    erase = build_transforms(plain_cfg, is_train=True)
+def erased_rectangle(image: torch.Tensor, value: tuple[int, int, int]) -> tuple[int, int]:
+    """Height and width of the one rectangle of `value` in a black image; (0, 0) if there is none."""
+    mask = (image != 0).any(0)
+    if not mask.any():
+        return 0, 0
+    rows, columns = torch.where(mask.any(1))[0], torch.where(mask.any(0))[0]
+    height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    assert int(mask.sum()) == height * width
+    assert {tuple(pixel) for pixel in image[:, mask].T.tolist()} == {value}
+    return height, width
+
+
+def rectangle_by_definition(rng: random.Random, height: int, width: int) -> tuple[int, int]:
+    """Draw the sides of a rectangle until it fits, up to ten times: area and log-ratio are uniform."""
+    for _ in range(10):
+        area = rng.uniform(0.02, 0.33) * height * width
+        ratio = math.exp(rng.uniform(math.log(0.3), math.log(3.3)))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if h < height and w < width:
+            return h, w
+    return 0, 0
+
+
+def test_erasing_fills_one_rectangle_as_the_definition_draws_it(erase):
     torch.manual_seed(0)
-    erased = [erase(image) for _ in range(200)]
-    changed = [result for result in erased if not torch.equal(result, resized)]
-    assert 70 <= len(changed) <= 130
-    for result in changed:
-        assert (result[result != resized] == 0).all()
+    rng, draws = random.Random(0), 1500
+    found = [erased_rectangle(erase([123.675, 116.28, 103.53]), (124, 116, 104)) for _ in range(draws)]
+    expected = [rectangle_by_definition(rng, 64, 32) for _ in range(draws)]
+    for measure in (lambda h, w: h * w / (64 * 32), lambda h, w: h / max(w, 1)):
+        shares = np.linspace(0.05, 0.95, 19)
+        quantiles = [np.quantile([measure(*sides) for sides in drawn], shares) for drawn in (found, expected)]
+        np.testing.assert_allclose(*quantiles, rtol=0.15)
+    areas = [h * w / (64 * 32) for h, w in found]
+    assert 0.01 < min(areas) < 0.04
+    assert 0.3 < max(areas) < 0.35
+
+
+def test_erasing_happens_with_its_probability(erase):
+    torch.manual_seed(0)
+    erased = sum(erased_rectangle(erase([9, 9, 9], 0.3), (9, 9, 9)) != (0, 0) for _ in range(400))
+    assert 85 <= erased <= 155  # 120 expected, 4 standard deviations = 37
+
+
+def test_images_are_cropped_then_mirrored_then_erased(plain_cfg, image):
+    for key in ("FLIP", "PADDING", "REA"):
+        plain_cfg.INPUT[key].ENABLED, plain_cfg.INPUT[key].PROB = True, 1.0
+    plain_cfg.INPUT.PADDING.SIZE = 5
+    plain_cfg.INPUT.SIZE_TEST = plain_cfg.INPUT.SIZE_TRAIN
+    steps = [PadAndRandomCrop(5), v2.RandomHorizontalFlip(1.0)]
+    steps.append(v2.RandomErasing(1.0, value=[124, 116, 104]))
+    with seeded_rng(3):
+        augmented = build_transforms(plain_cfg, is_train=True)(image)
+    with seeded_rng(3):
+        expected = build_transforms(plain_cfg, is_train=False)(image)
+        for step in steps:
+            expected = step(expected)
+    assert torch.equal(augmented, expected)
 
 
 def test_colour_jitter_changes_colours_only(plain_cfg, image):
