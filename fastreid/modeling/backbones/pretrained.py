@@ -122,7 +122,9 @@ def _resample(state: dict[str, Tensor], backbone: nn.Module, path: Path) -> list
         patches = embeddings.shape[1] - 1
         side = math.isqrt(max(patches, 0))
         if side * side == patches and (side, side) != grid:
-            state["pos_embed"] = resample_abs_pos_embed(embeddings, new_size=list(grid))
+            state["pos_embed"] = resample_abs_pos_embed(
+                embeddings, new_size=list(grid), interpolation="bilinear", antialias=False
+            )
             resampled.append("pos_embed")
         elif side * side != patches and patches != grid[0] * grid[1]:
             raise UserError(
