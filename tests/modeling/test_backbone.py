@@ -171,9 +171,13 @@ def test_presets_have_timms_parameters(depth, width):
 def test_one_seed_gives_one_initialisation():
     first, second = (build(small_cfg(), seed).state_dict() for seed in (3, 3))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_tokens_start_small_and_the_view_prompt_at_zero():
     encoder = VisionTransformer(depth=2)
-    for name in ("cls_token", "view_prompt", "pos_embed"):
+    for name in ("cls_token", "pos_embed"):
         assert getattr(encoder, name).std().item() == pytest.approx(0.02, rel=0.2)
+    assert (encoder.view_prompt == 0).all()
 
 
 def test_drop_path_grows_linearly_and_rests_in_evaluation():

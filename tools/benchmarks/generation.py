@@ -95,7 +95,7 @@ def make_cfg(args: argparse.Namespace, device: torch.device) -> CfgNode:
 
 
 def make_model(cfg: CfgNode) -> nn.Module:
-    """Draw random weights everywhere, so that no zero initialisation makes a part free, and a filled bank."""
+    """Draw random weights and a filled bank."""
     torch.manual_seed(0)
     if cfg.MODEL.BACKBONE.DEPTH == "custom":
         model = build_model(cfg)
@@ -107,8 +107,6 @@ def make_model(cfg: CfgNode) -> nn.Module:
             model = build_model(cfg)
             model.load_pretrained()
     with torch.no_grad():
-        for parameter in model.generator.view_refined_decoder.parameters():
-            parameter.normal_(std=0.05)
         model.memory_bank.prototypes.normal_()
     return model.eval()
 

@@ -40,7 +40,7 @@ class PretrainedReport(NamedTuple):
         parts = [f"{len(self.loaded)} tensors loaded"]
         for meaning, keys in (
             ("resampled", self.resampled),
-            ("initialised at random", self.missing),
+            ("left as initialised", self.missing),
             ("left out", self.left_out),
         ):
             if keys:

@@ -25,8 +25,8 @@ class VisionTransformer(nn.Module):
     """Stage 1's encoder (SD-ReID, arXiv 2504.09549).
 
     Class token and patch tokens pass the blocks 1 ... L-1. The learnable view prompt, which has no position
-    embedding, is put in front of them for the last block. Blocks, names and initialisation are timm's, with
-    `view_prompt` added; LayerNorm's eps is 1e-6 and drop path grows linearly with depth.
+    embedding and starts at zero, is put in front of them for the last block. Blocks, names and initialisation
+    are timm's, with `view_prompt` added; LayerNorm's eps is 1e-6 and drop path grows linearly with depth.
 
     Args:
         image_size, patch_size, stride, width, conv_stem: as in `PatchEmbed`; the position embeddings belong
@@ -78,7 +78,7 @@ class VisionTransformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        for parameter in (self.cls_token, self.view_prompt, self.pos_embed):
+        for parameter in (self.cls_token, self.pos_embed):
             nn.init.trunc_normal_(parameter, std=0.02)
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):

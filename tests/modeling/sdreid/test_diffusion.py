@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from toy_conditions import DIM, ID_TOKENS, conditions
 
-from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
+from fastreid.modeling.meta_arch.sdreid.condition_learner import ConditionLearner
 from fastreid.modeling.meta_arch.sdreid.latent import LatentCodec, latent_shape
 from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler, schedule_settings
 from fastreid.modeling.meta_arch.sdreid.unet import build_unet
@@ -72,14 +72,14 @@ class TestViewRefinedDecoder:
         )
         assert predicted.shape == latents.shape
 
-    def test_training_starts_from_the_unet_as_it_is(self, tiny_cfg):
-        generator = FeatureGenerator.from_config(tiny_cfg(2), DIM, ID_TOKENS).eval()
-        latents, context = torch.randn(2, 4, 8, 4), torch.randn(2, 4, DIM)
-        plain = generator.unet(latents, 5, encoder_hidden_states=context).sample
-        refined = refined_unet(
-            generator.unet, latents, 5, context, generator.view_refined_decoder(torch.randn(2, DIM))
-        )
-        torch.testing.assert_close(refined, plain)
+    def test_convolutions_start_as_pytorchs_do(self, tiny_cfg):
+        """Uniform up to 1 / sqrt(fan-in), weights and biases; the fan-in is the kernel's size squared."""
+        vrd = ViewRefinedDecoder(DIM, unet_of(tiny_cfg(2)))
+        for pyramid in (vrd.encoder, vrd.decoder):
+            for convolution, kernel in zip(pyramid, (2, 4, 8), strict=True):
+                values = torch.cat([convolution.weight.flatten(), convolution.bias]) * kernel
+                assert 0.9 < values.abs().max() <= 1
+                assert values.square().mean().item() == pytest.approx(1 / 3, rel=0.25)
 
     @pytest.mark.parametrize("part", ["encoder", "decoder", "context"])
     def test_each_condition_changes_the_prediction(self, generator, part):
@@ -241,6 +241,12 @@ class TestTraining:
         learner.fit(mean, std)
         tokens, prototypes = torch.randn(3, ID_TOKENS, DIM), torch.randn(3, DIM)
         torch.testing.assert_close(learner(tokens * std + mean, prototypes), plain(tokens, prototypes))
+
+    def test_the_null_context_starts_as_standard_normal_noise(self):
+        null = ConditionLearner(dim=384, num_tokens=12, depth=1, heads=12).null_context
+        assert null.shape == (1, 12, 384)
+        assert null.mean().item() == pytest.approx(0, abs=0.06)  # 4 standard errors
+        assert null.std().item() == pytest.approx(1, abs=0.05)
 
     def test_token_dropout_blanks_its_share_of_the_tokens(self, generator):
         model = generator("MODEL.SDMODEL.TOKEN_DROPOUT", "0.3")

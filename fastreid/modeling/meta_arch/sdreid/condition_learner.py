@@ -41,11 +41,7 @@ class ConditionLearner(nn.Module):
         if standardize:
             self.register_buffer("token_mean", torch.zeros(num_tokens - 1, dim))
             self.register_buffer("token_std", torch.ones(num_tokens - 1, dim))
-        self.null_context = nn.Parameter(0.02 * torch.randn(1, num_tokens, dim))
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that are learned inputs, not weights."""
-        return {"null_context"}
+        self.null_context = nn.Parameter(torch.randn(1, num_tokens, dim))
 
     def forward(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
         """Return the context of each image under one view.

@@ -31,7 +31,7 @@ UNET: dict[str, Any] = {
 TRAINING: dict[str, Any] = {
     "VIEW_NUM": Key(0, "views of the benchmark; 0 = as many as the training data has", NOT_NEGATIVE, BOTH),
     "MOMENTUM": Key(0.8, "weight of the batch in the memory bank's update", FRACTION, BOTH),
-    "U_COND_PERCENT": Key(0.2, "share of training samples that get the learned null context", FRACTION, BOTH),
+    "U_COND_PERCENT": Key(0.05, "share of training samples that get the null context", FRACTION, BOTH),
     "TRAIN_STEP": Key(1000, "timesteps of the noise schedule", POSITIVE, BOTH),
     "TARGET": Key("same_image", "the paper's; or another view's", choice("same_image", "cross_view"), BOTH),
     "PREDICTION_TYPE": Key("epsilon", "of the UNet", choice("epsilon", "sample", "v_prediction"), BOTH),
@@ -77,7 +77,7 @@ TEST: dict[str, Any] = {
 
 VIEW_LOSS: dict[str, Any] = {
     "VIEW_ID": Key(True, "train the view head on the view token"),
-    "VIEW_LAMBDA": Key(0.1, "weight of its loss", NOT_NEGATIVE),
+    "VIEW_LAMBDA": Key(0.001, "weight of its loss", NOT_NEGATIVE),
 }
 
 KEYS = {"MODEL.SDMODEL": TRAINING, "MODEL.LOSSES.CE": VIEW_LOSS, "TEST.SDMODEL": TEST}

@@ -32,7 +32,7 @@ class ViewRefinedDecoder(nn.Module):
     """Projects a view token, seen as a (1, 2h, 2w) map, to one pyramid for each half of the UNet.
 
     There is a level for each of the UNet's encoder blocks with cross-attention (three in SD v1.5, of
-    widths 320, 640 and 1280). The projections start at zero, so that training starts from the UNet as it is.
+    widths 320, 640 and 1280).
 
     Args:
         dim: view token width D = 4hw.
@@ -157,10 +157,7 @@ def _projection(width: int, kernel: int, stride: int) -> nn.Conv2d:
     An odd kernel is centred on the patch's first pixel, an even one on the patch.
     """
     padding = kernel // 2 if kernel % 2 else max(0, (kernel - stride) // 2)
-    convolution = nn.Conv2d(1, width, kernel_size=kernel, stride=stride, padding=padding)
-    nn.init.zeros_(convolution.weight)
-    nn.init.zeros_(convolution.bias)
-    return convolution
+    return nn.Conv2d(1, width, kernel_size=kernel, stride=stride, padding=padding)
 
 
 def _project(convolution: nn.Conv2d, maps: Tensor) -> Tensor:
