@@ -63,6 +63,18 @@ def test_every_name_is_mapped_or_ignored_with_one_warning(load):
         assert name in warning
 
 
+def test_the_decay_of_its_multi_step_schedule_is_ours(load):
+    cfg, warnings = load("""
+        MODEL: {META_ARCHITECTURE: Baseline_stage2_old}
+        SOLVER: {DECAY_RATE: 0.2, DECAY_EPOCHS: [40, 70], OVERRIDE_LR: 0.0}
+        """)
+    assert (cfg.SOLVER.STEPS, cfg.SOLVER.GAMMA) == ([40, 70], 0.2)
+    told = ["META_ARCHITECTURE", "DECAY_RATE is SOLVER.GAMMA", "DECAY_EPOCHS is SOLVER.STEPS", "OVERRIDE_LR"]
+    assert len(warnings) == len(told)
+    for name, warning in zip(told, warnings, strict=True):
+        assert name in warning
+
+
 def test_the_files_own_number_of_views_stays(load):
     cfg, _ = load("MODEL: {META_ARCHITECTURE: Baseline_stage1_3view, SDMODEL: {VIEW_NUM: 4}}")
     assert cfg.MODEL.SDMODEL.VIEW_NUM == 4

@@ -87,7 +87,11 @@ SWITCH = "a choice between variants of its code; here is the one of its own conf
 
 RELEASES.append(
     Release(
-        renamed={"MODEL.SDMODEL.MOEMNTUM": "MOMENTUM"},
+        renamed={
+            "MODEL.SDMODEL.MOEMNTUM": "MOMENTUM",
+            "SOLVER.DECAY_EPOCHS": "STEPS",
+            "SOLVER.DECAY_RATE": "GAMMA",
+        },
         values={
             "MODEL.META_ARCHITECTURE": {
                 "Baseline_stage1": "SDReIDStage1",
