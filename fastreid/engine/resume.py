@@ -12,6 +12,10 @@ from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+# What a configuration comes to in training. A change of it that no key shows, such as a key's new meaning,
+# raises the number, so that no run goes on by other rules than it began with.
+TRAINING_RULES = 2
+
 
 def check_resumed_config(cfg: CfgNode, saved: str, source: str) -> None:
     """Compare `cfg` with the configuration (YAML text) of the run that is resumed.
@@ -31,6 +35,20 @@ def check_resumed_config(cfg: CfgNode, saved: str, source: str) -> None:
         raise UserError(
             f"--resume: the config differs from that of {source} in what is trained ({listed})",
             "restore the values, or start a new run in another OUTPUT_DIR",
+        )
+
+
+def check_resumed_rules(saved: int, source: str) -> None:
+    """Check that the run that is resumed trained by the same rules, see `TRAINING_RULES`.
+
+    Raises:
+        UserError: if it did not.
+    """
+    if saved != TRAINING_RULES:
+        raise UserError(
+            f"--resume: {source} was written by another version, which by the same config trains otherwise"
+            " (clipping, schedule, weight decay, augmentation)",
+            "go on with that version, or start a new run in another OUTPUT_DIR",
         )
 
 

@@ -18,7 +18,12 @@ from fastreid.data import (
     describe,
 )
 from fastreid.engine import hooks
-from fastreid.engine.resume import check_resumed_config, check_resumed_names
+from fastreid.engine.resume import (
+    TRAINING_RULES,
+    check_resumed_config,
+    check_resumed_names,
+    check_resumed_rules,
+)
 from fastreid.engine.run_folder import (
     locked_output_dir,
     open_output_dir,
@@ -204,6 +209,7 @@ class DefaultTrainer(SimpleTrainer):
                 "feature_parts": self.model.feature_parts(),
                 "config": self.cfg.dump(),
                 "version": code_version(),
+                "rules": TRAINING_RULES,
             },
         }
 
@@ -219,6 +225,7 @@ class DefaultTrainer(SimpleTrainer):
             raise UserError(
                 f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
             )
+        check_resumed_rules(checkpoint["meta"].get("rules", 1), source)  # none: from before they had a number
         check_resumed_config(self.cfg, checkpoint["meta"]["config"], source)
         check_resumed_names(self.model.names, checkpoint["meta"].get("names"), source)
         if checkpoint["iters_per_epoch"] != self.iters_per_epoch:

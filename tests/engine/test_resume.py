@@ -174,6 +174,14 @@ def test_a_checkpoint_holds_the_whole_state_of_a_training(toy_cfg, toy_trainer):
     assert resumed.grad_scaler.get_scale() == 8.0
 
 
+def test_a_checkpoint_from_before_the_rules_of_training_had_a_number_does_not_go_on(toy_cfg, toy_trainer):
+    trainer = toy_trainer(toy_cfg)
+    state = trainer.state_dict()
+    del state["meta"]["rules"]
+    with pytest.raises(UserError, match="file was written by another version"):
+        trainer.load_state_dict(state, "file")
+
+
 def test_the_best_model_survives_a_resume(toy_cfg, toy_trainer, run, tmp_path):
     toy_trainer.means = [10.0, 30.0]
     with pytest.raises(Interrupted):

@@ -5,7 +5,12 @@ import logging
 import pytest
 
 from fastreid.config import CfgNode, Changes, Key, get_cfg
-from fastreid.engine.resume import check_resumed_config, check_resumed_names
+from fastreid.engine.resume import (
+    TRAINING_RULES,
+    check_resumed_config,
+    check_resumed_names,
+    check_resumed_rules,
+)
 from fastreid.modeling import META_ARCH_REGISTRY, MetaArch
 from fastreid.solver import SCHEDULE_REGISTRY
 from fastreid.structures import DataNames
@@ -104,6 +109,13 @@ def test_nothing_is_logged_where_nothing_differs(caplog):
     caplog.set_level(logging.INFO)
     assert not resumed([])
     assert not caplog.records
+
+
+def test_a_run_that_began_by_other_rules_does_not_go_on():
+    check_resumed_rules(TRAINING_RULES, "model.pth")
+    for other in (TRAINING_RULES - 1, TRAINING_RULES + 1):
+        with pytest.raises(UserError, match="model.pth was written by another version"):
+            check_resumed_rules(other, "model.pth")
 
 
 def test_the_data_has_the_names_that_it_had():

@@ -101,7 +101,7 @@ def test_a_checkpoint_describes_itself(toy_trainer, toy_cfg, tmp_path):
     trainer = toy_trainer(toy_cfg)
     trainer.train()
     meta = load_checkpoint(tmp_path / "run/model_best.pth")["meta"]
-    assert set(meta) == {"method", "num_classes", "names", "feature_parts", "config", "version"}
+    assert set(meta) == {"method", "num_classes", "names", "feature_parts", "config", "version", "rules"}
     assert (meta["method"], meta["num_classes"], meta["version"]) == ("ToyModel", 5, code_version())
     assert DataNames.from_dict(meta["names"]) == NAMES
     assert meta["feature_parts"] == {"person": DIM}
