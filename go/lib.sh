@@ -59,10 +59,11 @@ build_extension() {
   rm -f "$log"
 }
 
-# Train Stage 1, then Stage 2 from its best checkpoint; each ends with its evaluation.
+# Train Stage 1, then Stage 2 from its best checkpoint; each ends with its evaluation. Stage 2's files, data and
+# memory are checked first: a mistake must not show after Stage 1. With --resume a finished stage is left as it is.
 # Arguments: Stage-1 config, Stage-2 config, then what both commands get (options and KEY VALUE pairs).
 train_both_stages() {
-  local stage1=$1 stage2=$2 argument
+  local stage1=$1 stage2=$2 argument code=0
   shift 2
   for argument in "$@"; do
     if [[ $argument == OUTPUT_DIR || $argument == MODEL.WEIGHTS ]]; then
@@ -72,6 +73,12 @@ train_both_stages() {
     fi
   done
   choose_python
+  say "Before Stage 1, a check of Stage 2: $stage2"
+  "$PYTHON_BIN" tools/check_setup.py --config-file "$stage2" --weights-later "$@" || code=$?
+  if ((code == 2)); then
+    echo "error: Stage 2 could not start after Stage 1, see above: no training was started" >&2
+  fi
+  if ((code)); then return "$code"; fi
   say "Stage 1: $stage1"
   "$PYTHON_BIN" tools/train_net.py --config-file "$stage1" "$@"
   say "Stage 2: $stage2"

@@ -85,7 +85,9 @@ def activation_bytes(cfg: CfgNode, model: MetaArch, batch_size: int) -> int:
     return sum(size for size, _ in kept.values())
 
 
-def check_memory(cfg: CfgNode, model: MetaArch, world_size: int = 1, training: bool = True) -> list[Finding]:
+def check_memory(
+    cfg: CfgNode, model: MetaArch, processes: int = 1, training: bool = True, machines: int = 1
+) -> list[Finding]:
     """Give the size of the model and, for training, the memory of a process beside what the machine has.
 
     That takes a training step, whose failure is an error.
@@ -93,17 +95,18 @@ def check_memory(cfg: CfgNode, model: MetaArch, world_size: int = 1, training: b
     Args:
         cfg: the model's own.
         model: on the ``meta`` device; it is changed.
-        world_size: processes of the run, all of them taken to be on this machine.
+        processes: of the run on this machine.
+        machines: of the run, each with as many processes.
     """
     counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (0, 1)]
     findings = [Finding("ok", "parameters", "{:,}, of which {:,} train".format(*counts))]
     if not training:
         return findings
     with attempt("training step") as found:
-        needed = training_memory(cfg, model, world_size)
+        needed = training_memory(cfg, model, processes * machines)
         parts = [f"{name} {_gigabytes(size)}" for name, size in needed._asdict().items()]
         text = f"about {_gigabytes(needed.total)} a process ({', '.join(parts)})"
-        available, where, sharing = _available(resolve_device(cfg.MODEL.DEVICE), world_size)
+        available, where, sharing = _available(resolve_device(cfg.MODEL.DEVICE), processes)
         text += f"; {where} has {_gigabytes(available)}"
         if needed.total * sharing > FULL * available:
             found.append(Finding("warning", "memory", text, _advice(cfg)))
@@ -119,11 +122,11 @@ def _advice(cfg: CfgNode) -> str:
     return ", or ".join([*ways, *method_of(cfg).memory_advice(cfg)])
 
 
-def _available(device: torch.device, world_size: int) -> tuple[int, str, int]:
+def _available(device: torch.device, processes: int) -> tuple[int, str, int]:
     """Return the bytes that are there, what has them, and how many processes share them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1], "the GPU", 1
-    return free_main_memory(), "the machine", world_size
+    return free_main_memory(), "the machine", processes
 
 
 def free_main_memory(proc: Path = MEMINFO, limit: Path = CONTAINER_LIMIT) -> int:

@@ -1,5 +1,7 @@
 """Everything that can be checked before a run, in one list of findings."""
 
+from pathlib import Path
+
 from fastreid.checks.assets import check_asset_contents, check_assets
 from fastreid.checks.batches import check_batches
 from fastreid.checks.datasets import CheckedData, check_datasets
@@ -16,26 +18,38 @@ from fastreid.engine.run_folder import check_output_dir
 from fastreid.engine.trained_model import fit_to_checkpoint
 from fastreid.modeling import MetaArch, build_meta_model, fit_config
 from fastreid.structures import DataNames, Finding
-from fastreid.utils.checkpoint import load_checkpoint
+from fastreid.utils.checkpoint import LAST_CHECKPOINT, load_checkpoint
 
 
 def check_setup(
-    cfg: CfgNode, world_size: int = 1, training: bool = True, picture_workers: int = 0
+    cfg: CfgNode,
+    processes: int = 1,
+    training: bool = True,
+    picture_workers: int = 0,
+    *,
+    machines: int = 1,
+    resume: bool = False,
+    weights_later: bool = False,
 ) -> list[Finding]:
     """Run every check of `cfg`, in the order of the report; a check that fails hides no other.
 
     Args:
         cfg: loaded, but not checked, see `load_config`.
-        world_size: processes of the run, all on this machine.
+        processes: of the run on this machine.
         training: check for training, or for evaluation alone.
         picture_workers: threads that decode every picture; 0: none is opened.
+        machines: of the run, each with as many processes.
+        resume: go on from a checkpoint in OUTPUT_DIR where there is one; it stands for the pretrained files.
+        weights_later: MODEL.WEIGHTS will be written before the run, and is not looked for.
     """
-    findings = [*_check_values(cfg, world_size, training), *check_environment(cfg, world_size)]
+    world_size = processes * machines
+    findings = [*_check_values(cfg, world_size, training), *check_environment(cfg, processes)]
     data = check_datasets(cfg, training)
     findings += data.findings
     if picture_workers:
         findings += check_pictures(cfg, data, picture_workers)
-    assets = check_assets(cfg, training)
+    goes_on = resume and (Path(cfg.OUTPUT_DIR) / LAST_CHECKPOINT).exists()
+    assets = [] if goes_on else check_assets(cfg, training, weights_later)
     findings += assets
 
     train_set = None
@@ -49,7 +63,7 @@ def check_setup(
     if model is not None:
         findings += check_asset_contents(cfg, assets, model, training)
         findings += try_model(model.cfg, model, training)
-        findings += check_memory(model.cfg, model, world_size, training)
+        findings += check_memory(model.cfg, model, processes, training, machines)
     return without_repetitions(findings)
 
 

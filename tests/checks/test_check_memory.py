@@ -115,7 +115,7 @@ def test_mixed_precision_takes_less_on_a_gpu(sized, monkeypatch):
 def test_memory_that_does_not_suffice(sized, said, monkeypatch, processes, available, level):
     needed = training_memory(sized, build_meta_model(sized)).total  # two processes take half of it each
     monkeypatch.setattr(memory, "free_main_memory", lambda: int(available * needed))
-    findings = check_memory(sized, build_meta_model(sized), world_size=processes)
+    findings = check_memory(sized, build_meta_model(sized), processes=processes)
     text = said(findings, level, "memory")
     assert ("lower SOLVER.IMS_PER_BATCH" in text) is (level == "warning")
     total = sum(p.numel() for p in build_model(sized).parameters())

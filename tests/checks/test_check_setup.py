@@ -148,6 +148,33 @@ def test_stage_2_without_its_folders(check):
     assert "batches" in found["ok"]
 
 
+def test_a_checkpoint_that_is_still_to_be_trained_is_not_looked_for(check, cargo):
+    stage2 = ("--json", "MODEL.META_ARCHITECTURE", "SDReIDStage2", "MODEL.WEIGHTS", str(cargo / "none.pth"))
+    code, text = check(*stage2)
+    assert (code, findings_of(text)["error"]) == (2, ["weights"])
+    code, text = check(*stage2, "--weights-later")
+    assert code == 0
+    assert {"features", "memory"} <= set(findings_of(text)["ok"])
+    (cargo / "none.pth").write_text("an earlier run's, which is about to be written anew")
+    assert findings_of(check(*stage2, "--weights-later")[1]) == findings_of(text)
+
+
+def test_a_run_that_is_resumed_needs_no_pretrained_files(check, cfg):
+    without = ("--json", "MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", "none.pth")
+    for last in (False, True):
+        assert findings_of(check(*without)[1])["error"] == ["pretrained backbone"]
+        assert check(*without, "--resume")[0] == (0 if last else 2)
+        Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
+        (Path(cfg.OUTPUT_DIR) / "last_checkpoint").write_text("model_0001.pth")
+
+
+def test_the_processes_of_several_machines_share_a_batch(check):
+    code, text = check("--json", "--num-machines", "2")
+    assert code == 0
+    assert "4 for each of 2 processes" in text
+    assert check("--json", "--num-machines", "8")[0] == 2
+
+
 @pytest.fixture
 def train(config) -> Callable[..., Ran]:
     return partial(run_tool, "train_net.py", "--config-file", config)

@@ -1,15 +1,25 @@
 """What holds for the repository as a whole: scripts parse, files compile, configurations load."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from worlds.options import REPO
+from worlds.options import REPO, tiny_cfg
+from worlds.programs import run_tool
 
 from fastreid.config import load_config
 
+TRAIN = {
+    "go/base.sh": "v1/base_stage1.yml v1/base_stage2.yml",
+    "CARGO.sh": "CARGO/base_stage1.yml CARGO/base_stage2_step5.yml",
+    "run_v2.sh": "v2/base_stage1.yml v2/base_stage2.yml",
+    "run_LAGPeR.sh": "LAGPeR/base_stage1.yml LAGPeR/base_stage2.yml",
+    "run_G2APS_ReID.sh": "G2APS_ReID/base_stage1.yml G2APS_ReID/base_stage2.yml",
+    "run_G2APS_ReID_128.sh": "G2APS_ReID/base_stage1_128.yml G2APS_ReID/base_stage2_128.yml",
+}
 SCRIPTS = sorted([*REPO.glob("*.sh"), *REPO.glob("go/*.sh"), REPO / ".ci" / "run"])
 PARTS = ("benchmarks", "methods")  # what the others join
 CONFIGS = sorted((REPO / "configs").rglob("*.yml"))
@@ -61,6 +71,100 @@ def test_the_scripts_refuse_what_both_stages_cannot_share(tmp_path, key):
     done = run_bash(f"train_both_stages one.yml two.yml SOLVER.MAX_EPOCH 1 {key} logs/x", tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {key} differs between the stages")
+
+
+@pytest.fixture
+def train_both(tmp_path):
+    """`train_both(script, argument, …, fails=N, code=C)` with an interpreter that writes down its arguments.
+
+    Its call number N, from 0, ends with the code C. Returns the script's code, its stderr and the calls.
+    """
+    python = tmp_path / "an interpreter"
+    python.write_text(f"#!{sys.executable}\n{RECORD}")
+    python.chmod(0o755)
+
+    def call(script: str, *arguments: str, fails: int = -1, code: int = 2) -> tuple[int, str, list]:
+        variables = {"PYTHON_BIN": str(python), "CALLS": str(tmp_path / "calls"), "FAILS": f"{fails} {code}"}
+        command = ["bash", str(REPO / script), *arguments]
+        environment = os.environ | variables
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        lines = (tmp_path / "calls").read_text().splitlines()
+        return done.returncode, done.stderr, [json.loads(line) for line in lines]
+
+    return call
+
+
+RECORD = """import json, os, sys
+with open(os.environ["CALLS"], "a+") as file:
+    file.seek(0)
+    number = len(file.readlines())
+    print(json.dumps(sys.argv[1:]), file=file)
+fails, code = map(int, os.environ["FAILS"].split())
+sys.exit(code if number == fails else 0)
+"""
+
+
+@pytest.mark.parametrize("script", TRAIN)
+def test_a_script_checks_stage_2_then_trains_stage_1_then_stage_2(train_both, script):
+    arguments = ["--resume", "--num-gpus", "2", "DATASETS.ROOT", "/my data"]
+    code, error, calls = train_both(script, *arguments)
+    stage1, stage2 = (["--config-file", f"configs/{name}"] for name in TRAIN[script].split())
+    assert (code, error) == (0, "")
+    assert calls == [
+        ["tools/check_setup.py", *stage2, "--weights-later", *arguments],
+        ["tools/train_net.py", *stage1, *arguments],
+        ["tools/train_net.py", *stage2, *arguments],
+    ]
+
+
+@pytest.mark.parametrize(("fails", "code"), [(0, 2), (0, 130), (1, 2), (1, 143), (2, 1)])
+def test_a_script_ends_with_the_first_command_that_fails(train_both, fails, code):
+    ended, error, calls = train_both("CARGO.sh", fails=fails, code=code)
+    assert ended == code
+    assert len(calls) == fails + 1
+    assert ("no training was started" in error) is ((fails, code) == (0, 2))
+
+
+@pytest.fixture
+def both_stages(noise_cargo, tmp_path):
+    """`both_stages(argument, …)`: the real thing, tiny, on noise; returns the ended script."""
+    first = tiny_cfg(noise_cargo, "OUTPUT_DIR", str(tmp_path / "stage1"))
+    (tmp_path / "stage1.yml").write_text(first.dump())
+    second = tiny_cfg(noise_cargo, "OUTPUT_DIR", str(tmp_path / "stage2"))
+    second.use_method("SDReIDStage2")
+    second.MODEL.WEIGHTS = str(tmp_path / "stage1/model_best.pth")
+    (tmp_path / "stage2.yml").write_text(second.dump())
+
+    def call(*arguments: str) -> subprocess.CompletedProcess:
+        configs = f"{tmp_path}/stage1.yml {tmp_path}/stage2.yml"
+        script = f"cd {REPO}; train_both_stages {configs} {' '.join(arguments)}"
+        return run_bash(script, tmp_path, PYTHON_BIN=sys.executable, OMP_NUM_THREADS="1")
+
+    return call
+
+
+def test_what_stage_2_lacks_is_told_before_stage_1(both_stages, tmp_path):
+    done = both_stages("MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", "none/unet")
+    assert done.returncode == 2
+    assert "none/unet/config.json" in done.stdout
+    assert "1 error" in done.stdout  # the checkpoint that Stage 1 would write is none
+    assert done.stderr.splitlines()[-1].startswith("error: Stage 2 could not start after Stage 1")
+    assert not (tmp_path / "stage1").exists()
+
+
+def test_resumed_after_a_crash_in_stage_2_the_script_does_not_train_stage_1_again(both_stages, tmp_path):
+    assert run_tool("train_net.py", "--config-file", tmp_path / "stage1.yml").code == 0
+    evaluated, best = (tmp_path / "stage1" / name for name in ("evaluations.json", "model_best.pth"))
+    before = evaluated.read_text(), best.stat().st_mtime_ns
+    done = both_stages("--resume")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert said.count("All 2 epochs are done already") == 1
+    assert said.count("no checkpoint in") == 1
+    assert (evaluated.read_text(), best.stat().st_mtime_ns) == before
+    assert (tmp_path / "stage2/model_best.pth").exists()
 
 
 def test_a_compiler_that_makes_nothing_is_told_and_tried_again_next_time(tmp_path):
