@@ -154,16 +154,21 @@ def test_what_stage_2_lacks_is_told_before_stage_1(both_stages, tmp_path):
     assert not (tmp_path / "stage1").exists()
 
 
-def test_resumed_after_a_crash_in_stage_2_the_script_does_not_train_stage_1_again(both_stages, tmp_path):
+@pytest.mark.parametrize("lost", [[], ["evaluations.json", "model_best.pth"]], ids=["stage2", "test"])
+def test_resumed_after_a_crash_the_script_does_not_train_stage_1_again(both_stages, tmp_path, lost):
     assert run_tool("train_net.py", "--config-file", tmp_path / "stage1.yml").code == 0
-    evaluated, best = (tmp_path / "stage1" / name for name in ("evaluations.json", "model_best.pth"))
-    before = evaluated.read_text(), best.stat().st_mtime_ns
+    evaluations, best = (tmp_path / "stage1" / name for name in ("evaluations.json", "model_best.pth"))
+    before = evaluations.read_text(), best.stat().st_mtime_ns
+    for name in lost:  # what the last evaluation writes
+        (tmp_path / "stage1" / name).unlink()
     done = both_stages("--resume")
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert said.count("All 2 epochs are done already") == 1
+    assert said.count("Making up for the evaluation of epoch 2") == (1 if lost else 0)
     assert said.count("no checkpoint in") == 1
-    assert (evaluated.read_text(), best.stat().st_mtime_ns) == before
+    assert evaluations.read_text() == before[0]
+    assert lost or best.stat().st_mtime_ns == before[1]
     assert (tmp_path / "stage2/model_best.pth").exists()
 
 
