@@ -29,7 +29,7 @@ BENCHMARKS = {
     "CARGO": Benchmark(
         ("CARGO/base_stage1.yml", "CARGO/base_stage2_step5.yml"),
         ("logs/cargo/base_stage1_beta", "logs/cargo/base_stage2_step5"),
-        {"CARGO", "CARGO_AA", "CARGO_GG", "CARGO_AG", "CARGO_A2G", "CARGO_G2A"},
+        {"CARGO", "CARGO_GG", "CARGO_AA", "CARGO_AG"},
     ),
     "LAGPeR": Benchmark(
         ("LAGPeR/base_stage1.yml", "LAGPeR/crossview_stage2.yml"),
