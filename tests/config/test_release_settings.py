@@ -1,4 +1,4 @@
-"""The shipped configurations have the settings of the reference release, as docs/reference_release.md lists them."""
+"""The shipped configurations have the release's settings, as docs/reference_release.md lists them."""
 
 import ast
 import fnmatch
