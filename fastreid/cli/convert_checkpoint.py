@@ -12,7 +12,12 @@ from pathlib import Path
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.config.files import flat_keys
 from fastreid.modeling import build_model
-from fastreid.modeling.meta_arch.sdreid.release_checkpoint import Conversion, convert, settings_of
+from fastreid.modeling.meta_arch.sdreid.release_checkpoint import (
+    Conversion,
+    caution,
+    convert,
+    settings_of,
+)
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
 from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.env import code_version
@@ -74,4 +79,6 @@ def main(args: argparse.Namespace) -> None:
     conversion = convert(reference, build_model(on_cpu).state_dict())
     write(cfg, conversion, output)
     print(conversion.table())
+    if doubt := caution(cfg.MODEL.META_ARCHITECTURE):
+        print(doubt)
     print(f"{output} and {output.parent / 'config.yaml'}")

@@ -11,7 +11,7 @@ from typing import Any
 from yacs.config import CfgNode as YacsNode
 
 from fastreid.config.files import flat_keys, nested, update_nested
-from fastreid.utils.errors import nearest_name
+from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import warn_once
 
 
@@ -22,21 +22,27 @@ class Release:
     Attributes:
         renamed: full key -> our name in the same group.
         values: full key -> its value there -> ours.
-        ignored: last part of a key under MODEL -> why we have no use for it.
+        ignored: last part of a key under MODEL, or a full key that only it has -> why we have no use for it.
+        homonyms: full key that we have as well -> why ours is another; it is left out.
+        only: full key of a choice of its code -> the one value that is here; another is an error.
         implied: value of MODEL.META_ARCHITECTURE there -> keys that go with it unless the file has them.
     """
 
     renamed: dict[str, str] = field(default_factory=dict)
     values: dict[str, dict[str, str]] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
+    homonyms: dict[str, str] = field(default_factory=dict)
+    only: dict[str, Any] = field(default_factory=dict)
     implied: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def owns(self, name: str, value: Any) -> bool:
         """Tell whether the key, or its value, is one that only the release has."""
-        return name in self.renamed or self.ignores(name) or self.our_value(name, value) is not None
+        ours = self.our_value(name, value)
+        return name in self.renamed or bool(self.why_ignored(name)) or name in self.only or ours is not None
 
-    def ignores(self, name: str) -> bool:
-        return name.startswith("MODEL.") and name.rpartition(".")[2] in self.ignored
+    def why_ignored(self, name: str) -> str | None:
+        leaf = name.rpartition(".")[2] if name.startswith("MODEL.") else name
+        return self.ignored.get(leaf) or self.ignored.get(name)
 
     def our_value(self, name: str, value: Any) -> str | None:
         return self.values.get(name, {}).get(value) if isinstance(value, str) else None
@@ -82,8 +88,10 @@ def _translate(values: dict, node: YacsNode, release: Release, prefix: str, sour
         elif ours is not None:
             result[key] = ours
             _tell(source, f"{name} {value} is {ours} here")
-        elif release.ignores(name):
-            _tell(source, f"{name} {value!r} is ignored: {release.ignored[name.rpartition('.')[2]]}")
+        elif name in release.only:
+            _check_only(name, value, release.only[name], source)
+        elif reason := release.why_ignored(name) or release.homonyms.get(name):
+            _tell(source, f"{name} {value!r} is ignored: {reason}")
         elif key not in node:
             near = nearest_name(str(key), [*node])
             _tell(source, f"{name} {value!r} is ignored: nothing here corresponds to it.{near}")
@@ -92,6 +100,15 @@ def _translate(values: dict, node: YacsNode, release: Release, prefix: str, sour
         else:
             result[key] = value
     return result
+
+
+def _check_only(name: str, value: Any, only: Any, source: str) -> None:
+    if value != only:
+        raise UserError(
+            f"{source}: a file of the reference release: {name} {value!r} chooses code of it that is not"
+            f" here, where there is {only!r} alone",
+            "leave the key out, if that is what you want",
+        )
 
 
 def _tell(source: str, message: str) -> None:

@@ -155,8 +155,15 @@ def extract_to_files(
 
     Raises:
         UserError: if the folder holds features of other weights, pictures or settings, or other files of
-            these names, if it cannot be written, a picture cannot be read, or a column is missing.
+            these names, if it cannot be written, a picture cannot be read, or a column is missing; and for a
+            method whose features depend on the batch.
     """
+    if model.model.batch_dependent:
+        raise UserError(
+            f"{model.method}: a feature depends on the pictures that it is computed with, so files of it"
+            " cannot be searched",
+            "evaluate whole protocols (tools/train_net.py --eval-only)",
+        )
     table = csv_text(columns)
     parts = model.part_names(views, parts)
     labels = column_arguments(model.method, model.model.test_labels, columns)

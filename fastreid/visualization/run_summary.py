@@ -90,7 +90,7 @@ def with_distinct_names(runs: Sequence[RunSummary]) -> list[RunSummary]:
 
 
 def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents) -> RunSummary:
-    """Evaluate MODEL.WEIGHTS on the protocols, each image encoded once.
+    """Evaluate MODEL.WEIGHTS on the protocols, encoded as :func:`encode_protocols` does.
 
     Args:
         cfg: of the model, frozen.

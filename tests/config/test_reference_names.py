@@ -47,8 +47,7 @@ def test_every_name_is_mapped_or_ignored_with_one_warning(load):
           BACKBONE: {NAME: build_vit_prompt, DEPTH: small, FEAT_DIM: 384, LAST_STRIDE: 1, WITH_IBN: False}
           SDMODEL:
             MOEMNTUM: 0.7
-            SWITCH: True
-            CON_LEARNER_CONFIG: {DEPTH: 2, SWITCH2: [1]}
+            CON_LEARNER_CONFIG: {DEPTH: 2, SWITCH: 2, SWITCH2: 1, CTX_DIM: 768}
         INPUT: {AUTOAUG: {ENABLED: False, PROB: 0.1}}
         SOLVER: {BASE_LR: 3e-4}
         """)
@@ -56,7 +55,7 @@ def test_every_name_is_mapped_or_ignored_with_one_warning(load):
     assert cfg.MODEL.SDMODEL.MOMENTUM == 0.7
     assert (cfg.MODEL.BACKBONE.DEPTH, cfg.MODEL.BACKBONE.FEAT_DIM) == ("small", 384)
     assert (cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH, cfg.SOLVER.BASE_LR) == (2, 3e-4)
-    told = ["META_ARCHITECTURE", "N_CTX", "NAME", "LAST_STRIDE", "WITH_IBN", "MOEMNTUM", "SWITCH", "SWITCH2"]
+    told = ["META_ARCHITECTURE", "N_CTX", "NAME", "LAST_STRIDE", "WITH_IBN", "MOEMNTUM", "CTX_DIM"]
     told.append("INPUT.AUTOAUG")
     assert len(warnings) == len(told)
     for name, warning in zip(told, warnings, strict=True):
@@ -66,10 +65,10 @@ def test_every_name_is_mapped_or_ignored_with_one_warning(load):
 def test_the_decay_of_its_multi_step_schedule_is_ours(load):
     cfg, warnings = load("""
         MODEL: {META_ARCHITECTURE: Baseline_stage2_old}
-        SOLVER: {DECAY_RATE: 0.2, DECAY_EPOCHS: [40, 70], OVERRIDE_LR: 0.0}
+        SOLVER: {DECAY_RATE: 0.2, DECAY_EPOCHS: [40, 70]}
         """)
     assert (cfg.SOLVER.STEPS, cfg.SOLVER.GAMMA) == ([40, 70], 0.2)
-    told = ["META_ARCHITECTURE", "DECAY_RATE is SOLVER.GAMMA", "DECAY_EPOCHS is SOLVER.STEPS", "OVERRIDE_LR"]
+    told = ["META_ARCHITECTURE", "DECAY_RATE is SOLVER.GAMMA", "DECAY_EPOCHS is SOLVER.STEPS"]
     assert len(warnings) == len(told)
     for name, warning in zip(told, warnings, strict=True):
         assert name in warning
@@ -100,8 +99,38 @@ def test_a_wrong_value_is_an_error_in_their_files_too(load):
 def test_a_malformed_file_of_theirs_is_explained_too(load):
     with pytest.raises(UserError, match="'MODEL.SDMODEL' .*group of keys"):
         load("MODEL: {META_ARCHITECTURE: Baseline_stage1_3view, SDMODEL: }")
-    _, warnings = load("MODEL: {SDMODEL.SWITCH: 1}")
-    assert "MODEL.SDMODEL.SWITCH 1 is ignored" in warnings[-1]
+    _, warnings = load("MODEL: {SDMODEL.N_CTX: 1}")
+    assert "MODEL.SDMODEL.N_CTX 1 is ignored" in warnings[-1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MODEL: {SDMODEL: {CON_LEARNER_CONFIG: {SWITCH: 1}}}",
+        "MODEL: {SDMODEL: {CON_LEARNER_CONFIG: {SWITCH2: 4}}}",
+        "TEST: {SDMODEL: {INVERSE_TYPE: full}}",
+        "SOLVER: {OVERRIDE_LR: 0.001}",
+    ],
+)
+def test_a_choice_of_its_code_that_is_not_here_is_an_error(load, text):
+    with pytest.raises(UserError, match="chooses code of it that is not"):
+        load(text)
+
+
+def test_the_choices_of_its_own_configurations_are_taken_in_silence(load):
+    _, warnings = load("""
+        MODEL: {SDMODEL: {CON_LEARNER_CONFIG: {SWITCH: 2, SWITCH2: 1}}}
+        TEST: {SDMODEL: {INVERSE_TYPE: uc_full}}
+        SOLVER: {OVERRIDE_LR: 0.}
+        """)
+    assert warnings == []
+
+
+def test_its_period_of_checkpoints_is_not_ours(load):
+    cfg, warnings = load("MODEL: {META_ARCHITECTURE: Baseline_stage1}\nSOLVER: {CHECKPOINT_PERIOD: 5}")
+    assert cfg.SOLVER.CHECKPOINT_PERIOD == 20
+    assert "SOLVER.CHECKPOINT_PERIOD 5 is ignored" in warnings[-1]
+    assert load("SOLVER: {CHECKPOINT_PERIOD: 5}", "ours.yml")[0].SOLVER.CHECKPOINT_PERIOD == 5
 
 
 def test_in_our_files_an_unknown_key_stays_an_error(load):

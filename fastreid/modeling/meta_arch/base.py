@@ -66,10 +66,7 @@ class MetaArch(nn.Module, ABC):
 
     batch_dependent: ClassVar[bool] = False
     """An image's feature depends on its batch and on those before it: an evaluation encodes each protocol by
-    itself, queries before gallery, and the model cannot be exported."""
-
-    same_parameters: ClassVar[tuple[str, ...]] = ()
-    """Other methods with the same parameters: an evaluation takes their checkpoints, too."""
+    itself, queries before gallery, and there are no exported models and no files of features."""
 
     packages: ClassVar[frozenset[str]] = frozenset()
     """Requirements that are of use to it, and not to every method."""

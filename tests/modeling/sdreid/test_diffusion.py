@@ -258,6 +258,19 @@ class TestTraining:
         assert ((tokens == 0).all(2) | (tokens == 1).all(2)).all()
         assert tokens.mean().item() == pytest.approx(0.7, abs=0.03)
 
+    def test_the_attention_starts_as_torchs_own(self):
+        oracle = torch.nn.MultiheadAttention(384, 12)
+        (layer,) = ConditionLearner(dim=384, num_tokens=12, depth=1, heads=12).transformer.layers
+        attention = layer.self_attn
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+            ours, theirs = projection.weight, oracle.in_proj_weight
+            assert ours.abs().max() == pytest.approx(theirs.abs().max().item(), rel=1e-2)
+            assert ours.std() == pytest.approx(theirs.std().item(), rel=1e-2)
+            assert not projection.bias.any()
+        ours, theirs = attention.out_proj, oracle.out_proj
+        assert ours.weight.abs().max() == pytest.approx(theirs.weight.abs().max().item(), rel=1e-2)
+        assert not ours.bias.any()
+
     def test_the_null_context_replaces_the_configured_share(self, generator):
         learner = generator().condition_learner
         dropped = learner.drop(torch.zeros(20_000, ID_TOKENS + 1, DIM), 0.2)

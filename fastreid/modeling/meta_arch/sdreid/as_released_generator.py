@@ -7,10 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastreid.modeling.meta_arch.sdreid.condition_learner import ConditionLearner
 from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import UNetResiduals, refined_unet
 
 GENERATED = 2  # views, however many there are
+
+Predict = Callable[[Tensor, Tensor, bool], Tensor]  # see `Sampler`
+
+
+class AcrossBatchLearner(ConditionLearner):
+    """`ConditionLearner` whose transformer expects (L, B, D) and is given (B, L, D)."""
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """Pass tokens (B, L, D) through: each attends to those of its position in all images."""
+        return super().attend(tokens.transpose(0, 1)).transpose(0, 1)
 
 
 class AsReleasedGenerator(FeatureGenerator):
@@ -21,9 +32,11 @@ class AsReleasedGenerator(FeatureGenerator):
     from one generator, in batch order.
     """
 
+    learner_class = AcrossBatchLearner
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Its transformer never reads the second half of the projections: no gradients, as there.
+        # Nobody reads this half; several processes would wait for its gradients.
         self.view_refined_decoder.decoder.requires_grad_(False)
         self.noise = torch.Generator()
         self.restart_noise()
@@ -31,14 +44,6 @@ class AsReleasedGenerator(FeatureGenerator):
     def restart_noise(self) -> None:
         """Go back to the first noise of ``MODEL.SEED``."""
         self.noise.manual_seed(self.seed)
-
-    def context(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
-        """Return the context (B, L, D): each token attends to that of the same position in all images.
-
-        The release's transformer expects (L, B, D) and is given (B, L, D).
-        """
-        tokens = self.condition_learner.tokens(id_tokens, prototypes).transpose(0, 1)
-        return self.condition_learner.transformer(inputs_embeds=tokens).last_hidden_state.transpose(0, 1)
 
     def residuals(self, view_tokens: Tensor) -> UNetResiduals:
         """Return the encoder's pyramid alone: the decoder looks its list up by names, and finds nothing."""
@@ -63,7 +68,7 @@ class AsReleasedGenerator(FeatureGenerator):
         noise = self._draw(batch, min(GENERATED, len(prototypes)))
         latents = []
         for view in range(len(noise)) if views is None else views:
-            context = self.context(id_tokens, prototypes[view].expand(batch, -1))
+            context = self.condition_learner(id_tokens, prototypes[view].expand(batch, -1))
             residuals = self.residuals(prototypes[view][None])
             work = partial(self._sample, context, residuals, noise[view])
             latents.append(self._chunks(work, batch, 2, id_tokens.device))
@@ -81,9 +86,9 @@ class AsReleasedGenerator(FeatureGenerator):
     def _sample(self, context: Tensor, residuals: UNetResiduals, noise: Tensor, part: slice) -> Tensor:
         """Take the steps of one view for some images of the batch; `context` and `noise` are of all."""
         context = context[part]
-        return self.sampler(noise[:, part].to(context.device), self._steps(context, residuals))
+        return self.sampler(noise[:, part].to(context.device), self._predictor(context, residuals))
 
-    def _steps(self, context: Tensor, residuals: UNetResiduals) -> Callable[[Tensor, Tensor, bool], Tensor]:
+    def _predictor(self, context: Tensor, residuals: UNetResiduals) -> Predict:
         """Return the guided prediction as the sampler calls it, with fewer residuals at every step."""
         both = torch.cat([torch.zeros_like(context), context])
         levels = 2 * len(residuals.encoder)  # encoder and decoder, of which a step keeps the first half
@@ -91,8 +96,8 @@ class AsReleasedGenerator(FeatureGenerator):
         def predict(inputs: Tensor, timestep: Tensor, is_first: bool) -> Tensor:
             nonlocal levels
             levels //= 2
-            kept = residuals._replace(encoder=residuals.encoder[:levels]).repeat(len(both))
-            predicted = refined_unet(self.unet, torch.cat([inputs, inputs]), timestep, both, kept).float()
+            left = residuals._replace(encoder=residuals.encoder[:levels]).repeat(len(both))
+            predicted = refined_unet(self.unet, torch.cat([inputs, inputs]), timestep, both, left).float()
             unconditional, conditional = predicted.chunk(2)
             return unconditional + self.guidance_scale * (conditional - unconditional)
 

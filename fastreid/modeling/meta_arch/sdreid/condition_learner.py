@@ -37,11 +37,22 @@ class ConditionLearner(nn.Module):
         )
         self.dim = dim
         self.transformer = CLIPEncoder(config)
+        self._initialise()
         self.standardize = standardize
         if standardize:
             self.register_buffer("token_mean", torch.zeros(num_tokens - 1, dim))
             self.register_buffer("token_std", torch.ones(num_tokens - 1, dim))
         self.null_context = nn.Parameter(torch.randn(1, num_tokens, dim))
+
+    def _initialise(self) -> None:
+        """Start the attention as ``torch.nn.MultiheadAttention`` does."""
+        for layer in self.transformer.layers:
+            attention = layer.self_attn
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+                # uniform Xavier values of the three as one matrix (3D, D)
+                nn.init.xavier_uniform_(projection.weight, gain=0.5**0.5)
+                nn.init.zeros_(projection.bias)
+            nn.init.zeros_(attention.out_proj.bias)
 
     def forward(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
         """Return the context of each image under one view.
@@ -53,11 +64,11 @@ class ConditionLearner(nn.Module):
         Returns:
             (B, L, D)
         """
-        return self.transformer(inputs_embeds=self.tokens(id_tokens, prototypes)).last_hidden_state
+        return self.attend(torch.cat([self.standardized(id_tokens), prototypes[:, None]], dim=1))
 
-    def tokens(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
-        """Join what :meth:`forward` gets to what the transformer sees, (B, L, D)."""
-        return torch.cat([self.standardized(id_tokens), prototypes[:, None]], dim=1)
+    def attend(self, tokens: Tensor) -> Tensor:
+        """Pass tokens (B, L, D) through the transformer, in which those of an image attend to each other."""
+        return self.transformer(inputs_embeds=tokens).last_hidden_state
 
     def standardized(self, id_tokens: Tensor) -> Tensor:
         """Return identity tokens (B, L-1, D) as the transformer sees them."""

@@ -83,7 +83,7 @@ VIEW_LOSS: dict[str, Any] = {
 KEYS = {"MODEL.SDMODEL": TRAINING, "MODEL.LOSSES.CE": VIEW_LOSS, "TEST.SDMODEL": TEST}
 
 # Names in the configuration files of the reference release.
-SWITCH = "a choice between variants of its code; here is the one of its own configurations"
+SIZES = "the sizes of the null context and of the View-Refined Decoder are those of encoder and UNet"
 
 RELEASES.append(
     Release(
@@ -101,7 +101,15 @@ RELEASES.append(
             },
             "MODEL.BACKBONE.NAME": {"build_vit_prompt": "build_vit_backbone"},
         },
-        ignored={"SWITCH": SWITCH, "SWITCH2": SWITCH, "N_CTX": "the view prompt is one token"},
+        ignored=dict.fromkeys(("N_CTX", "CTX_DIM", "IN_CHANNEL", "OUT_CHANNELS"), SIZES)
+        | dict.fromkeys(("VIEW_OREG", "INNER_SUB"), "its code does not read it"),
+        homonyms={"SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written"},
+        only={
+            "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH": 2,
+            "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH2": 1,
+            "TEST.SDMODEL.INVERSE_TYPE": "uc_full",
+            "SOLVER.OVERRIDE_LR": 0.0,
+        },
         implied={
             "Baseline_stage1_3view": {"MODEL.SDMODEL.VIEW_NUM": 3},
             "Baseline_stage2_old_3view_2": {"MODEL.SDMODEL.VIEW_NUM": 3},

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -42,6 +43,8 @@ class FeatureGenerator(nn.Module):
         per_image_noise: draw noise by the images' names; else all images have one sequence a view.
         seed: of the noise.
     """
+
+    learner_class: ClassVar[type[ConditionLearner]] = ConditionLearner
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class FeatureGenerator(nn.Module):
         generator = cls(
             unet,
             ViewRefinedDecoder(dim, unet, settings.VRD_CONFIG.KERNEL_SIZES, settings.VRD_CONFIG.PYRAMIDS),
-            ConditionLearner(dim, num_id_tokens + 1, own.DEPTH, own.HEADS, settings.STANDARDIZE_TOKENS),
+            cls.learner_class(dim, num_id_tokens + 1, own.DEPTH, own.HEADS, settings.STANDARDIZE_TOKENS),
             Sampler(settings.SCHEDULER_CONFIG.NAME, schedule, test.NUM_INFERENCE_STEPS),
             DiffusionTraining.from_config(cfg, schedule),
             test.PREDICTION,
@@ -146,7 +149,7 @@ class FeatureGenerator(nn.Module):
             A scalar.
         """
         id_tokens = self.options.drop_tokens(id_tokens)
-        context = self.context(id_tokens, prototypes)
+        context = self.condition_learner(id_tokens, prototypes)
         context = self.condition_learner.drop(context, self.options.null_share)
         residuals = self.residuals(self.options.view_maps(view_tokens, prototypes))
         latents = self.codec.encode(targets)
@@ -156,10 +159,6 @@ class FeatureGenerator(nn.Module):
         predicted = refined_unet(self.unet, noisy, timesteps, context, residuals)
         target = self.options.regression_target(latents, noise, timesteps)
         return nn.functional.mse_loss(predicted.float(), target.float())
-
-    def context(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
-        """Return the cross-attention context (B, L, D) of (B, L-1, D) and (B, D)."""
-        return self.condition_learner(id_tokens, prototypes)
 
     def residuals(self, view_tokens: Tensor) -> UNetResiduals:
         """Return the pyramids of view tokens (B, D)."""
@@ -205,7 +204,7 @@ class FeatureGenerator(nn.Module):
         """Return the latents (B * V, 4, h, w) of one chunk; `residuals` has a map for each of the V views."""
         batch, views = len(id_tokens), len(prototypes)
         id_tokens = id_tokens.repeat_interleave(views, dim=0)
-        context = self.context(id_tokens, prototypes.repeat(batch, 1))
+        context = self.condition_learner(id_tokens, prototypes.repeat(batch, 1))
         if self.prediction == "mean":
             return self._predict_mean(noise[0], context, residuals.repeat(batch))
         if self.guidance_scale != 1.0:

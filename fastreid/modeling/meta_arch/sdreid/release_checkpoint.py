@@ -10,6 +10,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
+from fastreid.modeling.meta_arch.sdreid.as_released import SDReIDStage2AsReleased
 from fastreid.modeling.meta_arch.sdreid.stage1 import SDReIDStage1
 from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
 from fastreid.utils.errors import UserError
@@ -73,7 +74,8 @@ def settings_of(reference: Mapping[str, Tensor], method: str) -> dict[str, Any]:
     """Configuration keys and values that the file tells.
 
     Args:
-        method: that of the configuration; it stays if it has the file's parameters.
+        method: that of the configuration. Of a Stage 2 it says whether it is to be run as described; else
+            it is run as released.
 
     Raises:
         UserError: if the file lacks what tells the stage, the views or the identities, or its pyramids are
@@ -91,12 +93,24 @@ def settings_of(reference: Mapping[str, Tensor], method: str) -> dict[str, Any]:
         "MODEL.HEADS.NUM_CLASSES": len(reference["heads.weight"]),
     }
     if any(name.startswith("unet.model.") for name in reference):
-        stage2 = SDReIDStage2.__name__
-        settings["MODEL.META_ARCHITECTURE"] = method if method in SDReIDStage2.same_parameters else stage2
+        as_described = method == SDReIDStage2.__name__
+        stage2 = SDReIDStage2 if as_described else SDReIDStage2AsReleased
+        settings["MODEL.META_ARCHITECTURE"] = stage2.__name__
         settings["MODEL.SDMODEL.VRD_CONFIG.KERNEL_SIZES"] = _kernel_sizes(reference)
         blocks = {match[1] for match in (re.match(_BLOCK, name) for name in reference) if match}
         settings["MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH"] = len(blocks)
     return settings
+
+
+def caution(method: str) -> str:
+    """Say what is doubtful about running the file under that method; empty if nothing."""
+    if method != SDReIDStage2.__name__:
+        return ""
+    return (
+        "caution: the release never trained condition_learner.downsamplers.3 to 5, and its condition learner"
+        f" attended across the batch; {method} uses both otherwise. With the release's own yaml the"
+        " checkpoint is run as it was trained"
+    )
 
 
 def _kernel_sizes(reference: Mapping[str, Tensor]) -> list[int]:

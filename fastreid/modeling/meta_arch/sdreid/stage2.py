@@ -35,7 +35,6 @@ class SDReIDStage2(SDReIDEncoder):
 
     trains_encoder = False
     starts_from = ("SDReIDStage1",)
-    same_parameters = ("SDReIDStage2AsReleased",)
     packages = frozenset({"diffusers", "transformers"})
 
     @classmethod
