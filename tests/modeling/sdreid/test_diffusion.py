@@ -258,6 +258,7 @@ class TestTraining:
         assert ((tokens == 0).all(2) | (tokens == 1).all(2)).all()
         assert tokens.mean().item() == pytest.approx(0.7, abs=0.03)
 
+    @torch.no_grad()
     def test_the_attention_starts_as_torchs_own(self):
         oracle = torch.nn.MultiheadAttention(384, 12)
         (layer,) = ConditionLearner(dim=384, num_tokens=12, depth=1, heads=12).transformer.layers
