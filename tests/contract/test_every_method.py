@@ -41,14 +41,8 @@ class World:
         imports = ["IMPORTS", f"['{toy_file}']"] if method == TOY else []
         self.allowed = ["--imports", toy_file] if method == TOY else []
         self.options = [*imports, *ANY_METHOD, "MODEL.META_ARCHITECTURE", method, *OWN.get(method, [])]
-        self.options += [
-            "SOLVER.CHECKPOINT_PERIOD",
-            "1",
-            "DATASETS.ROOT",
-            data,
-            "OUTPUT_DIR",
-            folder / method,
-        ]
+        self.options += ["SOLVER.CHECKPOINT_PERIOD", "1", "DATASETS.TESTS", "['CARGO_A2G']"]
+        self.options += ["DATASETS.ROOT", data, "OUTPUT_DIR", folder / method]
         self.checkpoint = folder / method / "model_best.pth"
         self.config = folder / method / "config.yaml"
 
@@ -70,14 +64,24 @@ def starts_from(method: str) -> tuple[str, ...]:
     return () if method == TOY else META_ARCH_REGISTRY.get(method).starts_from[:1]
 
 
+@pytest.fixture(scope="module")
+def train_once(tmp_path_factory, cargo, toy_file):
+    """Trains a method the first time that it is asked for, after the one whose checkpoint it starts from."""
+    folder, worlds = tmp_path_factory.mktemp("trained"), {}
+
+    def train(method: str) -> World:
+        for name in (*starts_from(method), method):
+            if name not in worlds:
+                worlds[name] = World(name, folder, cargo, toy_file)
+                worlds[name].train()
+        return worlds[method]
+
+    return train
+
+
 @pytest.fixture(scope="module", params=METHODS)
-def world(request, tmp_path_factory, cargo, toy_file) -> World:
-    """The method after a training; methods that start from another one's checkpoint after that one's."""
-    folder = tmp_path_factory.mktemp(request.param)
-    for method in (*starts_from(request.param), request.param):
-        trained = World(method, folder, cargo, toy_file)
-        trained.train()
-    return trained
+def world(request, train_once) -> World:
+    return train_once(request.param)
 
 
 def test_training_writes_what_the_checkpoint_says_of_itself(world):
