@@ -15,7 +15,7 @@ METHODS, DATA = Registered("fastreid.modeling"), Registered("fastreid.data")
 SEED = Range(lambda value: 0 <= value < 2**63, f"from 0 to {2**63 - 1}")
 COLOUR = Range(lambda value: 0 <= value <= 255, "from 0 to 255")
 HALF = Range(lambda value: 0 <= value <= 0.5, "from 0 to 0.5")
-DEPTHS = choice("tiny", "small", "base", "large", "custom")
+DEPTHS = choice("tiny", "small", "base", "large", "custom", "18x", "34x", "50x", "101x")
 
 
 def _only_lengthens(cfg: CfgNode) -> bool:
@@ -34,8 +34,8 @@ MODEL: dict[str, Any] = {
     "PIXEL_STD": Key([127.5, 127.5, 127.5], "RGB, 0-255", POSITIVE, BOTH, length=3),
     "BACKBONE": {
         "NAME": Key("build_vit_backbone", "the encoder of images", METHODS, BOTH),
-        "DEPTH": Key("base", "custom reads NUM_LAYERS, NUM_HEADS and FEAT_DIM", DEPTHS, BOTH),
-        "FEAT_DIM": Key(768, "width D of a ViT; 192, 384, 768, 1024 by DEPTH unless custom", POSITIVE, BOTH),
+        "DEPTH": Key("base", "custom: NUM_LAYERS, NUM_HEADS, FEAT_DIM; 18x …: a ResNet's", DEPTHS, BOTH),
+        "FEAT_DIM": Key(768, "width D; by DEPTH 192, 384, 768, 1024, or a ResNet's", POSITIVE, BOTH),
         "NUM_LAYERS": Key(12, "custom only", POSITIVE, BOTH),
         "NUM_HEADS": Key(12, "custom only", POSITIVE, BOTH),
         "PATCH_SIZE": Key(16, "side of a patch in pixels", POSITIVE, BOTH),

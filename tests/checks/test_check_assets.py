@@ -73,8 +73,8 @@ def test_a_vit_that_is_missing_or_no_vit(cfg, vit, said, tmp_path):
     assert "cannot be read" in said(contents(cfg), "error", "pretrained backbone, contents")
     (tmp_path / "vit.pth").unlink()
     text = said(contents(cfg), "error", "pretrained backbone")
-    assert text.startswith("ViT weights not found")
-    assert "| download a timm-format ViT of width 64" in text
+    assert text.startswith("pretrained weights not found")
+    assert "| download timm-format weights of width 64" in text
 
 
 @pytest.fixture

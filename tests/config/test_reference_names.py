@@ -44,7 +44,7 @@ def test_every_name_is_mapped_or_ignored_with_one_warning(load):
         MODEL:
           META_ARCHITECTURE: Baseline_stage2_old_3view_2
           N_CTX: 4
-          BACKBONE: {NAME: build_vit_prompt, DEPTH: small, FEAT_DIM: 384, LAST_STRIDE: 1, WITH_IBN: False}
+          BACKBONE: {NAME: build_vit_prompt, DEPTH: small, FEAT_DIM: 384, WITH_SE: False, WITH_IBN: False}
           SDMODEL:
             MOEMNTUM: 0.7
             CON_LEARNER_CONFIG: {DEPTH: 2, SWITCH: 2, SWITCH2: 1, CTX_DIM: 768}
@@ -55,7 +55,7 @@ def test_every_name_is_mapped_or_ignored_with_one_warning(load):
     assert cfg.MODEL.SDMODEL.MOMENTUM == 0.7
     assert (cfg.MODEL.BACKBONE.DEPTH, cfg.MODEL.BACKBONE.FEAT_DIM) == ("small", 384)
     assert (cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH, cfg.SOLVER.BASE_LR) == (2, 3e-4)
-    told = ["META_ARCHITECTURE", "N_CTX", "NAME", "LAST_STRIDE", "WITH_IBN", "MOEMNTUM", "CTX_DIM"]
+    told = ["META_ARCHITECTURE", "N_CTX", "NAME", "WITH_SE", "WITH_IBN", "MOEMNTUM", "CTX_DIM"]
     told.append("INPUT.AUTOAUG")
     assert len(warnings) == len(told)
     for name, warning in zip(told, warnings, strict=True):
@@ -134,8 +134,8 @@ def test_its_period_of_checkpoints_is_not_ours(load):
 
 
 def test_in_our_files_an_unknown_key_stays_an_error(load):
-    with pytest.raises(UserError, match="unknown config key 'MODEL.BACKBONE.LAST_STRIDE'"):
-        load("MODEL: {BACKBONE: {LAST_STRIDE: 1}}")
+    with pytest.raises(UserError, match="unknown config key 'MODEL.BACKBONE.WITH_SE'"):
+        load("MODEL: {BACKBONE: {WITH_SE: True}}")
     with pytest.raises(UserError, match="unknown config key 'SOLVER.SWITCH'"):
         load("SOLVER: {SWITCH: True}")
 

@@ -21,6 +21,9 @@ METHODS = [*META_ARCH_REGISTRY, TOY]
 
 # What a method's own networks need to be small.
 OWN = {"SDReIDStage2": [*TINY, "INPUT.REA.ENABLED", "False"]}
+OWN["ViTBaseline"] = ["MODEL.BACKBONE.NAME", "build_plain_vit_backbone"]
+OWN["BoT"] = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"]
+OWN["BoT"] += ["MODEL.BACKBONE.FEAT_DIM", "512"]
 OWN["SDReIDStage2AsReleased"] = [*OWN["SDReIDStage2"], "MODEL.SDMODEL.STANDARDIZE_LATENT", "False"]
 
 
@@ -93,11 +96,14 @@ def test_training_writes_what_the_checkpoint_says_of_itself(world):
     assert sum(meta["feature_parts"].values()) >= 64
 
 
-def test_it_resumes(world):
+def test_it_resumes_exactly(world):
+    final = torch.load(world.folder / world.method / "model_final.pth", weights_only=True)["model"]
     (world.folder / world.method / "model_final.pth").unlink()
     (world.folder / world.method / "last_checkpoint").write_text("model_0001.pth\n")
     world.train("--resume")
-    assert (world.folder / world.method / "model_final.pth").is_file()
+    resumed = torch.load(world.folder / world.method / "model_final.pth", weights_only=True)["model"]
+    assert resumed.keys() == final.keys()
+    assert all(torch.equal(resumed[name], final[name]) for name in final)
 
 
 def test_it_is_evaluated(world, tmp_path):

@@ -15,7 +15,7 @@ from worlds.programs import run_tool
 from fastreid.config import get_cfg
 from fastreid.deploy.model_cost import find_weights, measure_parts, model_size
 from fastreid.engine import load_trained_model
-from fastreid.modeling.backbones import VisionTransformer
+from fastreid.modeling.backbones import ViewPromptTransformer
 from fastreid.utils.complexity import count_flops, count_parameters, measure, part_names
 
 
@@ -37,7 +37,7 @@ class TestFlops:
     @pytest.mark.parametrize("device", ["cpu", "meta"])
     def test_of_a_small_vit_are_those_computed_by_hand(self, device):
         with torch.device(device):
-            vit = VisionTransformer((64, 32), 8, (8, 8), width=32, depth=3, num_heads=2).eval()
+            vit = ViewPromptTransformer((64, 32), 8, (8, 8), width=32, depth=3, num_heads=2).eval()
             flops = count_flops(vit, torch.zeros(5, 3, 64, 32), parts=["patch_embed"])
         assert flops["total"] == 5 * vit_flops(patches=32, patch_size=8, width=32, depth=3)
         assert flops["patch_embed"] == 5 * 2 * 32 * 3 * 64 * 32

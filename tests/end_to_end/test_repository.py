@@ -39,7 +39,9 @@ def test_every_file_compiles(tmp_path):
 def test_every_configuration_loads_from_every_folder(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = load_config(str(config.relative_to(REPO)))
-    assert cfg.MODEL.META_ARCHITECTURE == ("SDReIDStage2" if "stage2" in config.name else "SDReIDStage1")
+    methods = {"stage2": "SDReIDStage2", "vit_baseline": "ViTBaseline", "bot": "BoT"}
+    method = next((methods[part] for part in methods if part in config.name), "SDReIDStage1")
+    assert cfg.MODEL.META_ARCHITECTURE == method
 
 
 def test_a_folder_of_ones_own_named_configs_comes_first(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 
 from fastreid.config import check_config, get_cfg
-from fastreid.modeling.backbones import BACKBONE_REGISTRY, PatchEmbed, VisionTransformer
+from fastreid.modeling.backbones import BACKBONE_REGISTRY, PatchEmbed, ViewPromptTransformer
 from fastreid.utils.errors import UserError
 
 
@@ -174,7 +174,7 @@ def test_one_seed_gives_one_initialisation():
 
 
 def test_tokens_start_small_and_the_view_prompt_at_zero():
-    encoder = VisionTransformer(depth=2)
+    encoder = ViewPromptTransformer(depth=2)
     for name in ("cls_token", "pos_embed"):
         assert getattr(encoder, name).std().item() == pytest.approx(0.02, rel=0.2)
     assert (encoder.view_prompt == 0).all()
@@ -290,7 +290,7 @@ def timm_file(timm_model, tmp_path_factory):
 
 
 def tiny_encoder(size=(256, 128), patch=16, stride=(16, 16), width=192, depth=12, heads=3, conv_stem=False):
-    return VisionTransformer(size, patch, stride, width, depth, heads, conv_stem).eval()
+    return ViewPromptTransformer(size, patch, stride, width, depth, heads, conv_stem).eval()
 
 
 @torch.no_grad()
@@ -399,7 +399,7 @@ def test_position_embeddings_of_no_known_grid_are_an_error(timm_model, tmp_path)
 
 def test_a_missing_file_says_what_to_download_and_where_to_put_it(tmp_path):
     path = tmp_path / "nowhere.pth"
-    encoder = VisionTransformer((32, 16), depth=2)
+    encoder = ViewPromptTransformer((32, 16), depth=2)
     with pytest.raises(UserError) as caught:
         encoder.load_pretrained(path)
     for part in (str(path), "jx_vit_base_p16_224-80ecf9dd.pth", "MODEL.BACKBONE.PRETRAIN_PATH"):

@@ -21,6 +21,8 @@ DOWNLOADS = {
     384: f"{_DEIT_FILES}/deit_small_patch16_224-cd65a155.pth",
     768: f"{_TIMM_RELEASE}/jx_vit_base_p16_224-80ecf9dd.pth",
     1024: f"{_TIMM_RELEASE}/jx_vit_large_p16_224-4ee7a4dc.pth",
+    512: "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    2048: "https://download.pytorch.org/models/resnet50-19c8e357.pth",
 }
 
 
@@ -61,7 +63,7 @@ def fit_pretrained_vit(backbone: nn.Module, path: str | Path) -> tuple[dict[str,
         UserError: for a missing or unreadable file, or one whose width, depth or stem is another.
     """
     path = require_pretrained_weights(path, backbone.feat_dim)
-    state = _read_tensors(path)
+    state = read_tensors(path)
     own = backbone.state_dict()
     left_out = sorted(state.keys() - own.keys())
     state = {key: value for key, value in state.items() if key in own}
@@ -78,16 +80,21 @@ def require_pretrained_weights(path: str | Path, width: int) -> Path:
     """
     path = Path(path)
     if not path.is_file():
-        wanted = DOWNLOADS.get(width, f"a timm-format ViT of width {width}")
+        wanted = DOWNLOADS.get(width, f"timm-format weights of width {width}")
         raise UserError(
-            f"ViT weights not found: {path}",
+            f"pretrained weights not found: {path}",
             f"download {wanted} and put it there, or name its place with"
             " MODEL.BACKBONE.PRETRAIN_PATH (MODEL.BACKBONE.PRETRAIN False starts from random weights)",
         )
     return path
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a ``.safetensors`` or ``.pth``: a dict of them, or one under model or state_dict.
+
+    Raises:
+        UserError: if it cannot be read or holds none.
+    """
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
@@ -95,8 +102,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise UserError(
-            f"ViT weights {path} cannot be read as {path.suffix or 'a checkpoint'} ({type(error).__name__});"
-            " expected a file of tensors as timm publishes them",
+            f"pretrained weights {path} cannot be read as {path.suffix or 'a checkpoint'}"
+            f" ({type(error).__name__}); expected a file of tensors as timm publishes them",
             "download it again",
         ) from error
     for wrapper in ("model", "state_dict"):
@@ -106,7 +113,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict):
         tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise UserError(f"ViT weights {path}: expected a dict of tensors, found a {type(content).__name__}")
+        raise UserError(
+            f"pretrained weights {path}: expected a dict of tensors, found a {type(content).__name__}"
+        )
     return tensors
 
 

@@ -1,8 +1,8 @@
-"""The SD-ReID encoder: a vision transformer with a view prompt before its last block."""
+"""A vision transformer on pictures that need not be square."""
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from timm.models.vision_transformer import Block
@@ -12,7 +12,6 @@ from fastreid.config import CfgNode
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.patch_embed import PatchEmbed
 from fastreid.modeling.backbones.pretrained import PretrainedReport, fit_pretrained_vit
-from fastreid.structures import EncoderOutput
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -21,17 +20,24 @@ logger = logging.getLogger(__name__)
 PRESETS = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 
 
-class VisionTransformer(nn.Module):
-    """Stage 1's encoder (SD-ReID, arXiv 2504.09549).
+class ViTOutput(NamedTuple):
+    """The outputs of a ViT for B images with N patches; width D."""
 
-    Class token and patch tokens pass the blocks 1 ... L-1. The learnable view prompt, which has no position
-    embedding and starts at zero, is put in front of them for the last block. Blocks, names and initialisation
-    are timm's, with `view_prompt` added; LayerNorm's eps is 1e-6 and drop path grows linearly with depth.
+    features: torch.Tensor
+    """(B, D): the class token after the final norm."""
+    patch_tokens: torch.Tensor
+    """(B, N, D): the patch tokens after the final norm, row by row."""
+
+
+class VisionTransformer(nn.Module):
+    """A ViT (Dosovitskiy et al., ICLR 2021) whose patches may overlap.
+
+    Blocks, names and initialisation are timm's; LayerNorm's eps is 1e-6, drop path grows linearly with depth.
 
     Args:
         image_size, patch_size, stride, width, conv_stem: as in `PatchEmbed`; the position embeddings belong
             to this image size.
-        depth: L, at least 2.
+        depth: L, the number of blocks.
         num_heads: attention heads; must divide `width`.
         drop_path: drop rate of the last block's residual branches.
         dropout: drop rate after the position embeddings and in the blocks' projections.
@@ -52,14 +58,10 @@ class VisionTransformer(nn.Module):
         attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if depth < 2:
-            raise ValueError(f"the encoder needs at least 2 blocks, one before the view prompt; got {depth}")
         self.feat_dim = width
-        self.num_id_tokens = depth - 1
         self.patch_embed = PatchEmbed(image_size, patch_size, stride, width, conv_stem)
         rows, columns = self.patch_embed.grid_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.view_prompt = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + rows * columns, width))
         self.pos_drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -69,7 +71,7 @@ class VisionTransformer(nn.Module):
                 qkv_bias=True,
                 proj_drop=dropout,
                 attn_drop=attention_dropout,
-                drop_path=drop_path * index / (depth - 1),
+                drop_path=drop_path * index / max(depth - 1, 1),
                 norm_layer=_layer_norm,
             )
             for index in range(depth)
@@ -97,26 +99,27 @@ class VisionTransformer(nn.Module):
         _, report = fit_pretrained_vit(self, path)
         return report.summary().replace("loaded", "fit", 1)
 
-    def forward(self, images: torch.Tensor) -> EncoderOutput:
-        """Encode (B, 3, H, W) float images, normalised, of the size given at construction.
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Map (B, 3, H, W) float images, normalised, to the first block's tokens (B, 1 + N, D).
 
         Raises:
-            ValueError: for images whose size gives another patch grid.
+            ValueError: for images whose size gives another patch grid than that of construction.
         """
         height, width = images.shape[-2:]
         if self.patch_embed.grid_of((height, width)) != self.patch_embed.grid_size:
             raise ValueError(f"images of {height}x{width}, built for {self.patch_embed.image_size}")
-        batch = images.shape[0]  # len() would fix the batch size when the model is exported
         tokens = self.patch_embed(images)
-        tokens = torch.cat([self.cls_token.expand(batch, -1, -1), tokens], dim=1)
-        tokens = self.pos_drop(tokens + self.pos_embed)
-        id_tokens = []
-        for block in self.blocks[:-1]:
+        # len() would fix the batch size when the model is exported
+        tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), tokens], dim=1)
+        return self.pos_drop(tokens + self.pos_embed)
+
+    def forward(self, images: torch.Tensor) -> ViTOutput:
+        """Encode (B, 3, H, W) float images, normalised, of the size given at construction."""
+        tokens = self.embed(images)
+        for block in self.blocks:
             tokens = block(tokens)
-            id_tokens.append(tokens[:, 0])
-        tokens = torch.cat([self.view_prompt.expand(batch, -1, -1), tokens], dim=1)
-        tokens = self.blocks[-1](tokens)
-        return EncoderOutput(self.norm(tokens[:, 1]), tokens[:, 0], torch.stack(id_tokens, dim=1))
+        tokens = self.norm(tokens)
+        return ViTOutput(tokens[:, 0], tokens[:, 1:])
 
 
 def _layer_norm(width: int, **kwargs: Any) -> nn.LayerNorm:
@@ -124,8 +127,16 @@ def _layer_norm(width: int, **kwargs: Any) -> nn.LayerNorm:
 
 
 @BACKBONE_REGISTRY.register()
-def build_vit_backbone(cfg: CfgNode) -> VisionTransformer:
-    """Return a randomly initialised encoder from ``MODEL.BACKBONE`` for images of ``INPUT.SIZE_TRAIN``.
+def build_plain_vit_backbone(cfg: CfgNode) -> VisionTransformer:
+    """Return a randomly initialised ViT from ``MODEL.BACKBONE`` for images of ``INPUT.SIZE_TRAIN``."""
+    return build_vit(cfg, VisionTransformer)
+
+
+ViT = TypeVar("ViT", bound=VisionTransformer)
+
+
+def build_vit(cfg: CfgNode, kind: type[ViT]) -> ViT:
+    """Return a randomly initialised ViT of that class from ``MODEL.BACKBONE``.
 
     Raises:
         UserError: for sizes that contradict each other.
@@ -140,7 +151,7 @@ def build_vit_backbone(cfg: CfgNode) -> VisionTransformer:
             f"use at most MODEL.BACKBONE.PATCH_SIZE ({options.PATCH_SIZE})",
         )
     try:
-        encoder = VisionTransformer(
+        encoder = kind(
             image_size,
             options.PATCH_SIZE,
             stride,
@@ -168,13 +179,15 @@ def _dimensions(options: CfgNode) -> tuple[int, int, int]:
     """Return (width, blocks, heads) of ``MODEL.BACKBONE``, checked."""
     if options.DEPTH == "custom":
         width, depth, num_heads = options.FEAT_DIM, options.NUM_LAYERS, options.NUM_HEADS
-        if depth < 2:
-            raise UserError(f"MODEL.BACKBONE.NUM_LAYERS {depth}: the encoder needs at least 2 blocks")
         if num_heads < 1 or width < 1 or width % num_heads:
             raise UserError(
                 f"MODEL.BACKBONE.FEAT_DIM {width} must be a multiple of MODEL.BACKBONE.NUM_HEADS {num_heads}"
             )
         return width, depth, num_heads
+    if options.DEPTH not in PRESETS:
+        raise UserError(
+            f"MODEL.BACKBONE.DEPTH {options.DEPTH!r} is no ViT's", f"use one of {', '.join(PRESETS)}, custom"
+        )
     width, depth, num_heads = PRESETS[options.DEPTH]
     if width != options.FEAT_DIM:
         raise UserError(

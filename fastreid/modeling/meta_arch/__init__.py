@@ -1,6 +1,7 @@
 """Methods: whole models, from a batch to losses or features. `base` is their contract."""
 
 from fastreid.modeling.meta_arch.base import MetaArch, ParameterRules
+from fastreid.modeling.meta_arch.baselines import BoT, ViTBaseline
 from fastreid.modeling.meta_arch.build import (
     META_ARCH_REGISTRY,
     build_meta_model,
