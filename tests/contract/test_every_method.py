@@ -24,6 +24,7 @@ OWN = {"SDReIDStage2": [*TINY, "INPUT.REA.ENABLED", "False"]}
 OWN["ViTBaseline"] = ["MODEL.BACKBONE.NAME", "build_plain_vit_backbone"]
 OWN["BoT"] = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"]
 OWN["BoT"] += ["MODEL.BACKBONE.FEAT_DIM", "512"]
+OWN["VDT"] = ["MODEL.BACKBONE.NAME", "build_view_token_vit_backbone"]
 OWN["SDReIDStage2AsReleased"] = [*OWN["SDReIDStage2"], "MODEL.SDMODEL.STANDARDIZE_LATENT", "False"]
 
 

@@ -39,7 +39,7 @@ def test_every_file_compiles(tmp_path):
 def test_every_configuration_loads_from_every_folder(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = load_config(str(config.relative_to(REPO)))
-    methods = {"stage2": "SDReIDStage2", "vit_baseline": "ViTBaseline", "bot": "BoT"}
+    methods = {"stage2": "SDReIDStage2", "vit_baseline": "ViTBaseline", "bot": "BoT", "vdt": "VDT"}
     method = next((methods[part] for part in methods if part in config.name), "SDReIDStage1")
     assert cfg.MODEL.META_ARCHITECTURE == method
 

@@ -109,8 +109,8 @@ def test_every_parameter_trains(baseline_cfg, make_batch, method):
 @pytest.mark.parametrize(
     ("method", "name", "said"),
     [
-        ("ViTBaseline", "build_vit_backbone", "ViTBaseline is build_plain_vit_backbone"),
-        ("BoT", "build_plain_vit_backbone", "BoT is build_resnet_backbone"),
+        ("ViTBaseline", "build_vit_backbone", "ViTBaseline is made of build_plain_vit_backbone"),
+        ("BoT", "build_plain_vit_backbone", "BoT is made of build_resnet_backbone"),
     ],
 )
 def test_another_backbone_than_its_own_is_refused(baseline_cfg, method, name, said):

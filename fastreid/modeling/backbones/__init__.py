@@ -5,4 +5,4 @@ from fastreid.modeling.backbones.patch_embed import PatchEmbed
 from fastreid.modeling.backbones.pretrained import PretrainedReport, require_pretrained_weights
 from fastreid.modeling.backbones.resnet import ResNet
 from fastreid.modeling.backbones.view_prompt_vit import ViewPromptTransformer
-from fastreid.modeling.backbones.vit import VisionTransformer
+from fastreid.modeling.backbones.vit import VisionTransformer, build_vit

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastreid.utils.errors import UserError
 
-NEW_KEYS = ("view_prompt",)  # what SD-ReID adds to a ViT; stays as initialised
+NEW_KEYS = ("view_prompt", "view_token")  # what methods add to a ViT; stays as initialised
 _TIMM_RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
 _DEIT_FILES = "https://dl.fbaipublicfiles.com/deit"
 DOWNLOADS = {
@@ -125,7 +125,7 @@ def _resample(state: dict[str, Tensor], backbone: nn.Module, path: Path) -> list
     timm's models are square, so the embeddings of a square number of patches are taken for a square grid.
     """
     resampled = []
-    embeddings = state.get("pos_embed")
+    given = embeddings = state.get("pos_embed")
     grid = backbone.patch_embed.grid_size
     if embeddings is not None and embeddings.ndim == 3:
         patches = embeddings.shape[1] - 1
@@ -141,6 +141,10 @@ def _resample(state: dict[str, Tensor], backbone: nn.Module, path: Path) -> list
                 f" {grid[0]}x{grid[1]} of this encoder",
                 "use another file",
             )
+    if given is not None and given.ndim == 3 and backbone.extra_tokens:
+        # As in VDT's code: further tokens begin with the positions of the file's first patches.
+        extra, fitted = given[:, 1 : 1 + backbone.extra_tokens], state["pos_embed"]
+        state["pos_embed"] = torch.cat([fitted[:, :1], extra, fitted[:, 1:]], dim=1)
     key = "patch_embed.proj.weight"
     kernel, own_kernel = state.get(key), backbone.patch_embed.proj.weight
     if kernel is not None and kernel.shape[:2] == own_kernel.shape[:2] and kernel.shape != own_kernel.shape:

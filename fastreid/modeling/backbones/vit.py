@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from timm.models.vision_transformer import Block
@@ -44,6 +44,9 @@ class VisionTransformer(nn.Module):
         attention_dropout: drop rate of attention weights.
     """
 
+    extra_tokens: ClassVar[int] = 0
+    """Tokens behind the class token that have position embeddings, too."""
+
     def __init__(
         self,
         image_size: tuple[int, int] = (256, 128),
@@ -62,7 +65,7 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(image_size, patch_size, stride, width, conv_stem)
         rows, columns = self.patch_embed.grid_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + rows * columns, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.extra_tokens + rows * columns, width))
         self.pos_drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
@@ -100,7 +103,7 @@ class VisionTransformer(nn.Module):
         return report.summary().replace("loaded", "fit", 1)
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Map (B, 3, H, W) float images, normalised, to the first block's tokens (B, 1 + N, D).
+        """Map (B, 3, H, W) float images, normalised, to the first block's tokens (B, 1 + extra + N, D).
 
         Raises:
             ValueError: for images whose size gives another patch grid than that of construction.
@@ -108,10 +111,13 @@ class VisionTransformer(nn.Module):
         height, width = images.shape[-2:]
         if self.patch_embed.grid_of((height, width)) != self.patch_embed.grid_size:
             raise ValueError(f"images of {height}x{width}, built for {self.patch_embed.image_size}")
-        tokens = self.patch_embed(images)
         # len() would fix the batch size when the model is exported
-        tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), tokens], dim=1)
+        tokens = torch.cat([self.prefix(images.shape[0]), self.patch_embed(images)], dim=1)
         return self.pos_drop(tokens + self.pos_embed)
+
+    def prefix(self, batch: int) -> torch.Tensor:
+        """Return the tokens before the patches, (B, 1 + extra, D): the class token first."""
+        return self.cls_token.expand(batch, -1, -1)
 
     def forward(self, images: torch.Tensor) -> ViTOutput:
         """Encode (B, 3, H, W) float images, normalised, of the size given at construction."""
@@ -135,33 +141,37 @@ def build_plain_vit_backbone(cfg: CfgNode) -> VisionTransformer:
 ViT = TypeVar("ViT", bound=VisionTransformer)
 
 
-def build_vit(cfg: CfgNode, kind: type[ViT]) -> ViT:
+def build_vit(cfg: CfgNode, kind: type[ViT], **options: Any) -> ViT:
     """Return a randomly initialised ViT of that class from ``MODEL.BACKBONE``.
+
+    Args:
+        options: of the class, beside those of `VisionTransformer`.
 
     Raises:
         UserError: for sizes that contradict each other.
     """
-    options = cfg.MODEL.BACKBONE
-    width, depth, num_heads = _dimensions(options)
+    settings = cfg.MODEL.BACKBONE
+    width, depth, num_heads = _dimensions(settings)
     image_size = tuple(cfg.INPUT.SIZE_TRAIN)
-    stride = tuple(options.STRIDE_SIZE)
-    if max(stride) > options.PATCH_SIZE:
+    stride = tuple(settings.STRIDE_SIZE)
+    if max(stride) > settings.PATCH_SIZE:
         raise UserError(
             f"MODEL.BACKBONE.STRIDE_SIZE {list(stride)} leaves gaps between patches",
-            f"use at most MODEL.BACKBONE.PATCH_SIZE ({options.PATCH_SIZE})",
+            f"use at most MODEL.BACKBONE.PATCH_SIZE ({settings.PATCH_SIZE})",
         )
     try:
         encoder = kind(
             image_size,
-            options.PATCH_SIZE,
+            settings.PATCH_SIZE,
             stride,
             width,
             depth,
             num_heads,
-            conv_stem=options.CONV_STEM,
-            drop_path=options.DROP_PATH_RATIO,
-            dropout=options.DROP_RATIO,
-            attention_dropout=options.ATT_DROP_RATE,
+            conv_stem=settings.CONV_STEM,
+            drop_path=settings.DROP_PATH_RATIO,
+            dropout=settings.DROP_RATIO,
+            attention_dropout=settings.ATT_DROP_RATE,
+            **options,
         )
     except ValueError as error:
         raise UserError(f"MODEL.BACKBONE: {error}", "change PATCH_SIZE, STRIDE_SIZE or CONV_STEM") from error

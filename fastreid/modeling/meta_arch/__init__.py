@@ -11,3 +11,4 @@ from fastreid.modeling.meta_arch.build import (
     method_of,
 )
 from fastreid.modeling.meta_arch.sdreid import SDReIDStage1, SDReIDStage2
+from fastreid.modeling.meta_arch.vdt import VDT

@@ -14,15 +14,16 @@ from fastreid.utils.errors import UserError
 class Baseline(MetaArch):
     """The identity losses of ``MODEL.LOSSES`` on the features of one backbone."""
 
-    backbone_name: ClassVar[str]
+    backbone_names: ClassVar[tuple[str, ...]]
+    """Those that it may have; the first one is its own."""
 
     @classmethod
     def check_config(cls, cfg: CfgNode, training: bool) -> None:
-        if cfg.MODEL.BACKBONE.NAME != cls.backbone_name:
+        if cfg.MODEL.BACKBONE.NAME not in cls.backbone_names:
             raise UserError(
-                f"MODEL.BACKBONE.NAME is {cfg.MODEL.BACKBONE.NAME}, but {cls.__name__} is {cls.backbone_name}"
-                " and an identity head",
-                f"set it to {cls.backbone_name}, or begin with a file of configs/methods",
+                f"MODEL.BACKBONE.NAME is {cfg.MODEL.BACKBONE.NAME}, but {cls.__name__} is made of"
+                f" {' or '.join(cls.backbone_names)}",
+                f"set it to {cls.backbone_names[0]}, or begin with a file of configs/methods",
             )
 
     def encode(self, batch: Batch) -> Any:
@@ -39,7 +40,7 @@ class Baseline(MetaArch):
 class ViTBaseline(Baseline):
     """A ViT with BNNeck: what the methods of aerial-ground re-identification are compared with."""
 
-    backbone_name = "build_plain_vit_backbone"
+    backbone_names = ("build_plain_vit_backbone",)
 
 
 @META_ARCH_REGISTRY.register()
@@ -49,4 +50,4 @@ class BoT(Baseline):
     Luo et al., "Bag of Tricks and A Strong Baseline for Deep Person Re-identification", CVPRW 2019.
     """
 
-    backbone_name = "build_resnet_backbone"
+    backbone_names = ("build_resnet_backbone",)

@@ -101,9 +101,12 @@ RELEASES.append(
             },
             "MODEL.BACKBONE.NAME": {"build_vit_prompt": "build_vit_backbone"},
         },
-        ignored=dict.fromkeys(("N_CTX", "CTX_DIM", "IN_CHANNEL", "OUT_CHANNELS"), SIZES)
-        | dict.fromkeys(("VIEW_OREG", "INNER_SUB"), "its code does not read it"),
-        homonyms={"SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written"},
+        ignored=dict.fromkeys(("N_CTX", "CTX_DIM", "IN_CHANNEL", "OUT_CHANNELS"), SIZES),
+        homonyms={
+            "MODEL.LOSSES.CE.VIEW_OREG": "its code does not read it",
+            "MODEL.BACKBONE.INNER_SUB": "its code does not read it",
+            "SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written",
+        },
         only={
             "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH": 2,
             "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH2": 1,
