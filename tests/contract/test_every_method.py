@@ -25,6 +25,7 @@ OWN["ViTBaseline"] = ["MODEL.BACKBONE.NAME", "build_plain_vit_backbone"]
 OWN["BoT"] = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"]
 OWN["BoT"] += ["MODEL.BACKBONE.FEAT_DIM", "512"]
 OWN["VDT"] = ["MODEL.BACKBONE.NAME", "build_view_token_vit_backbone"]
+OWN["TransReID"] = ["MODEL.BACKBONE.NAME", "build_transreid_backbone"]
 OWN["SDReIDStage2AsReleased"] = [*OWN["SDReIDStage2"], "MODEL.SDMODEL.STANDARDIZE_LATENT", "False"]
 
 
@@ -41,6 +42,7 @@ class World:
 
     def __init__(self, method: str, folder: Path, data: Path, toy_file: Path) -> None:
         self.method, self.folder = method, folder
+        self.reads_cameras = method in (TOY, "TransReID")
         self.batch_dependent = method != TOY and META_ARCH_REGISTRY.get(method).batch_dependent
         imports = ["IMPORTS", f"['{toy_file}']"] if method == TOY else []
         self.allowed = ["--imports", toy_file] if method == TOY else []
@@ -136,7 +138,7 @@ def test_its_features_are_extracted_and_searched(world, tmp_path, cargo):
     call("search.py", "build", "--features", tmp_path / "features", "--index", tmp_path / "index")
     pictures = sorted((cargo / "CARGO" / "query").rglob("*.jpg"))[:2]
     query = ["query", "--index", tmp_path / "index", *world.allowed, "--json"]
-    if world.method == TOY:
+    if world.reads_cameras:
         rows = "\n".join(f"{path},{int(path.parent.name[3:]) - 1}" for path in pictures)
         (tmp_path / "queries.csv").write_text(f"path,camid\n{rows}\n")
         query += ["--list", tmp_path / "queries.csv"]
@@ -170,7 +172,7 @@ def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path,
     code, _, error = run_tool("extract_features.py", *model, *source)
     if world.batch_dependent:
         assert code == 2
-    elif world.method == TOY:
+    elif world.reads_cameras:
         assert code == 2
         assert "camid" in error
         assert error.count("\n") == 1

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fastreid.utils.errors import UserError
 
-NEW_KEYS = ("view_prompt", "view_token")  # what methods add to a ViT; stays as initialised
+# What methods add to a ViT stays as initialised, or they set it.
+NEW_KEYS = ("view_prompt", "view_token", "local_block.", "local_norm.")
 _TIMM_RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
 _DEIT_FILES = "https://dl.fbaipublicfiles.com/deit"
 DOWNLOADS = {
@@ -164,7 +165,7 @@ def _check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor], lef
     for key, value in own.items():
         if key in state and state[key].shape != value.shape:
             raise misfit(f"{key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}")
-        if key not in state and key not in NEW_KEYS:
+        if key not in state and not key.startswith(NEW_KEYS):
             raise misfit(f"{key} of shape {tuple(value.shape)} is missing")
     for key in left_out:
         if key.startswith("blocks."):
