@@ -119,6 +119,18 @@ def test_another_backbone_than_its_own_is_refused(baseline_cfg, method, name, sa
 
 
 @pytest.mark.parametrize(
+    "name", ["build_plain_vit_backbone", "build_resnet_backbone", "build_transreid_backbone"]
+)
+def test_a_backbone_of_another_method_is_refused_by_sd_reid(name):
+    cfg = get_cfg()
+    sizes = ("50x", "2048") if "resnet" in name else ("tiny", "192")
+    cfg.merge_from_list(["MODEL.BACKBONE.NAME", name, "MODEL.BACKBONE.DEPTH", sizes[0]])
+    cfg.merge_from_list(["MODEL.BACKBONE.FEAT_DIM", sizes[1], "MODEL.HEADS.NUM_CLASSES", "6"])
+    with pytest.raises(UserError, match="gives no view token|is TransReID's alone"):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize(
     ("method", "key", "value", "said"),
     [
         ("BoT", "DEPTH", "base", "'base' is no ResNet's"),

@@ -49,6 +49,12 @@ class SDReIDEncoder(MetaArch):
 
     def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
         super().__init__(cfg, names)
+        if not hasattr(self.backbone, "num_id_tokens"):
+            raise UserError(
+                f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} gives no view token and identity tokens, of"
+                f" which {type(self).__name__} is made",
+                "set it to build_vit_backbone",
+            )
         settings, dim = cfg.MODEL.SDMODEL, self.backbone.feat_dim
         if not settings.VIEW_NUM:
             raise UserError(
