@@ -11,7 +11,7 @@ from yacs.config import CfgNode as YacsNode
 from fastreid.config.files import find_config, flat_keys, join_layers, nested, read_layers
 from fastreid.config.imports import absolute_imports, import_user_modules, is_imported
 from fastreid.config.keys import Key
-from fastreid.config.releases import from_release, release_of
+from fastreid.config.releases import from_release, our_method, release_of
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
@@ -94,13 +94,9 @@ class CfgNode(YacsNode):
             raise ValueError("the configuration is frozen: clone and defrost it to change values")
         if self.declared and "IMPORTS" in values:
             values = values | {"IMPORTS": self._import(values["IMPORTS"], source)}
-        values = from_release(values, self, source)
-        if self.declared:
-            model = values.get("MODEL")
-            method = model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
-            if isinstance(method, str):
-                self.use_method(method)
-        _merge(values, self, [], source, self)
+        if self.declared and (method := our_method(values)):
+            self.use_method(method)  # before the translation, which leaves out keys that are not there
+        _merge(from_release(values, self, source), self, [], source, self)
 
     def _group(self, name: str) -> "CfgNode":
         """The node of a group, made where it is missing."""

@@ -14,6 +14,8 @@ from fastreid.config.files import flat_keys, nested, update_nested
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import warn_once
 
+METHOD = "MODEL.META_ARCHITECTURE"
+
 
 @dataclass(frozen=True)
 class Release:
@@ -57,6 +59,15 @@ def release_of(values: dict) -> Release | None:
     return next((r for r in RELEASES if any(r.owns(name, value) for name, value in names)), None)
 
 
+def our_method(values: dict) -> str | None:
+    """Return the method that `values` name, in our words; None if they name none."""
+    model = values.get("MODEL")
+    method = model.get("META_ARCHITECTURE") if isinstance(model, dict) else values.get(METHOD)
+    release = release_of(values)
+    ours = release.our_value(METHOD, method) if release else None
+    return ours or (method if isinstance(method, str) else None)
+
+
 def from_release(values: dict, root: YacsNode, source: str) -> dict:
     """Return `values` in our names, if they use a release's; else `values` themselves.
 
@@ -70,7 +81,7 @@ def from_release(values: dict, root: YacsNode, source: str) -> dict:
     release = release_of(values)
     if release is None:
         return values
-    method, ours = flat_keys(values).get("MODEL.META_ARCHITECTURE"), {}
+    method, ours = flat_keys(values).get(METHOD), {}
     for name, value in release.implied.get(method, {}).items() if isinstance(method, str) else ():
         update_nested(ours, nested(name, value))
     update_nested(ours, _translate(values, root, release, "", source))

@@ -1,5 +1,7 @@
 """TransReID: each of its parts against plain computations, and without them the plain ViT."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ import torch.nn.functional as F
 from fastreid.config import get_cfg
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.transreid import rearranged
-from fastreid.structures import DataNames
+from fastreid.structures import DataNames, Sample
 from fastreid.utils.errors import UserError
 
 NAMES = DataNames(cameras={0: "1", 1: "2", 4: "5"}, views=("aerial", "ground"))
@@ -102,6 +104,17 @@ def test_a_camera_that_training_did_not_know_has_no_side_information(transreid, 
     unknown = model.encode(batch | {"camids": torch.full((12,), 77)}).features
     model.side_information.vectors.zero_()
     torch.testing.assert_close(unknown, model.encode(batch).features)
+
+
+@torch.no_grad()
+def test_a_camera_without_a_training_image_has_none_either(transreid, make_batch):
+    model, batch = transreid(JPM, "False").eval(), make_batch()
+    samples = [Sample("a.jpg", 0, camera, 0) for camera in (0, 1, 4, 0)]  # 2 and 3 are gaps in the numbers
+    model.on_train_start(SimpleNamespace(samples=samples), None)
+    without = model.encode(batch | {"camids": torch.full((12,), 77)}).features
+    for camera in range(5):
+        found = model.encode(batch | {"camids": torch.full((12,), camera)}).features
+        assert torch.equal(found, without) == (camera in (2, 3))
 
 
 @pytest.mark.parametrize("off", [CAMERA, VIEW])

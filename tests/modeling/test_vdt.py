@@ -136,13 +136,14 @@ def test_its_authors_configuration_loads(tmp_path):
         MODEL:
           META_ARCHITECTURE: Baseline_multiview
           BACKBONE: {NAME: build_multiview_vit_backbone_onebranch, INNER_SUB: False, SIE_COE: 3.0}
-          LOSSES: {CE: {VIEW_ID: True, VIEW_OREG: True, VIEW_LAMBDA: 0.01}}
+          LOSSES: {CE: {VIEW_ID: True, VIEW_OREG: False, VIEW_LAMBDA: 0.01}}
         SOLVER: {CHECKPOINT_PERIOD: 5}
         """)
     cfg = get_cfg()
     cfg.merge_from_file(tmp_path / "VDT.yml")
     assert (cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.BACKBONE.INNER_SUB) == ("VDT", False)
     assert cfg.MODEL.BACKBONE.NAME == "build_view_token_vit_backbone"
+    assert cfg.MODEL.LOSSES.CE.VIEW_OREG is False
     assert (cfg.MODEL.LOSSES.CE.VIEW_LAMBDA, cfg.SOLVER.CHECKPOINT_PERIOD) == (0.01, 20)
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.config import NOT_NEGATIVE, POSITIVE, CfgNode, Changes, Key
+from fastreid.data import TrainSet
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, VisionTransformer, build_vit
 from fastreid.modeling.backbones.pretrained import PretrainedReport
 from fastreid.modeling.heads import build_head
-from fastreid.modeling.meta_arch.base import ParameterRules
+from fastreid.modeling.meta_arch.base import BuildLoader, ParameterRules
 from fastreid.modeling.meta_arch.baselines import Baseline
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from fastreid.structures import Batch, DataNames
@@ -60,12 +61,24 @@ class SideInformation(nn.Module):
 
     def forward(self, cameras: Tensor | None, views: Tensor | None) -> Tensor:
         """Map int64 ids (B,), or None where they play no part, to (B, 1, D); to zeros what is unknown."""
-        number = 0 if cameras is None else cameras
-        known = True if cameras is None else cameras < self.cameras
-        if views is not None:
-            number, known = number * self.views + views, known & (views < self.views)
+        number, known = self.numbers(cameras, views)
         vectors = self.vectors[torch.where(known, number, 0)]
         return self.weight * (vectors * known[:, None])[:, None]
+
+    def numbers(self, cameras: Tensor | None, views: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the rows of `vectors` for ids (B,), and where there is one (B,) bool."""
+        number, known = 0, True
+        for ids, count in ((cameras, self.cameras), (views, self.views)):
+            if ids is not None:
+                number, known = number * count + ids, known & (ids >= 0) & (ids < count)
+        return number, known
+
+    @torch.no_grad()
+    def forget_all_but(self, cameras: Tensor | None, views: Tensor | None) -> None:
+        """Set the vectors of ids that do not occur among these (N,) to zero; they get no gradient later."""
+        occurring = torch.zeros(len(self.vectors), dtype=torch.bool)
+        occurring[self.numbers(cameras, views)[0]] = True
+        self.vectors[~occurring.to(self.vectors.device)] = 0
 
 
 class JigsawTransformer(VisionTransformer):
@@ -150,7 +163,7 @@ def build_transreid_backbone(cfg: CfgNode) -> JigsawTransformer:
         rearranges=options.RE_ARRANGE,
     )
     rows, columns = encoder.patch_embed.grid_size
-    if rows * columns < encoder.groups:
+    if encoder.groups and rows * columns < max(encoder.groups, 2):
         raise UserError(
             f"MODEL.TRANSREID.DIVIDE_LENGTH is {encoder.groups}, but there are {rows * columns} patches",
             "use fewer groups",
@@ -189,6 +202,16 @@ class TransReID(Baseline):
         if not self.identity_losses.need_classifier:
             for head in self.local_heads:
                 head.freeze_classifier()
+
+    def on_train_start(self, train_set: TrainSet, build_loader: BuildLoader) -> None:
+        """Leave cameras and views without a training image without side information."""
+        if self.test_labels:
+            ids = {
+                "camids": torch.tensor([sample.camid for sample in train_set.samples]),
+                "viewids": torch.tensor([sample.viewid for sample in train_set.samples]),
+            }
+            read = (ids[name] if name in self.test_labels else None for name in ("camids", "viewids"))
+            self.side_information.forget_all_but(*read)
 
     def encode(self, batch: Batch) -> TransReIDOutput:
         """Encode the images (B, 3, H, W) with what is read of them."""

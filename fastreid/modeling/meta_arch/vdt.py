@@ -116,8 +116,8 @@ class VDT(Baseline):
         super().__init__(cfg, names)
         losses = cfg.MODEL.LOSSES.CE
         self.weight, self.classifies, self.separates = losses.VIEW_LAMBDA, losses.VIEW_ID, losses.VIEW_OREG
-        self.view_loss = CrossEntropyLoss(**CrossEntropyLoss.from_config(cfg))
         if self.classifies or self.separates:
+            self.view_loss = CrossEntropyLoss(**CrossEntropyLoss.from_config(cfg))
             self.view_heads = build_head(cfg, self.backbone.feat_dim, len(names.views) or 2)
             if not self.classifies:
                 self.view_heads.freeze_classifier()
