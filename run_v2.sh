@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # AG-ReID.v2: Stage 1, then Stage 2.
 #   FASTREID_DATASETS names the folder of the datasets, PYTHON_BIN the interpreter; further arguments go to
-#   both trainings, e.g.  bash run_v2.sh --num-gpus 2 SOLVER.IMS_PER_BATCH 64
+#   the check of Stage 2 and both trainings, e.g.  bash run_v2.sh --num-gpus 2 SOLVER.IMS_PER_BATCH 64
 #   --resume goes on after an interruption, wherever it was.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -62,7 +62,7 @@ def _check_schedule(cfg: CfgNode, per_epoch: int) -> list[Finding]:
     if solver.WARMUP_ITERS < total and rate(total - 1, solver.BASE_LR) >= rate(0, solver.BASE_LR):
         warn(
             f"SOLVER.SCHED {solver.SCHED}: the learning rate never falls",
-            f"let it fall before SOLVER.MAX_EPOCH {solver.MAX_EPOCH}",
+            f"SOLVER.STEPS, WARMUP_ITERS and DELAY_EPOCHS so that it falls before epoch {solver.MAX_EPOCH}",
         )
     if cfg.MODEL.FREEZE_LAYERS and solver.FREEZE_ITERS >= total:
         found = f"MODEL.FREEZE_LAYERS {list(cfg.MODEL.FREEZE_LAYERS)} never train"
