@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from small_methods import small_vit_cfg
 
-from fastreid.config import get_cfg
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.transreid import rearranged
 from fastreid.structures import DataNames, Sample
@@ -18,17 +18,9 @@ PLAIN = (CAMERA, "False", JPM, "False")
 
 
 def small_cfg(method: str = "TransReID", *options):
-    """6 identities on 64x32 images in overlapping patches, 3 blocks of width 128."""
-    cfg = get_cfg()
+    """Overlapping patches."""
     own = "build_transreid_backbone" if method == "TransReID" else "build_plain_vit_backbone"
-    cfg.merge_from_list(["MODEL.META_ARCHITECTURE", method, "MODEL.DEVICE", "cpu"])
-    cfg.merge_from_list(["MODEL.BACKBONE.NAME", own, "MODEL.BACKBONE.STRIDE_SIZE", "[12, 12]"])
-    cfg.merge_from_list(["MODEL.BACKBONE.DEPTH", "custom", "MODEL.BACKBONE.FEAT_DIM", "128"])
-    cfg.merge_from_list(["MODEL.BACKBONE.NUM_LAYERS", "3", "MODEL.BACKBONE.NUM_HEADS", "4"])
-    cfg.merge_from_list(["MODEL.BACKBONE.DROP_PATH_RATIO", "0.0", "MODEL.HEADS.NUM_CLASSES", "6"])
-    cfg.merge_from_list(["INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]", *options])
-    torch.manual_seed(0)
-    return cfg
+    return small_vit_cfg(method, own, "MODEL.BACKBONE.STRIDE_SIZE", "[12, 12]", *options)
 
 
 @pytest.fixture

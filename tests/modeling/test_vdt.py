@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small_methods import small_vit_cfg
 
 from fastreid.config import check_config, get_cfg
 from fastreid.engine import load_trained_model
@@ -19,18 +20,8 @@ NAMES = {views: DataNames(views=("aerial", "cctv", "wearable")[:views]) for view
 
 
 def small_cfg(method: str = "VDT", *options):
-    """6 identities on 64x32 images, 3 blocks of width 128."""
-    cfg = get_cfg()
     own = "build_view_token_vit_backbone" if method == "VDT" else "build_plain_vit_backbone"
-    cfg.merge_from_list(
-        ["MODEL.META_ARCHITECTURE", method, "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", own]
-    )
-    cfg.merge_from_list(["MODEL.BACKBONE.DEPTH", "custom", "MODEL.BACKBONE.FEAT_DIM", "128"])
-    cfg.merge_from_list(["MODEL.BACKBONE.NUM_LAYERS", "3", "MODEL.BACKBONE.NUM_HEADS", "4"])
-    cfg.merge_from_list(["MODEL.BACKBONE.DROP_PATH_RATIO", "0.0", "MODEL.HEADS.NUM_CLASSES", "6"])
-    cfg.merge_from_list(["INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]", *options])
-    torch.manual_seed(0)
-    return cfg
+    return small_vit_cfg(method, own, *options)
 
 
 @pytest.fixture

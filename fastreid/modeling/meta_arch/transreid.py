@@ -4,7 +4,8 @@ He et al., "TransReID: Transformer-based Object Re-Identification", ICCV 2021, a
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -210,18 +211,20 @@ class TransReID(Baseline):
                 "camids": torch.tensor([sample.camid for sample in train_set.samples]),
                 "viewids": torch.tensor([sample.viewid for sample in train_set.samples]),
             }
-            read = (ids[name] if name in self.test_labels else None for name in ("camids", "viewids"))
-            self.side_information.forget_all_but(*read)
+            self.side_information.forget_all_but(*self._read(ids.__getitem__))
 
     def encode(self, batch: Batch) -> TransReIDOutput:
         """Encode the images (B, 3, H, W) with what is read of them."""
         pixels = self.pixels(batch)
         if not self.test_labels:
             return self.backbone(pixels)
-        cameras, views = (
-            self.labels(batch, name) if name in self.test_labels else None for name in ("camids", "viewids")
-        )
-        return self.backbone(pixels, self.side_information(cameras, views))
+        side = self.side_information(*self._read(partial(self.labels, batch)))
+        return self.backbone(pixels, side)
+
+    def _read(self, ids: Callable[[str], Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """Return the ids of cameras and of views, by their names; None for what plays no part."""
+        cameras, views = (ids(name) if name in self.test_labels else None for name in ("camids", "viewids"))
+        return cameras, views
 
     def losses(self, encoded: TransReIDOutput, batch: Batch) -> dict[str, Tensor]:
         """MODEL.LOSSES: half on the person's feature, half on the mean over the groups'."""

@@ -36,9 +36,7 @@ RELEASES.append(
     Release(
         values={
             "MODEL.META_ARCHITECTURE": {"Baseline_multiview": "VDT"},
-            "MODEL.BACKBONE.NAME": {
-                "build_multiview_vit_backbone_onebranch": "build_view_token_vit_backbone"
-            },
+            "MODEL.BACKBONE.NAME": {"build_multiview_vit_backbone_onebranch": OWN_BACKBONE},
         },
         homonyms={"SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written"},
     )
