@@ -7,7 +7,8 @@ from importlib import import_module
 from fastreid.config.defaults import KEYS
 from fastreid.config.files import flat_keys
 from fastreid.config.keys import Registered
-from fastreid.config.node import METHOD, CfgNode
+from fastreid.config.node import CfgNode
+from fastreid.config.releases import METHOD
 
 
 def get_cfg() -> CfgNode:

@@ -11,12 +11,11 @@ from yacs.config import CfgNode as YacsNode
 from fastreid.config.files import find_config, flat_keys, join_layers, nested, read_layers
 from fastreid.config.imports import absolute_imports, import_user_modules, is_imported
 from fastreid.config.keys import Key
-from fastreid.config.releases import from_release, our_method, release_of
+from fastreid.config.releases import METHOD, from_release, our_method, release_of
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
 
-METHOD = "MODEL.META_ARCHITECTURE"
 # Keys of earlier versions, which old files still have, and their defaults.
 RETIRED = {"TEST.SAVE_RANKS": False, "SOLVER.AMP.MAX_SKIPPED": 20}
 
