@@ -1,9 +1,9 @@
-"""Convert a checkpoint of the reference release to our names; docs/reference_release.md is the guide.
+"""Convert a checkpoint of a method's authors to our names; docs/reference_release.md is the guide.
 
     python tools/convert_checkpoint.py --weights FILE.pth --config-file FILE.yml --output DIR/model_best.pth
 
-The config may be the reference's own yaml or one of configs/. Beside the output stands config.yaml, the
-config to use it with, as beside the checkpoint of a training.
+The config may be the authors' own yaml or one of configs/; its method says whose checkpoint it is. Beside the
+output stands config.yaml, the config to use it with, as beside the checkpoint of a training.
 """
 
 import argparse
@@ -11,13 +11,8 @@ from pathlib import Path
 
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.config.files import flat_keys
-from fastreid.modeling import build_model
-from fastreid.modeling.meta_arch.sdreid.release_checkpoint import (
-    Conversion,
-    caution,
-    convert,
-    settings_of,
-)
+from fastreid.modeling import META_ARCH_REGISTRY, build_model
+from fastreid.modeling.meta_arch.release_format import Conversion, ReleaseFormat, convert
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
 from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.env import code_version
@@ -28,25 +23,35 @@ from fastreid.utils.logger import setup_logger
 
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(__doc__)
-    parser.add_argument("--weights", required=True, metavar="FILE", help="the reference's checkpoint")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="the authors' checkpoint")
     parser.add_config("the config it was trained with")
     parser.add_argument("--output", required=True, metavar="FILE", help="the checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser
 
 
-def read_config(args: argparse.Namespace, reference: dict) -> CfgNode:
-    """Make the config of the converted checkpoint: file, command line, then what the weights tell."""
-    cfg = load_config(args.config_file, args.opts)
+def release_of(method: str) -> ReleaseFormat:
+    """Return the format of the checkpoints of the method's authors. Raises a UserError if none is known."""
+    release = META_ARCH_REGISTRY.get(method).release
+    if release is None:
+        known = [name for name in META_ARCH_REGISTRY if META_ARCH_REGISTRY.get(name).release]
+        raise UserError(
+            f"no checkpoints of the authors of {method} are known",
+            f"name a config of one of {', '.join(known)}",
+        )
+    return release
+
+
+def complete_config(cfg: CfgNode, args: argparse.Namespace, reference: dict, release: ReleaseFormat) -> None:
+    """Add what the weights tell to what file and command line say."""
     before = flat_keys(cfg)
-    for key, value in settings_of(reference, cfg.MODEL.META_ARCHITECTURE).items():
+    for key, value in release.settings(reference, cfg.MODEL.META_ARCHITECTURE).items():
         cfg.merge_from_list([key, repr(value) if not isinstance(value, str) else value])
         if before[key] != value:
             print(f"{key}: {value}, as the weights have it (the config: {before[key]})")
     output = Path(args.output)
     cfg.merge_from_list(["OUTPUT_DIR", str(output.parent), "MODEL.WEIGHTS", str(output)])
     check_config(cfg, training=False)
-    return cfg
 
 
 def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
@@ -72,13 +77,15 @@ def main(args: argparse.Namespace) -> None:
         if path.exists() and not args.overwrite:
             raise UserError(f"{path} exists", "choose another --output, or --overwrite it")
         check_output_file(path, "--output")
+    cfg = load_config(args.config_file, args.opts)
+    release = release_of(cfg.MODEL.META_ARCHITECTURE)
     reference = without_module_prefix(load_checkpoint(args.weights)["model"])
-    cfg = read_config(args, reference)
+    complete_config(cfg, args, reference, release)
     on_cpu = cfg.clone()
     on_cpu.MODEL.DEVICE = "cpu"
-    conversion = convert(reference, build_model(on_cpu).state_dict())
+    conversion = convert(reference, build_model(on_cpu).state_dict(), release)
     write(cfg, conversion, output)
     print(conversion.table())
-    if doubt := caution(cfg.MODEL.META_ARCHITECTURE):
+    if doubt := release.caution(cfg.MODEL.META_ARCHITECTURE):
         print(doubt)
     print(f"{output} and {output.parent / 'config.yaml'}")

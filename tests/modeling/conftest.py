@@ -4,8 +4,10 @@ import pytest
 import torch
 from toy_conditions import DIM, ID_TOKENS
 from worlds.options import TINY
+from worlds.programs import run_tool
 
 from fastreid.config import get_cfg
+from fastreid.engine import load_trained_model
 
 
 @pytest.fixture
@@ -69,3 +71,34 @@ def generator(tiny_cfg, randomize):
         return model
 
     return build
+
+
+@pytest.fixture
+def convert_checkpoint(tmp_path):
+    """Converts a file that holds `content`, with a yaml of its authors; exit code and what was printed.
+
+    The result is `tmp_path / "ours"`.
+    """
+
+    def run(content: dict, yaml: str, *more: str) -> tuple[int, str]:
+        torch.save(content, tmp_path / "theirs.pth")
+        (tmp_path / "theirs.yml").write_text(yaml)
+        files = ["--weights", tmp_path / "theirs.pth", "--config-file", tmp_path / "theirs.yml"]
+        output = tmp_path / "ours" / "model_best.pth"
+        code, out, error = run_tool("convert_checkpoint.py", *files, "--output", output, *more)
+        return code, out + error
+
+    return run
+
+
+@pytest.fixture
+def converted(tmp_path):
+    """Gives the model that `convert_checkpoint` wrote, as every tool loads it."""
+
+    def load() -> torch.nn.Module:
+        cfg = get_cfg()
+        cfg.merge_from_file(tmp_path / "ours" / "config.yaml")
+        cfg.freeze()
+        return load_trained_model(cfg)
+
+    return load

@@ -138,8 +138,9 @@ def test_its_authors_configuration_loads(tmp_path):
     assert (cfg.MODEL.LOSSES.CE.VIEW_LAMBDA, cfg.SOLVER.CHECKPOINT_PERIOD) == (0.01, 20)
 
 
-def test_its_authors_checkpoint_is_evaluated_as_it_is(vdt, make_batch, tmp_path):
-    """Their names are ours; the file says neither method nor views, and counts the ground as view 0."""
+@pytest.fixture
+def authors_file(vdt):
+    """The model that their code would have trained, and its state dict with their names."""
     model = vdt().eval()
     names = [f"backbone.blocks.{block}.{part}" for block in range(3) for part in PARTS_OF_A_BLOCK]
     names += [f"backbone.{part}" for part in ("cls_token", "view_token", "pos_embed")]
@@ -151,9 +152,39 @@ def test_its_authors_checkpoint_is_evaluated_as_it_is(vdt, make_batch, tmp_path)
     names += ["heads.weight", "view_heads.weight"]
     state = model.state_dict()
     assert set(names) == set(state)
-    torch.save(
-        {"model": {f"module.{name}": state[name] for name in names}, "epoch": 119}, tmp_path / "vdt.pth"
-    )
+    return model, {f"module.{name}": state[name] for name in names}
+
+
+def test_its_authors_checkpoint_is_evaluated_as_it_is(authors_file, make_batch, tmp_path):
+    """Their names are ours; the file says neither method nor views."""
+    model, state = authors_file
+    torch.save({"model": state, "epoch": 119}, tmp_path / "vdt.pth")
     loaded = load_trained_model(small_cfg("VDT", "MODEL.WEIGHTS", str(tmp_path / "vdt.pth")))
     batch = make_batch()
     assert torch.equal(loaded(batch), model(batch))
+
+
+def test_its_authors_checkpoint_converts(authors_file, make_batch, convert_checkpoint, converted):
+    """They count the ground as view 0: the view classifier's rows change places."""
+    model, state = authors_file
+    yaml = """
+        MODEL:
+          META_ARCHITECTURE: Baseline_multiview
+          BACKBONE: {NAME: build_multiview_vit_backbone_onebranch, DEPTH: custom, FEAT_DIM: 128,
+                     NUM_LAYERS: 3, NUM_HEADS: 4}
+        INPUT: {SIZE_TRAIN: [64, 32], SIZE_TEST: [64, 32]}
+        """
+    code, printed = convert_checkpoint({"model": state}, yaml, "MODEL.DEVICE", "cpu")
+    assert code == 0, printed
+    assert "unknown" not in printed
+    ours, batch = converted(), make_batch()
+    assert torch.equal(ours(batch), model(batch))
+    theirs = state["module.view_heads.weight"]
+    assert torch.equal(ours.view_heads.weight, torch.stack([theirs[1], theirs[0]]))
+
+
+def test_a_method_without_known_checkpoints_says_which_have_some(convert_checkpoint):
+    code, printed = convert_checkpoint({"model": {}}, "MODEL: {META_ARCHITECTURE: BoT}")
+    assert code == 2
+    assert "no checkpoints of the authors of BoT are known" in printed
+    assert "VDT" in printed

@@ -21,6 +21,7 @@ from fastreid.modeling.heads import build_head
 from fastreid.modeling.losses import IdentityLosses
 from fastreid.modeling.meta_arch.export import encoder_part
 from fastreid.modeling.meta_arch.findings import batch_norm, fresh_start, metric_losses, views_of_identities
+from fastreid.modeling.meta_arch.release_format import ReleaseFormat
 from fastreid.modeling.meta_arch.results import check_encoded, check_features, check_losses, check_view_names
 from fastreid.structures import Batch, DataNames, ExportPart, Finding, Sample, Table, Tensors
 from fastreid.utils.errors import UserError
@@ -70,6 +71,9 @@ class MetaArch(nn.Module, ABC):
 
     packages: ClassVar[frozenset[str]] = frozenset()
     """Requirements that are of use to it, and not to every method."""
+
+    release: ClassVar[ReleaseFormat | None] = None
+    """The checkpoints of its authors, for tools/convert_checkpoint.py; None: none are known."""
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:

@@ -4,6 +4,7 @@ Zhang et al., "View-decoupled Transformer for Person Re-identification under Aer
 CVPR 2024, arXiv 2403.14513.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from fastreid.modeling.losses import CrossEntropyLoss, accuracy
 from fastreid.modeling.meta_arch.base import ParameterRules
 from fastreid.modeling.meta_arch.baselines import Baseline
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch.release_format import ReleaseFormat
 from fastreid.structures import Batch, DataNames
 from fastreid.utils.errors import UserError
 from fastreid.utils.events import put_scalar
@@ -41,6 +43,29 @@ RELEASES.append(
         homonyms={"SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written"},
     )
 )
+
+
+class VDTRelease(ReleaseFormat):
+    """The authors' names are ours; they count the ground as view 0 and the air as view 1.
+
+    Args:
+        more: names beside those of the ViT and the heads, as `renamed` of the base class.
+        unused: as in the base class.
+    """
+
+    def __init__(
+        self, more: Mapping[str, str] | None = None, unused: Mapping[str, str] | None = None
+    ) -> None:
+        vit = r"(backbone\.(?:cls_token|view_token|pos_embed|(?:patch_embed|blocks|norm)\..+))"
+        heads = r"((?:view_)?heads\.(?:bottleneck\.0\..+|weight))"
+        super().__init__({vit: r"\1", heads: r"\1", **(more or {})}, unused)
+
+    def rearranged(self, reference: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Put the view classifier's rows in our order."""
+        classifier = "view_heads.weight"
+        if classifier not in reference:
+            return reference
+        return {**reference, classifier: reference[classifier].flip(0)}
 
 
 class VDTOutput(NamedTuple):
@@ -95,6 +120,7 @@ class VDT(Baseline):
     """
 
     backbone_names = (OWN_BACKBONE, "build_plain_vit_backbone")
+    release = VDTRelease()
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:

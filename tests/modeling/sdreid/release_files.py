@@ -1,14 +1,10 @@
 """Checkpoints with the reference release's names, written by hand, and what plain torch makes of them."""
 
 import math
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from fastreid.config import get_cfg
-from fastreid.engine import load_trained_model
 
 DIM, BLOCKS, HEADS, PATCH, VIEWS, IDENTITIES = 128, 3, 4, 16, 3, 5
 HEIGHT, WIDTH = 64, 32
@@ -162,11 +158,3 @@ def learn_conditions(names: Names, tokens: Tensor, layers: int, batch_first: boo
         hidden = linear(names, f"{block}.mlp.c_fc", norm(names, f"{block}.ln_2", tokens, 1e-5))
         tokens = tokens + linear(names, f"{block}.mlp.c_proj", hidden * torch.sigmoid(1.702 * hidden))
     return tokens
-
-
-def converted(folder: Path) -> nn.Module:
-    """The model as every tool loads it, from the two files."""
-    cfg = get_cfg()
-    cfg.merge_from_file(folder / "ours" / "config.yaml")
-    cfg.freeze()
-    return load_trained_model(cfg)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from PIL import Image
-from release_files import CLOSE, DIM, HEIGHT, WIDTH, converted, encode, learn_conditions, stage2_file
+from release_files import CLOSE, DIM, HEIGHT, WIDTH, encode, learn_conditions, stage2_file
 from torch import Tensor, nn
 from worlds.programs import run_tool
 
@@ -84,11 +84,11 @@ def fresh(model: nn.Module, batch: dict) -> Tensor:
 
 
 @torch.no_grad()
-def test_a_converted_checkpoint_with_its_yaml_gives_the_features_of_the_releases_code(convert, tmp_path):
+def test_a_converted_checkpoint_with_its_yaml_gives_the_features_of_the_releases_code(convert, converted):
     names, unet = stage2_file()
     code, printed = convert({"model": dict(names)}, "Baseline_stage2_old_3view_2")
     assert code == 0, printed
-    model = converted(tmp_path)
+    model = converted()
     assert type(model).__name__ == "SDReIDStage2AsReleased"
     noise = torch.Generator().manual_seed(SEED)
     model.on_evaluation_start()
@@ -100,12 +100,12 @@ def test_a_converted_checkpoint_with_its_yaml_gives_the_features_of_the_releases
 
 
 @torch.no_grad()
-def test_with_our_configuration_it_gives_the_described_ones(convert, tmp_path):
+def test_with_our_configuration_it_gives_the_described_ones(convert, converted):
     names, _ = stage2_file()
     code, printed = convert({"model": dict(names)}, "SDReIDStage2")
     assert code == 0
     assert "caution: the release never trained condition_learner.downsamplers.3 to 5" in printed
-    model = converted(tmp_path)
+    model = converted()
     assert type(model).__name__ == "SDReIDStage2"
     images = torch.randint(0, 256, (3, 3, HEIGHT, WIDTH), dtype=torch.uint8)
     found = model({"images": images, "img_paths": ["a", "b", "c"]})
@@ -247,10 +247,10 @@ def test_what_the_release_has_not_is_refused(tiny_cfg, option):
         check_config(cfg, training=False)
 
 
-def test_a_stage_2_with_the_config_of_stage_1_is_run_as_released(convert, tmp_path):
+def test_a_stage_2_with_the_config_of_stage_1_is_run_as_released(convert, converted):
     names, _ = stage2_file()
     assert convert({"model": dict(names)}, "Baseline_stage1_3view")[0] == 0
-    assert type(converted(tmp_path)).__name__ == "SDReIDStage2AsReleased"
+    assert type(converted()).__name__ == "SDReIDStage2AsReleased"
 
 
 def test_neither_an_export_nor_files_of_features_are_made_of_it(convert, tmp_path):

@@ -10,6 +10,7 @@ from fastreid.modeling.heads import build_head
 from fastreid.modeling.meta_arch.base import MetaArch, ParameterRules
 from fastreid.modeling.meta_arch.sdreid.config import KEYS, check_cached_features, check_rules
 from fastreid.modeling.meta_arch.sdreid.memory_bank import MemoryBank
+from fastreid.modeling.meta_arch.sdreid.release_checkpoint import SDReIDRelease
 from fastreid.structures import Batch, DataNames, EncoderOutput, Table
 from fastreid.utils.errors import UserError
 
@@ -18,6 +19,7 @@ class SDReIDEncoder(MetaArch):
     """A ViT with a view prompt, an identity head, a view head and a memory bank (arXiv 2504.09549)."""
 
     trains_encoder: ClassVar[bool]
+    release = SDReIDRelease()
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
