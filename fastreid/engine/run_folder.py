@@ -17,7 +17,8 @@ from fastreid.utils.logger import open_log_file, warn_once
 logger = logging.getLogger(__name__)
 
 # A fresh run moves what an earlier one left under these names out of its way.
-RUN_FILES = ("last_checkpoint", "model_*.pth", "metrics.json", "evaluations.json", "events.out.tfevents.*")
+RUN_FILES = ("last_checkpoint", "model_*.pth", "metrics.json", "evaluations.json", "results.json")
+RUN_FILES += ("query_scores.npz", "events.out.tfevents.*")
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 

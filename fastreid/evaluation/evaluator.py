@@ -15,7 +15,7 @@ from fastreid.evaluation.extraction import extract_over_ranks
 from fastreid.evaluation.features import rank_features
 from fastreid.evaluation.query_expansion import expand_queries
 from fastreid.evaluation.rank import QueryScores, check_labels, rank_matrix
-from fastreid.evaluation.report import log_table, write_results
+from fastreid.evaluation.report import log_table, write_query_scores, write_results
 from fastreid.evaluation.roc import FALSE_POSITIVE_RATES, RowBlocks, tpr_at_fpr
 from fastreid.structures import Metrics, Results, RetrievalTask, Sample
 from fastreid.utils import comm
@@ -103,9 +103,9 @@ def summarise_percent(scores: QueryScores, num_gallery: int) -> Metrics:
 def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[RetrievalTask]) -> Results:
     """Score `model` on every protocol, encoded as :func:`encode_protocols` does.
 
-    Every rank gets the same result. Rank 0 logs the table, then writes
-    ``results.json`` in ``OUTPUT_DIR``. The checkpoint recorded there is ``MODEL.WEIGHTS``; it is null for a
-    model in training mode, whose weights that file no longer holds.
+    Every rank gets the same result. Rank 0 logs the table, then writes ``results.json`` and
+    ``query_scores.npz`` in ``OUTPUT_DIR``. The checkpoint recorded there is ``MODEL.WEIGHTS``; it is null for
+    a model in training mode, whose weights that file no longer holds.
 
     Returns:
         By protocol Rank-1, Rank-5, Rank-10, mAP, mINP and mean in percent, and TPR@FPR=1e-4 … with
@@ -155,7 +155,7 @@ def encode_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[Retrieva
 def _score_protocols(
     cfg: CfgNode, evaluator: ReidEvaluator, encoded: list[Encoded], checkpoint: str | None
 ) -> Results:
-    results, sizes = {}, {}
+    results, sizes, queries = {}, {}, {}
     every = (protocol_features(group.features, group.samples, group.protocols) for group in encoded)
     for dataset, *parts in itertools.chain.from_iterable(every):
         try:
@@ -163,11 +163,14 @@ def _score_protocols(
         except ValueError as error:
             raise UserError(f"protocol {dataset.name} cannot be scored: {error}") from error
         results[dataset.name] = evaluation.metrics
+        persons = np.array([sample.pid for sample in dataset.query], np.int64)
+        queries[dataset.name] = (persons, evaluation.scores)
         scored = int((evaluation.scores.first_hit > 0).sum())  # a query without a match counts in no mean
         counts = {"queries": len(dataset.query), "scored": scored, "gallery": len(dataset.gallery)}
         sizes[dataset.name] = counts
     log_table(results, sizes)  # before anything is written: a full disk must not cost the metrics
     write_results(cfg, results, sizes, checkpoint)
+    write_query_scores(cfg.OUTPUT_DIR, queries)
     return results
 
 

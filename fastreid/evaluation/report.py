@@ -1,20 +1,23 @@
-"""The traces of an evaluation: a table in the log, and ``results.json``."""
+"""The traces of an evaluation: a table in the log, ``results.json`` and ``query_scores.npz``."""
 
 import hashlib
 import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
+import numpy as np
 import yaml
 from tabulate import tabulate
 
 from fastreid.config import CfgNode
+from fastreid.evaluation.rank import QueryScores
 from fastreid.structures import Results
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import write_json
+from fastreid.utils.file_io import atomic_write, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,48 @@ def read_results(output_dir: str, metrics: Sequence[str] = ()) -> dict[str, Any]
         if missing := [name for name in metrics if not isinstance(found.get(name), int | float)]:
             raise UserError(f"{path}: {protocol} has no {', '.join(missing)}", "run the evaluation again")
     return content
+
+
+class ScoredQueries(NamedTuple):
+    """The queries of a protocol that have a match, in the order of its query images."""
+
+    persons: np.ndarray
+    """(Q,) int64: the persons that they show."""
+    ap: np.ndarray
+    """(Q,) float64: average precision."""
+    first_hit: np.ndarray
+    """(Q,) int64: the rank of the first true match, from 1."""
+
+
+def write_query_scores(output_dir: str, scores: dict[str, tuple[np.ndarray, QueryScores]]) -> None:
+    """Write ``query_scores.npz``: what `ScoredQueries` has, as ``protocol/field``.
+
+    Args:
+        scores: the persons (Q,) of all queries and their scores, by protocol.
+    """
+    arrays = {}
+    for protocol, (persons, found) in scores.items():
+        scored = found.first_hit > 0
+        for field, values in zip(ScoredQueries._fields, (persons, found.ap, found.first_hit), strict=True):
+            arrays[f"{protocol}/{field}"] = values[scored]
+    with atomic_write(Path(output_dir) / "query_scores.npz") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_query_scores(output_dir: str | Path, protocols: Sequence[str]) -> dict[str, ScoredQueries]:
+    """Read what :func:`write_query_scores` wrote of these protocols.
+
+    Raises:
+        UserError: if the folder has no such file, or it lacks a protocol.
+    """
+    path = Path(output_dir) / "query_scores.npz"
+    try:
+        with np.load(path) as arrays:
+            fields = ScoredQueries._fields
+            return {name: ScoredQueries(*(arrays[f"{name}/{f}"] for f in fields)) for name in protocols}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        problem = f"no readable scores of {', '.join(protocols)} in {path}"
+        raise UserError(problem, "evaluate the model again, with this version") from error
 
 
 def describe_checkpoint(path: str | None) -> dict[str, str] | None:
