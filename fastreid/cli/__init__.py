@@ -18,8 +18,9 @@ COMMANDS = {  # name: module, purpose
     "search": ("search", "index extracted features, and answer query pictures"),
     "export": ("export", "write a trained model as ONNX files"),
     "profile": ("profile_complexity", "count parameters, operations, memory and latency of a model"),
-    "compare": ("compare_runs", "put the results of several evaluations into one table"),
-    "convert": ("convert_checkpoint", "convert a checkpoint of the reference release"),
+    "compare": ("compare_methods", "train methods with several seeds, and put them into one table"),
+    "compare-runs": ("compare_runs", "put the results of several evaluations into one table"),
+    "convert": ("convert_checkpoint", "convert a checkpoint of a method's authors"),
     "make-csv": ("make_csv", "write the CSV file of a folder of person crops"),
     "render": ("make_synthetic_benchmark", "render people in the layout of a benchmark"),
 }

@@ -15,6 +15,7 @@ GROUPS = [
     {"data", "modeling", "solver", "evaluation"},
     {"engine"},
     {"deploy", "visualization", "checks"},
+    {"comparison"},
     {"cli"},
 ]
 LEVEL = {room: level for level, group in enumerate(GROUPS) for room in group}

@@ -1,0 +1,1 @@
+"""Several methods, several seeds each, trained and scored under one set of conditions."""

@@ -1,0 +1,158 @@
+"""The trainings of a comparison: every method with every seed, checked before the first one begins."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastreid.checks import check_datasets
+from fastreid.checks.assets import check_assets
+from fastreid.config import CfgNode, check_config, load_config
+from fastreid.config.files import flat_keys
+from fastreid.engine.hooks.checkpointing import FINAL
+from fastreid.engine.resume import check_resumed_config
+from fastreid.engine.run_folder import check_output_dir
+from fastreid.modeling import method_of
+from fastreid.structures import Finding
+from fastreid.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method, as one configuration describes it.
+
+    Attributes:
+        name: of the configuration file, without its extension.
+        options: ``["KEY", "VALUE", …]`` beside the file.
+        starts_from: the name of the contender whose final model its training starts from; "": of none.
+    """
+
+    name: str
+    config_file: str
+    cfg: CfgNode = field(repr=False, compare=False)
+    options: tuple[str, ...] = ()
+    starts_from: str = ""
+
+    @property
+    def method(self) -> str:
+        return method_of(self.cfg).__name__
+
+
+@dataclass(frozen=True)
+class Training:
+    """A contender with one seed.
+
+    Attributes:
+        folder: its OUTPUT_DIR.
+        weights: the final model of another training that it starts from; None: of none.
+    """
+
+    contender: Contender
+    seed: int
+    folder: Path
+    weights: Path | None = None
+
+    @property
+    def final(self) -> Path:
+        return self.folder / FINAL
+
+    @property
+    def options(self) -> list[str]:
+        """Return the configuration keys that make it this training."""
+        own = ["MODEL.SEED", str(self.seed), "OUTPUT_DIR", str(self.folder)]
+        if self.weights is not None:
+            own += ["MODEL.WEIGHTS", str(self.weights)]
+        return [*self.contender.options, *own]
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the last epoch is trained and evaluated."""
+        evaluations = self.folder / "evaluations.json"
+        if not (self.final.exists() and evaluations.exists()):
+            return False
+        history = json.loads(evaluations.read_text())
+        return bool(history) and history[-1]["epoch"] >= self.contender.cfg.SOLVER.MAX_EPOCH
+
+
+def read_contenders(config_files: Sequence[str], options: Sequence[str]) -> list[Contender]:
+    """Read and check the configurations; the first is the one that the others are compared with.
+
+    Raises:
+        UserError: for a mistake in one, two of one name, different data, or a method that starts from
+            another's checkpoint where no configuration, or more than one, is of that.
+    """
+    contenders: list[Contender] = []
+    for file in config_files:
+        cfg = load_config(file, options)
+        check_config(cfg)
+        cfg.freeze()
+        contenders.append(Contender(Path(file).stem, file, cfg, tuple(options)))
+    for number, contender in enumerate(contenders):
+        if contender.name in [other.name for other in contenders[:number]]:
+            raise UserError(f"two configurations are named {contender.name}", "give each file its own name")
+        _check_same_data(contenders[0], contender)
+    return [_with_start(contender, contenders) for contender in contenders]
+
+
+def _check_same_data(first: Contender, other: Contender) -> None:
+    ours, theirs = flat_keys(first.cfg.DATASETS), flat_keys(other.cfg.DATASETS)
+    different = [f"DATASETS.{k} {theirs[k]!r}, not {ours[k]!r}" for k in ours if theirs[k] != ours[k]]
+    if different:
+        raise UserError(
+            f"{other.config_file} has other data than {first.config_file}: {'; '.join(different)}",
+            "name configurations of one benchmark",
+        )
+
+
+def _with_start(contender: Contender, contenders: list[Contender]) -> Contender:
+    wanted = method_of(contender.cfg).starts_from
+    if not wanted:
+        return contender
+    found = [other.name for other in contenders if other.method in wanted]
+    if len(found) != 1:
+        raise UserError(
+            f"{contender.config_file} starts from a model of {' or '.join(wanted)}; configurations of it"
+            f" here: {', '.join(found) or 'none'}",
+            "name exactly one",
+        )
+    return Contender(contender.name, contender.config_file, contender.cfg, contender.options, found[0])
+
+
+def plan_trainings(contenders: Sequence[Contender], seeds: int, output: Path) -> list[Training]:
+    """Return every contender with every seed, seed by seed; MODEL.SEED of the configuration is the first.
+
+    Raises:
+        UserError: for a folder below `output` with a training of other settings.
+    """
+    trainings = []
+    for number in range(seeds):
+        for contender in contenders:
+            folder = output / contender.name / f"seed{number + 1}"
+            start = output / contender.starts_from / folder.name / FINAL if contender.starts_from else None
+            training = Training(contender, contender.cfg.MODEL.SEED + number, folder, start)
+            _check_earlier(training)
+            trainings.append(training)
+    return trainings
+
+
+def _check_earlier(training: Training) -> None:
+    """Check that what lies in the folder, if anything, is this training."""
+    saved = training.folder / "config.yaml"
+    if saved.exists():
+        cfg = load_config(training.contender.config_file, training.options)
+        check_resumed_config(cfg, saved.read_text(), str(saved))
+
+
+def check_before(contenders: Sequence[Contender], output: Path) -> None:
+    """Check the data, the files that the methods need and the folder; weights of this comparison come later.
+
+    Raises:
+        UserError: for the first error that is found.
+    """
+    check_output_dir(str(output))
+    findings: list[Finding] = check_datasets(contenders[0].cfg).findings
+    for contender in contenders:
+        findings += check_assets(contender.cfg, weights_later=bool(contender.starts_from))
+    for finding in findings:
+        if finding.level == "error":
+            raise UserError(f"{finding.check}: {finding.found}", finding.fix)
