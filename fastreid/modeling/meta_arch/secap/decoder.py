@@ -1,7 +1,7 @@
 """SeCap's decoder: prompts are re-calibrated for the image, and refine a local feature of its patches.
 
-Shapes: B images, N patches, P prompts, width D. The refinement is a two-way transformer as in the mask decoder
-of "Segment Anything" (Kirillov et al., ICCV 2023, app. A): prompts are their own position embeddings.
+Shapes: B images, N patches, P prompts, width D. The refinement is a two-way transformer as in the mask
+decoder of "Segment Anything" (Kirillov et al., ICCV 2023, app. A): prompts are their own position embeddings.
 """
 
 import torch
