@@ -71,8 +71,8 @@ class TwoWayBlock(nn.Module):
     Args:
         width: D, even; attention is half as wide.
         num_heads: must divide half the width.
-        first: the prompts are nothing but their position embeddings yet, so that these are not added to them,
-            nor they to what they attend to.
+        first: the block that the prompts enter as nothing but position embeddings: these are not added before
+            they attend to each other, and the result replaces them.
     """
 
     def __init__(self, width: int, num_heads: int, first: bool) -> None:
@@ -106,7 +106,7 @@ class TwoWayBlock(nn.Module):
 
 
 class LocalFeatureRefinement(nn.Module):
-    """The local feature refinement module (LFRM): two-way blocks, then prompts alone attend to patches.
+    """The local feature refinement module (LFRM): two-way blocks, and a block that changes prompts alone.
 
     Args:
         width, num_heads: as in `TwoWayBlock`.

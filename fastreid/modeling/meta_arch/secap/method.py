@@ -13,6 +13,7 @@ from fastreid.modeling.heads import build_head
 from fastreid.modeling.meta_arch.base import ParameterRules
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.secap.decoder import PromptDecoder
+from fastreid.modeling.meta_arch.secap.release import SeCapRelease
 from fastreid.modeling.meta_arch.vdt import SUBTRACTION, VDT, ViewTokenTransformer
 from fastreid.structures import Batch, DataNames
 from fastreid.utils.errors import UserError
@@ -87,6 +88,7 @@ class SeCap(VDT):
     """
 
     backbone_names = (OWN_BACKBONE, "build_plain_vit_backbone")
+    release = SeCapRelease()
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
