@@ -73,6 +73,7 @@ def model_size(weights: Weights, batch_size: int) -> ModelSize:
         model = build_meta_model(cfg, weights.names).eval().for_counting()
     parts = part_names(model, opened=model.opened_parts())
     parameters = count_parameters(model, parts)
+    model.requires_grad_(False)  # torch's counter cannot take a view of a parameter that asks for a gradient
     with fake_tensors():
         flops = count_flops(model.to_empty(device="cpu"), draw_batch(model, batch_size), parts=parts)
     return ModelSize(parameters, flops, model.count_notes(flops, batch_size))

@@ -25,6 +25,7 @@ OWN["ViTBaseline"] = ["MODEL.BACKBONE.NAME", "build_plain_vit_backbone"]
 OWN["BoT"] = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"]
 OWN["BoT"] += ["MODEL.BACKBONE.FEAT_DIM", "512"]
 OWN["VDT"] = ["MODEL.BACKBONE.NAME", "build_view_token_vit_backbone"]
+OWN["SeCap"] = ["MODEL.BACKBONE.NAME", "build_secap_backbone"]
 OWN["TransReID"] = ["MODEL.BACKBONE.NAME", "build_transreid_backbone"]
 OWN["SDReIDStage2AsReleased"] = [*OWN["SDReIDStage2"], "MODEL.SDMODEL.STANDARDIZE_LATENT", "False"]
 

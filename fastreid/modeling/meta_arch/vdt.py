@@ -4,7 +4,7 @@ Zhang et al., "View-decoupled Transformer for Person Re-identification under Aer
 CVPR 2024, arXiv 2403.14513.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -97,13 +97,17 @@ class ViewTokenTransformer(VisionTransformer):
 
     def forward(self, images: Tensor) -> VDTOutput:
         """Encode (B, 3, H, W) float images, normalised, of the size given at construction."""
-        tokens = self.embed(images)
-        for block in self.blocks:
+        tokens = self.decoupled(self.embed(images), self.blocks)
+        person, view = self.norm(tokens[:, :2]).unbind(dim=1)
+        return VDTOutput(person - view, view)
+
+    def decoupled(self, tokens: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
+        """Pass tokens (B, 2 + N, D) through `blocks`, and subtract after each of them."""
+        for block in blocks:
             tokens = block(tokens)
             if self.subtracts_in_blocks:
                 tokens = torch.cat([tokens[:, :1] - tokens[:, 1:2], tokens[:, 1:]], dim=1)
-        person, view = self.norm(tokens[:, :2]).unbind(dim=1)
-        return VDTOutput(person - view, view)
+        return tokens
 
 
 @BACKBONE_REGISTRY.register(KEYS={"MODEL.BACKBONE": SUBTRACTION})
@@ -129,11 +133,12 @@ class VDT(Baseline):
     @classmethod
     def check_config(cls, cfg: CfgNode, training: bool) -> None:
         super().check_config(cfg, training)
+        own_backbone = cls.backbone_names[0]
         for name in ("VIEW_ID", "VIEW_OREG"):
-            if cfg.MODEL.LOSSES.CE[name] and cfg.MODEL.BACKBONE.NAME != OWN_BACKBONE:
+            if cfg.MODEL.LOSSES.CE[name] and cfg.MODEL.BACKBONE.NAME != own_backbone:
                 raise UserError(
                     f"MODEL.LOSSES.CE.{name} is True, but {cfg.MODEL.BACKBONE.NAME} has no view token",
-                    f"set it to False, or MODEL.BACKBONE.NAME to {OWN_BACKBONE}",
+                    f"set it to False, or MODEL.BACKBONE.NAME to {own_backbone}",
                 )
 
     def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
