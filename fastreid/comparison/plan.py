@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastreid.checks import check_datasets
 from fastreid.checks.assets import check_assets
+from fastreid.checks.datasets import check_datasets
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.config.files import flat_keys
 from fastreid.engine.hooks.checkpointing import FINAL

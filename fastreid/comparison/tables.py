@@ -48,7 +48,7 @@ def legend(comparison: Comparison) -> list[str]:
     lines = [
         "Mean and standard deviation over the seeds, each model as it is after its last epoch. Cost:"
         " parameters and operations (a multiplication and an addition are 2) of the whole feature; the time"
-        " of all training iterations, as many trainings at once as there were; extraction alone on the machine."
+        " of all training iterations, as many trainings at once as there were; extraction alone."
     ]
     if len(comparison.rows) > 1:
         lines.append(
