@@ -65,6 +65,15 @@ class Training:
         return [*self.contender.options, *own]
 
     @property
+    def planned(self) -> Path:
+        """Return where its configuration stands as it was planned, before the data fills in what it tells."""
+        return self.folder / "planned.yaml"
+
+    def config(self) -> CfgNode:
+        """Read its configuration."""
+        return load_config(self.contender.config_file, self.options)
+
+    @property
     def finished(self) -> bool:
         """Tell whether the last epoch is trained and evaluated."""
         evaluations = self.folder / "evaluations.json"
@@ -137,10 +146,8 @@ def plan_trainings(contenders: Sequence[Contender], seeds: int, output: Path) ->
 
 def _check_earlier(training: Training) -> None:
     """Check that what lies in the folder, if anything, is this training."""
-    saved = training.folder / "config.yaml"
-    if saved.exists():
-        cfg = load_config(training.contender.config_file, training.options)
-        check_resumed_config(cfg, saved.read_text(), str(saved))
+    if training.planned.exists():
+        check_resumed_config(training.config(), training.planned.read_text(), str(training.planned))
 
 
 def check_before(contenders: Sequence[Contender], output: Path) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from fastreid.comparison.plan import Training
 from fastreid.utils.env import available_cores, resolve_device
 from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import atomic_write, named_output
 
 CONSOLE, COST = "console.log", "cost.json"
 POLL = 0.5  # seconds between two looks at the processes
@@ -112,7 +113,8 @@ def _launch(training: Training, slot: int, processes: int) -> subprocess.Popen:
     if devices > 1 and resolve_device(training.contender.cfg.MODEL.DEVICE) == torch.device("cuda"):
         arguments += ["MODEL.DEVICE", f"cuda:{slot % devices}"]
     threads = str(max(1, available_cores() // processes))
-    training.folder.mkdir(parents=True, exist_ok=True)
+    with named_output(training.planned), atomic_write(training.planned, "w") as file:
+        file.write(training.config().dump())
     with open(training.folder / CONSOLE, "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "fastreid", *arguments],

@@ -1,0 +1,74 @@
+"""The plan of a comparison: what is trained, in which order, and the mistakes that are found before."""
+
+import re
+
+import pytest
+from worlds.options import REPO
+
+from fastreid.comparison.plan import check_before, plan_trainings, read_contenders
+from fastreid.utils.errors import UserError
+
+CARGO = REPO / "configs" / "CARGO"
+V2 = str(REPO / "configs" / "v2" / "bot.yml")
+SDREID = [str(CARGO / f"{name}.yml") for name in ("vit_baseline", "base_stage1", "base_stage2_step5")]
+
+
+def test_every_method_has_every_seed_and_stage_2_its_own_stage_1(tmp_path):
+    trainings = plan_trainings(read_contenders(SDREID, ["MODEL.SEED", "7"]), 2, tmp_path)
+    assert [(t.contender.name, t.seed, t.folder.name) for t in trainings] == [
+        (name, 7 + seed, f"seed{seed + 1}")
+        for seed in range(2)
+        for name in ("vit_baseline", "base_stage1", "base_stage2_step5")
+    ]
+    starts = [t.weights for t in trainings]
+    own = [tmp_path / "base_stage1" / f"seed{seed}" / "model_final.pth" for seed in (1, 2)]
+    assert starts == [None, None, own[0], None, None, own[1]]
+    assert trainings[2].options[-2:] == ["MODEL.WEIGHTS", str(own[0])]
+
+
+def test_full_size_configurations_are_compared_as_they_are():
+    for contender in read_contenders(SDREID, []):
+        assert contender.cfg.SOLVER.MAX_EPOCH == 120
+        assert contender.cfg.DATASETS.TESTS == ["CARGO", "CARGO_GG", "CARGO_AA", "CARGO_AG"]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([SDREID[0], SDREID[2]], "starts from a model of SDReIDStage1; .* here: none"),
+        ([SDREID[0], SDREID[0]], "two configurations are named vit_baseline"),
+        (
+            [SDREID[0], V2],
+            r"has other data than .*: DATASETS.NAMES \['AG_ReID_v2'\]",
+        ),
+    ],
+)
+def test_a_mistake_in_the_choice_of_configurations_is_told(files, said):
+    with pytest.raises(UserError, match=said):
+        read_contenders(files, [])
+
+
+def test_two_configurations_of_stage_1_leave_it_open_which_one_is_meant(tmp_path):
+    second = tmp_path / "mine.yml"
+    second.write_text(f"_BASE_: {SDREID[1]}\n")
+    with pytest.raises(UserError, match="base_stage1, mine"):
+        read_contenders([*SDREID, str(second)], [])
+
+
+def test_data_and_pretrained_files_are_looked_for_before_the_first_training(tmp_path, cargo):
+    contenders = read_contenders(SDREID[:1], ["DATASETS.ROOT", str(tmp_path)])
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        check_before(contenders, tmp_path / "out")
+    contenders = read_contenders(SDREID[:1], ["DATASETS.ROOT", str(cargo)])
+    with pytest.raises(UserError, match="jx_vit_base"):
+        check_before(contenders, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path):
+    (training,) = plan_trainings(read_contenders(SDREID[:1], []), 1, tmp_path)
+    training.folder.mkdir(parents=True)
+    training.planned.write_text(training.config().dump())
+    plan_trainings(read_contenders(SDREID[:1], []), 1, tmp_path)
+    with pytest.raises(UserError, match=r"SOLVER.BASE_LR 0.1, was 0.008"):
+        plan_trainings(read_contenders(SDREID[:1], ["SOLVER.BASE_LR", "0.1"]), 1, tmp_path)
