@@ -27,7 +27,11 @@ OWN["BoT"] += ["MODEL.BACKBONE.FEAT_DIM", "512"]
 OWN["VDT"] = ["MODEL.BACKBONE.NAME", "build_view_token_vit_backbone"]
 OWN["SeCap"] = ["MODEL.BACKBONE.NAME", "build_secap_backbone"]
 OWN["TransReID"] = ["MODEL.BACKBONE.NAME", "build_transreid_backbone"]
+OWN["ViSA"] = ["MODEL.BACKBONE.NAME", "build_view_tokens_vit_backbone", "MODEL.BACKBONE.GRAPH_TOP_K", "4"]
 OWN["SDReIDStage2AsReleased"] = [*OWN["SDReIDStage2"], "MODEL.SDMODEL.STANDARDIZE_LATENT", "False"]
+
+# What a method reads of a picture beside its pixels.
+READS = {TOY: "camid", "TransReID": "camid", "ViSA": "viewid"}
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +47,7 @@ class World:
 
     def __init__(self, method: str, folder: Path, data: Path, toy_file: Path) -> None:
         self.method, self.folder = method, folder
-        self.reads_cameras = method in (TOY, "TransReID")
+        self.reads = READS.get(method)
         self.batch_dependent = method != TOY and META_ARCH_REGISTRY.get(method).batch_dependent
         imports = ["IMPORTS", f"['{toy_file}']"] if method == TOY else []
         self.allowed = ["--imports", toy_file] if method == TOY else []
@@ -139,9 +143,11 @@ def test_its_features_are_extracted_and_searched(world, tmp_path, cargo):
     call("search.py", "build", "--features", tmp_path / "features", "--index", tmp_path / "index")
     pictures = sorted((cargo / "CARGO" / "query").rglob("*.jpg"))[:2]
     query = ["query", "--index", tmp_path / "index", *world.allowed, "--json"]
-    if world.reads_cameras:
-        rows = "\n".join(f"{path},{int(path.parent.name[3:]) - 1}" for path in pictures)
-        (tmp_path / "queries.csv").write_text(f"path,camid\n{rows}\n")
+    if world.reads:
+        cameras = [int(path.parent.name[3:]) - 1 for path in pictures]
+        labels = {"camid": cameras, "viewid": [int(camera >= 5) for camera in cameras]}[world.reads]
+        rows = "\n".join(f"{path},{label}" for path, label in zip(pictures, labels, strict=True))
+        (tmp_path / "queries.csv").write_text(f"path,{world.reads}\n{rows}\n")
         query += ["--list", tmp_path / "queries.csv"]
     else:
         query += ["--pictures", *pictures]
@@ -173,9 +179,9 @@ def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path,
     code, _, error = run_tool("extract_features.py", *model, *source)
     if world.batch_dependent:
         assert code == 2
-    elif world.reads_cameras:
+    elif world.reads:
         assert code == 2
-        assert "camid" in error
+        assert world.reads in error
         assert error.count("\n") == 1
     else:
         assert code == 0

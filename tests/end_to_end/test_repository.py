@@ -40,7 +40,7 @@ def test_every_configuration_loads_from_every_folder(config, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     cfg = load_config(str(config.relative_to(REPO)))
     methods = {"stage2": "SDReIDStage2", "vit_baseline": "ViTBaseline", "bot": "BoT", "vdt": "VDT"}
-    methods |= {"transreid": "TransReID", "secap": "SeCap"}
+    methods |= {"transreid": "TransReID", "secap": "SeCap", "visa": "ViSA"}
     method = next((methods[part] for part in methods if part in config.name), "SDReIDStage1")
     assert cfg.MODEL.META_ARCHITECTURE == method
 

@@ -102,8 +102,11 @@ class VisionTransformer(nn.Module):
         _, report = fit_pretrained_vit(self, path)
         return report.summary().replace("loaded", "fit", 1)
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def embed(self, images: torch.Tensor, prefix: torch.Tensor | None = None) -> torch.Tensor:
         """Map (B, 3, H, W) float images, normalised, to the first block's tokens (B, 1 + extra + N, D).
+
+        Args:
+            prefix: tokens before the patches (B, 1 + extra, D) where they are each image's own.
 
         Raises:
             ValueError: for images whose size gives another patch grid than that of construction.
@@ -111,8 +114,9 @@ class VisionTransformer(nn.Module):
         height, width = images.shape[-2:]
         if self.patch_embed.grid_of((height, width)) != self.patch_embed.grid_size:
             raise ValueError(f"images of {height}x{width}, built for {self.patch_embed.image_size}")
-        # len() would fix the batch size when the model is exported
-        tokens = torch.cat([self.prefix(images.shape[0]), self.patch_embed(images)], dim=1)
+        if prefix is None:
+            prefix = self.prefix(images.shape[0])  # len() would fix the batch size of an exported model
+        tokens = torch.cat([prefix, self.patch_embed(images)], dim=1)
         return self.pos_drop(tokens + self.pos_embed)
 
     def prefix(self, batch: int) -> torch.Tensor:

@@ -14,3 +14,4 @@ from fastreid.modeling.meta_arch.sdreid import SDReIDStage1, SDReIDStage2
 from fastreid.modeling.meta_arch.secap import SeCap
 from fastreid.modeling.meta_arch.transreid import TransReID
 from fastreid.modeling.meta_arch.vdt import VDT
+from fastreid.modeling.meta_arch.visa import ViSA

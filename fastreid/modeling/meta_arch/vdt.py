@@ -147,9 +147,17 @@ class VDT(Baseline):
         self.weight, self.classifies, self.separates = losses.VIEW_LAMBDA, losses.VIEW_ID, losses.VIEW_OREG
         if self.classifies or self.separates:
             self.view_loss = CrossEntropyLoss(**CrossEntropyLoss.from_config(cfg))
-            self.view_heads = build_head(cfg, self.backbone.feat_dim, len(names.views) or 2)
+            self.view_heads = build_head(cfg, self.backbone.feat_dim, self.num_views())
             if not self.classifies:
                 self.view_heads.freeze_classifier()
+
+    def num_views(self) -> int:
+        """Return how many views it tells apart."""
+        return len(self.names.views) or 2
+
+    def views(self, batch: Batch) -> Tensor:
+        """Return the images' views as it counts them, int64 (B,)."""
+        return self.labels(batch, "viewids")
 
     def losses(self, encoded: VDTOutput, batch: Batch) -> dict[str, Tensor]:
         """MODEL.LOSSES on the person's feature; the view's class; the cosine between the two."""
@@ -158,7 +166,7 @@ class VDT(Baseline):
         losses = self.identity_losses(person, targets)
         if not (self.classifies or self.separates):
             return losses
-        views = self.labels(batch, "viewids")
+        views = self.views(batch)
         view = self.view_heads(encoded.view_features, views)
         if self.classifies:
             losses["loss_view"] = self.weight * self.view_loss(view, views)

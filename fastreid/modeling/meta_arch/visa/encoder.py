@@ -1,0 +1,65 @@
+"""ViSA's encoder: VDT's with a view token for each view."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode
+from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_vit
+from fastreid.modeling.meta_arch.vdt import SUBTRACTION, ViewTokenTransformer
+from fastreid.utils.errors import UserError
+
+
+class ViewTokensOutput(NamedTuple):
+    """The outputs for B images with N patches; width D."""
+
+    features: Tensor
+    """(B, D): the person's: the class token less the view token, after the final norm of each."""
+    view_features: Tensor
+    """(B, D): the view's: the view token after the final norm."""
+    patches: Tensor
+    """(B, N, D): the patch tokens before the last block, not normalised."""
+
+
+class ViewTokensTransformer(ViewTokenTransformer):
+    """A ViT with one of V view tokens behind the class token: that of the image's view.
+
+    The view token is subtracted from the class token after the blocks 1 … L-1 and after the final norm.
+
+    Args:
+        num_views: V.
+        kwargs: as in `ViewTokenTransformer`; at least 2 blocks.
+    """
+
+    def __init__(self, *args: Any, num_views: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if len(self.blocks) < 2:
+            raise ValueError("the encoder needs at least 2 blocks, one before the regions are taken")
+        self.num_views = num_views
+        self.view_token = nn.Parameter(torch.zeros(num_views, 1, self.feat_dim))
+
+    def forward(self, images: Tensor, views: Tensor) -> ViewTokensOutput:
+        """Encode (B, 3, H, W) float images, normalised, of the views (B,) int64, less than V."""
+        classes = self.cls_token.expand(images.shape[0], -1, -1)
+        tokens = self.embed(images, torch.cat([classes, self.view_token[views]], dim=1))
+        tokens = self.decoupled(tokens, self.blocks[:-1])
+        person, view = self.norm(self.blocks[-1](tokens)[:, :2]).unbind(dim=1)
+        return ViewTokensOutput(person - view, view, tokens[:, 2:])
+
+
+@BACKBONE_REGISTRY.register(KEYS={"MODEL.BACKBONE": SUBTRACTION})
+def build_view_tokens_vit_backbone(cfg: CfgNode) -> ViewTokensTransformer:
+    """Return ViSA's encoder, randomly initialised, from ``MODEL.BACKBONE`` for ``INPUT.SIZE_TRAIN``.
+
+    Raises:
+        UserError: for another method, or sizes that contradict each other.
+    """
+    if "VIEW_NUM" not in cfg.MODEL.BACKBONE:
+        raise UserError(
+            "MODEL.BACKBONE.NAME build_view_tokens_vit_backbone is ViSA's alone", "name another backbone"
+        )
+    options = cfg.MODEL.BACKBONE
+    # Where nobody knows, to count what the model costs, two do as well as any.
+    num_views = options.VIEW_NUM or 2
+    return build_vit(cfg, ViewTokensTransformer, subtracts_in_blocks=options.INNER_SUB, num_views=num_views)
