@@ -21,7 +21,7 @@ TRAIN = {
     "run_G2APS_ReID_128.sh": "G2APS_ReID/base_stage1_128.yml G2APS_ReID/base_stage2_128.yml",
 }
 SCRIPTS = sorted([*REPO.glob("*.sh"), *REPO.glob("go/*.sh"), REPO / ".ci" / "run"])
-PARTS = ("benchmarks", "methods")  # what the others join
+PARTS = ("benchmarks", "embedded", "methods")  # what the others join
 CONFIGS = sorted((REPO / "configs").rglob("*.yml"))
 
 
