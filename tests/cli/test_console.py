@@ -71,4 +71,5 @@ def test_a_command_has_its_own_options_and_name():
     command = [sys.executable, "-c", "from fastreid.cli import main; main()"]
     done = subprocess.run([*command, "compare", "--no-such"], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: the following arguments are required: --methods, --output (see fastreid compare --help)\n"
+    missing = "the following arguments are required: --methods, --output"
+    assert done.stderr == f"error: {missing} (see fastreid compare --help)\n"

@@ -12,7 +12,9 @@ import torch
 from worlds.options import ANY_METHOD, DEMO, REPO, TINY
 from worlds.programs import run_tool
 
+from fastreid.config import load_config
 from fastreid.config.imports import import_user_modules
+from fastreid.engine import load_trained_model
 from fastreid.modeling import META_ARCH_REGISTRY
 
 PAGE = REPO / "docs" / "new_method.md"
@@ -185,6 +187,24 @@ def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path,
         assert error.count("\n") == 1
     else:
         assert code == 0
+
+
+def test_labels_that_it_does_not_say_it_reads_change_nothing(world):
+    """Those that it does say change the features, so that the test cannot pass by chance."""
+    model = load_trained_model(load_config(str(world.config), ["MODEL.WEIGHTS", str(world.checkpoint)]))
+    rng, names = torch.Generator().manual_seed(0), ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    batch = {"images": torch.randint(0, 256, (4, 3, 64, 32), dtype=torch.uint8, generator=rng)}
+    batch |= {"img_paths": names, "camids": torch.tensor([0, 2, 6, 8]), "viewids": torch.tensor([0, 0, 1, 1])}
+
+    def features(**labels):
+        model.on_evaluation_start()
+        with torch.inference_mode():
+            return model(batch | labels)
+
+    own = features()
+    for label in ("camids", "viewids"):
+        same = torch.equal(features(**{label: batch[label].flip(0)}), own)
+        assert same == (label not in model.test_labels), label
 
 
 def test_a_module_that_only_a_checkpoint_names_is_not_imported(world, tmp_path, cargo, toy_file):

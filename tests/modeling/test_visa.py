@@ -198,7 +198,7 @@ def test_the_whole_is_the_persons_feature_and_that_of_its_regions(visa, make_bat
     person, local = torch.stack(persons), torch.stack(locals_)
     encoded = model.encode(batch)
     close(encoded.features, person)
-    close(encoded.local.features, local)
+    close(encoded.local_features, local)
     parts = {"person": model.heads(person), "local": model.local_heads(local)}
     close(model(batch), torch.cat([parts["person"], parts["local"]], dim=1))
     close(model(batch, ["local"]), parts["local"])
@@ -240,7 +240,7 @@ def test_the_local_feature_has_the_identity_losses_too_and_the_experts_a_balance
             rows.append(torch.log1p(torch.exp(row[same].max() - row[~same].min())))
         return sum(rows) / len(rows)
 
-    local, targets = encoded.local.features, batch["targets"]
+    local, targets = encoded.local_features, batch["targets"]
     close(losses["loss_cls_local"], cross_entropy(local, model.local_heads, targets))
     close(losses["loss_triplet_local"], triplet(local))
     close(losses["loss_cls"], cross_entropy(encoded.features, model.heads, targets))

@@ -1,20 +1,17 @@
 """SeCap as a method: VDT's encoder and losses, and beside the person's feature the decoder's local one."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from fastreid.config import POSITIVE, CfgNode, Changes, Key
 from fastreid.config.releases import RELEASES, Release
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_vit
-from fastreid.modeling.heads import build_head
-from fastreid.modeling.meta_arch.base import ParameterRules
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch.local_feature import LocalFeatureVDT
 from fastreid.modeling.meta_arch.secap.decoder import PromptDecoder
 from fastreid.modeling.meta_arch.secap.release import SeCapRelease
-from fastreid.modeling.meta_arch.vdt import SUBTRACTION, VDT, ViewTokenTransformer
+from fastreid.modeling.meta_arch.vdt import SUBTRACTION, ViewTokenTransformer
 from fastreid.structures import Batch, DataNames
 from fastreid.utils.errors import UserError
 
@@ -80,14 +77,11 @@ def build_secap_backbone(cfg: CfgNode) -> PatchViewTokenTransformer:
 
 
 @META_ARCH_REGISTRY.register()
-class SeCap(VDT):
-    """VDT's losses, and ``MODEL.LOSSES`` on the local feature, which has a head of its own.
-
-    The retrieval feature joins the person's with the local one. With ``build_plain_vit_backbone``, and
-    without the local feature and the losses of views, it is `ViTBaseline`.
-    """
+class SeCap(LocalFeatureVDT):
+    """VDT with a local feature that the decoder finds by its prompts."""
 
     backbone_names = (OWN_BACKBONE, "build_plain_vit_backbone")
+    local_switch = "USE_SECAP"
     release = SeCapRelease()
 
     @classmethod
@@ -95,23 +89,11 @@ class SeCap(VDT):
         super().add_config(cfg)
         cfg.declare({"MODEL": KEYS})
 
-    @classmethod
-    def check_config(cls, cfg: CfgNode, training: bool) -> None:
-        super().check_config(cfg, training)
-        if cfg.MODEL.USE_SECAP and cfg.MODEL.BACKBONE.NAME != OWN_BACKBONE:
-            raise UserError(
-                f"MODEL.USE_SECAP is True, but {cfg.MODEL.BACKBONE.NAME} has no features for its decoder",
-                f"set it to False, or MODEL.BACKBONE.NAME to {OWN_BACKBONE}",
-            )
-
     def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
         super().__init__(cfg, names)
-        self.refines = cfg.MODEL.USE_SECAP
-        if self.refines:
+        if cfg.MODEL.USE_SECAP:
             self.decoder = self._build_decoder(cfg.MODEL.BACKBONE)
-            self.local_heads = build_head(cfg, self.backbone.feat_dim, cfg.MODEL.HEADS.NUM_CLASSES)
-            if not self.identity_losses.need_classifier:
-                self.local_heads.freeze_classifier()
+            self.add_local_head(cfg)
 
     def _build_decoder(self, options: CfgNode) -> PromptDecoder:
         width, num_heads = self.backbone.feat_dim, self.backbone.blocks[0].attn.num_heads
@@ -127,34 +109,7 @@ class SeCap(VDT):
     def encode(self, batch: Batch) -> Any:
         """Encode the images (B, 3, H, W) to a `SeCapOutput`; to what the backbone gives without a decoder."""
         encoded = super().encode(batch)
-        if not self.refines:
+        if not self.has_local:
             return encoded
         local = self.decoder(encoded.features, encoded.patch_tokens)
         return SeCapOutput(encoded.features, encoded.view_features, local)
-
-    def losses(self, encoded: Any, batch: Batch) -> dict[str, Tensor]:
-        """VDT's losses, and MODEL.LOSSES on the local feature."""
-        local = {}
-        if self.refines:
-            targets = self.labels(batch, "targets")
-            local = self.identity_losses(self.local_heads(encoded.local_features, targets), targets)
-        person = super().losses(encoded, batch)  # last, so that its accuracy is the one that is logged
-        return person | {f"{name}_local": loss for name, loss in local.items()}
-
-    def features(self, encoded: Any, batch: Batch, parts: Sequence[str] | None = None) -> Tensor:
-        """Join the chosen parts (B, D), each after the neck of its head."""
-        inputs = {"person": (self.heads, encoded.features)}
-        if self.refines:
-            inputs["local"] = (self.local_heads, encoded.local_features)
-        chosen = [inputs[name] for name in (inputs if parts is None else parts)]
-        return torch.cat([head(features) for head, features in chosen], dim=1).float()
-
-    def feature_parts(self) -> dict[str, int]:
-        parts = super().feature_parts()
-        return parts | {"local": self.local_heads.embedding_dim} if self.refines else parts
-
-    def parameter_rules(self) -> ParameterRules:
-        rules = super().parameter_rules()
-        return rules._replace(
-            heads=(*rules.heads, "local_heads."), training_only=(*rules.training_only, "local_heads.weight")
-        )

@@ -50,8 +50,3 @@ def check_rules(cfg: CfgNode) -> None:
             f"MODEL.BACKBONE.TOP_K is {options.TOP_K}, but there are {options.EXPERTS} experts of each",
             f"use at most MODEL.BACKBONE.EXPERTS ({options.EXPERTS})",
         )
-    if cfg.MODEL.USE_VISA and cfg.MODEL.BACKBONE.NAME != OWN_BACKBONE:
-        raise UserError(
-            f"MODEL.USE_VISA is True, but {cfg.MODEL.BACKBONE.NAME} has no features for it",
-            f"set it to False, or MODEL.BACKBONE.NAME to {OWN_BACKBONE}",
-        )

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode
-from fastreid.modeling.heads import build_head
-from fastreid.modeling.meta_arch.base import ParameterRules
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
-from fastreid.modeling.meta_arch.vdt import VDT
+from fastreid.modeling.meta_arch.local_feature import LocalFeatureVDT
 from fastreid.modeling.meta_arch.visa.config import KEYS, OWN_BACKBONE, check_rules
 from fastreid.modeling.meta_arch.visa.encoder import ViewTokensOutput
 from fastreid.modeling.meta_arch.visa.experts import ExpertMixture, ViewExperts
@@ -67,18 +65,18 @@ class ViSAOutput(NamedTuple):
     """(B, D): the person's, as in VDT."""
     view_features: Tensor
     """(B, D): the view's, as in VDT."""
-    local: LocalOutput
+    local_features: Tensor
+    """(B, D)."""
+    imbalance: Tensor
+    """A scalar: how unevenly the experts are used, see `LocalOutput`."""
 
 
 @META_ARCH_REGISTRY.register()
-class ViSA(VDT):
-    """VDT with a view token for each view, and a second feature of local regions, with a head of its own.
-
-    Without MODEL.USE_VISA, with ``build_plain_vit_backbone`` and without the losses of views it is
-    `ViTBaseline`.
-    """
+class ViSA(LocalFeatureVDT):
+    """VDT with a view token for each view, and a local feature of semantic queries and their regions."""
 
     backbone_names = (OWN_BACKBONE, "build_plain_vit_backbone")
+    local_switch = "USE_VISA"
     test_labels = frozenset({"viewids"})
     release = ViSARelease()
 
@@ -113,11 +111,14 @@ class ViSA(VDT):
         super().__init__(cfg, names)
         options = cfg.MODEL.BACKBONE
         self.has_views = options.NAME == OWN_BACKBONE
-        self.has_local, self.balance = cfg.MODEL.USE_VISA, cfg.MODEL.LOSSES.BALANCE
+        self.balance = cfg.MODEL.LOSSES.BALANCE
         if not self.has_views:
             self.test_labels = frozenset()
-        if not self.has_local:
-            return
+        if cfg.MODEL.USE_VISA:
+            self.local_branch = self._build_local_branch(options)
+            self.add_local_head(cfg)
+
+    def _build_local_branch(self, options: CfgNode) -> LocalBranch:
         rows, columns = self.backbone.patch_embed.grid_size
         patches = rows * columns
         if options.GRAPH_TOP_K > patches:
@@ -125,7 +126,7 @@ class ViSA(VDT):
                 f"MODEL.BACKBONE.GRAPH_TOP_K is {options.GRAPH_TOP_K}, but there are {patches} patches",
                 f"use at most {patches}",
             )
-        self.local_branch = LocalBranch(
+        return LocalBranch(
             self.num_views(),
             options.GRAPH_TOP_K,
             width=self.backbone.feat_dim,
@@ -134,9 +135,6 @@ class ViSA(VDT):
             count=options.EXPERTS,
             top_k=options.TOP_K,
         )
-        self.local_heads = build_head(cfg, self.backbone.feat_dim, cfg.MODEL.HEADS.NUM_CLASSES)
-        if not self.identity_losses.need_classifier:
-            self.local_heads.freeze_classifier()
 
     def num_views(self) -> int:
         return self.backbone.num_views
@@ -153,33 +151,11 @@ class ViSA(VDT):
         encoded = self.backbone(self.pixels(batch), views)
         if not self.has_local:
             return encoded
-        return ViSAOutput(encoded.features, encoded.view_features, self.local_branch(encoded, views))
+        return ViSAOutput(encoded.features, encoded.view_features, *self.local_branch(encoded, views))
 
     def losses(self, encoded: ViSAOutput, batch: Batch) -> dict[str, Tensor]:
-        """VDT's; MODEL.LOSSES on the local feature as well; how unevenly the experts are used."""
-        own = {}
+        """VDT's, MODEL.LOSSES on the local feature, and how unevenly the experts are used."""
+        losses = super().losses(encoded, batch)
         if self.has_local:
-            targets = self.labels(batch, "targets")
-            local = self.identity_losses(self.local_heads(encoded.local.features, targets), targets)
-            own = {f"{name}_local": loss for name, loss in local.items()}
-            own["loss_balance"] = self.balance * encoded.local.imbalance
-        return (
-            super().losses(encoded, batch) | own
-        )  # VDT's last, so that its accuracy is the one that is logged
-
-    def features(self, encoded: ViSAOutput, batch: Batch, parts: Sequence[str] | None = None) -> Tensor:
-        """Join the chosen parts (B, D), each after the neck of its head."""
-        made = {"person": lambda: self.heads(encoded.features)}
-        if self.has_local:
-            made["local"] = lambda: self.local_heads(encoded.local.features)
-        return torch.cat([made[name]() for name in (made if parts is None else parts)], dim=1).float()
-
-    def feature_parts(self) -> dict[str, int]:
-        parts = super().feature_parts()
-        return parts | {"local": self.local_heads.embedding_dim} if self.has_local else parts
-
-    def parameter_rules(self) -> ParameterRules:
-        rules = super().parameter_rules()
-        return rules._replace(
-            heads=(*rules.heads, "local_heads."), training_only=(*rules.training_only, "local_heads.weight")
-        )
+            losses["loss_balance"] = self.balance * encoded.imbalance
+        return losses
