@@ -66,7 +66,7 @@ train_both_stages() {
   local stage1=$1 stage2=$2 argument code=0
   shift 2
   for argument in "$@"; do
-    if [[ $argument == OUTPUT_DIR || $argument == MODEL.WEIGHTS ]]; then
+    if [[ $argument == OUTPUT_DIR || $argument == MODEL.WEIGHTS || $argument == MODEL.META_ARCHITECTURE ]]; then
       echo "error: $argument differs between the stages, and this script trains both: leave it out, or run" \
         "tools/train_net.py for each" >&2
       return 2

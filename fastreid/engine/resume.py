@@ -1,13 +1,19 @@
-"""The changes of the configuration that a resumed run may have."""
+"""The rules by which a run goes on from a checkpoint: what may have changed, and what may not."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
 from fastreid.config import CfgNode, Changes
 from fastreid.config.files import flat_keys
+from fastreid.modeling import MetaArch
+from fastreid.modeling.weights import check_method
 from fastreid.structures import DataNames
+from fastreid.utils.checkpoint import load_checkpoint, without_module_prefix
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -15,6 +21,53 @@ logger = logging.getLogger(__name__)
 # What a configuration comes to in training. A change of it that no key shows, such as a key's new meaning,
 # raises the number, so that no run goes on by other rules than it began with.
 TRAINING_RULES = 2
+
+NEEDED = ("optimizer", "scheduler", "iteration", "iters_per_epoch")
+
+
+def check_resumed(cfg: CfgNode, model: MetaArch, checkpoint: dict[str, Any], source: str) -> None:
+    """Check that a checkpoint is of the run that `cfg` and `model` describe, up to what may change.
+
+    Args:
+        model: built from `cfg` with the names of the training data; its values do not matter.
+        source: the file, for messages.
+
+    Raises:
+        UserError: if it is not.
+    """
+    meta = checkpoint["meta"]
+    check_method(meta, model, "resume", source)
+    if absent := [key for key in NEEDED if key not in checkpoint]:
+        raise UserError(
+            f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
+        )
+    check_resumed_rules(meta.get("rules", 1), source)  # none: from before they had a number
+    check_resumed_config(cfg, meta["config"], source)
+    check_resumed_names(model.names, meta.get("names"), source)
+
+
+def check_resumed_start(cfg: CfgNode, model: MetaArch, state: dict[str, Tensor], source: str) -> None:
+    """Compare what does not train with MODEL.WEIGHTS, of a method that starts from another's checkpoint.
+
+    A file that is no longer there is not missed.
+
+    Raises:
+        UserError: if the run has started from other weights than the file has now.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    if not model.starts_from or not weights or not Path(weights).exists():
+        return
+    start, classifiers = without_module_prefix(load_checkpoint(weights)["model"]), model.parameter_rules()
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    shared = [n for n in frozen if n in start and n in state and not n.startswith(classifiers.training_only)]
+    changed = [name for name in shared if not torch.equal(start[name], state[name])]
+    if changed:
+        raise UserError(
+            f"--resume: {source} has started from other weights than {weights} has now: {len(changed)} of"
+            f" {len(shared)} parameters that do not train differ, such as {changed[0]}",
+            "run without --resume to start from that file, or name the one it has started from in"
+            " MODEL.WEIGHTS",
+        )
 
 
 def check_resumed_config(cfg: CfgNode, saved: str, source: str) -> None:
@@ -34,7 +87,7 @@ def check_resumed_config(cfg: CfgNode, saved: str, source: str) -> None:
         listed = "; ".join(f"{key} {changed[key][1]!r}, was {changed[key][0]!r}" for key in refused)
         raise UserError(
             f"--resume: the config differs from that of {source} in what is trained ({listed})",
-            "restore the values, or start a new run in another OUTPUT_DIR",
+            "restore the values, or start a new run, without --resume or in another OUTPUT_DIR",
         )
 
 
@@ -48,7 +101,7 @@ def check_resumed_rules(saved: int, source: str) -> None:
         raise UserError(
             f"--resume: {source} was written by another version, which by the same config trains otherwise"
             " (clipping, schedule, weight decay, augmentation)",
-            "go on with that version, or start a new run in another OUTPUT_DIR",
+            "go on with that version, or start a new run, without --resume or in another OUTPUT_DIR",
         )
 
 
@@ -63,7 +116,7 @@ def check_resumed_names(names: DataNames, saved: dict[str, Any] | None, source: 
     if changed:
         raise UserError(
             f"--resume: the training data has other {' and '.join(changed)} than that of {source}",
-            "restore the data, or start a new run in another OUTPUT_DIR",
+            "restore the data, or start a new run, without --resume or in another OUTPUT_DIR",
         )
 
 

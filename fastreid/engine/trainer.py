@@ -18,12 +18,7 @@ from fastreid.data import (
     describe,
 )
 from fastreid.engine import hooks
-from fastreid.engine.resume import (
-    TRAINING_RULES,
-    check_resumed_config,
-    check_resumed_names,
-    check_resumed_rules,
-)
+from fastreid.engine.resume import TRAINING_RULES, check_resumed, check_resumed_start
 from fastreid.engine.run_folder import (
     locked_output_dir,
     open_output_dir,
@@ -219,15 +214,8 @@ class DefaultTrainer(SimpleTrainer):
         Raises:
             UserError: if the file is no checkpoint of this run.
         """
-        check_method(checkpoint["meta"], self.model, "resume", source)
-        needed = ("optimizer", "scheduler", "iteration", "iters_per_epoch")
-        if absent := [key for key in needed if key not in checkpoint]:
-            raise UserError(
-                f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
-            )
-        check_resumed_rules(checkpoint["meta"].get("rules", 1), source)  # none: from before they had a number
-        check_resumed_config(self.cfg, checkpoint["meta"]["config"], source)
-        check_resumed_names(self.model.names, checkpoint["meta"].get("names"), source)
+        check_resumed(self.cfg, self.model, checkpoint, source)
+        check_resumed_start(self.cfg, self.model, checkpoint["model"], source)
         if checkpoint["iters_per_epoch"] != self.iters_per_epoch:
             raise UserError(
                 f"{source} has {checkpoint['iters_per_epoch']} iterations an epoch, now there are"

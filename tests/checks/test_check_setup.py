@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from worlds.programs import Ran, run_tool
+
+from fastreid.modeling import build_model, fit_config
 
 
 @pytest.fixture
@@ -30,6 +33,11 @@ def check(config) -> Callable[..., tuple[int, str]]:
         return ran.code, ran.out + ran.err
 
     return call
+
+
+@pytest.fixture
+def train(config) -> Callable[..., Ran]:
+    return partial(run_tool, "train_net.py", "--config-file", config)
 
 
 def findings_of(text: str) -> dict[str, list[str]]:
@@ -159,13 +167,46 @@ def test_a_checkpoint_that_is_still_to_be_trained_is_not_looked_for(check, cargo
     assert findings_of(check(*stage2, "--weights-later")[1]) == findings_of(text)
 
 
-def test_a_run_that_is_resumed_needs_no_pretrained_files(check, cfg):
-    without = ("--json", "MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", "none.pth")
-    for last in (False, True):
-        assert findings_of(check(*without)[1])["error"] == ["pretrained backbone"]
-        assert check(*without, "--resume")[0] == (0 if last else 2)
-        Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
-        (Path(cfg.OUTPUT_DIR) / "last_checkpoint").write_text("model_0001.pth")
+@pytest.fixture
+def stage2(cfg, cargo) -> list[str]:
+    """Options of a Stage 2 on the checkpoint of an untrained Stage 1; a short training of it is done."""
+    weights = cargo.parent / "stage1.pth"
+    write_stage1(cfg, weights, seed=0)
+    short = ["SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "1", "TEST.EVAL_PERIOD", "0"]
+    return [*short, "MODEL.META_ARCHITECTURE", "SDReIDStage2", "MODEL.WEIGHTS", str(weights)]
+
+
+def write_stage1(cfg, path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    model = build_model(fit_config(cfg, 6, ("aerial", "ground")))
+    torch.save({"model": model.state_dict(), "meta": {"method": "SDReIDStage1", "num_classes": 6}}, path)
+
+
+def test_a_run_that_is_resumed_is_compared_with_its_checkpoint_and_needs_no_files(check, train, cfg, stage2):
+    assert check("--json", *stage2, "--resume")[0] == 0  # there is none yet: it starts afresh
+    assert train(*stage2).code == 0
+    Path(stage2[-1]).unlink()
+    assert findings_of(check("--json", *stage2)[1])["error"] == ["weights"]
+    code, text = check("--json", *stage2, "--resume")
+    assert code == 0
+    assert "resume" in findings_of(text)["ok"]
+    code, text = check("--json", *stage2, "--resume", "SOLVER.BASE_LR", "0.5")
+    assert (code, findings_of(text)["error"]) == (2, ["resume"])
+    assert "SOLVER.BASE_LR 0.5, was" in text
+
+
+def test_a_stage_2_of_another_stage_1_does_not_pass_for_finished(check, train, cfg, stage2):
+    """A run that began anew was cut off in Stage 1: the folder of Stage 2 is the earlier run's."""
+    assert train(*stage2).code == 0
+    assert train(*stage2, "--resume").code == 0
+    write_stage1(cfg, Path(stage2[-1]), seed=1)
+    code, _, error = train(*stage2, "--resume")
+    assert code == 2
+    assert "has started from other weights than" in error.splitlines()[-1]
+    assert "run without --resume" in error.splitlines()[-1]
+    assert findings_of(check("--json", *stage2, "--resume")[1])["error"] == ["resume"]
+    assert check("--json", *stage2, "--resume", "--weights-later")[0] == 0
+    assert train(*stage2).code == 0
 
 
 def test_the_processes_of_several_machines_share_a_batch(check):
@@ -173,11 +214,6 @@ def test_the_processes_of_several_machines_share_a_batch(check):
     assert code == 0
     assert "4 for each of 2 processes" in text
     assert check("--json", "--num-machines", "8")[0] == 2
-
-
-@pytest.fixture
-def train(config) -> Callable[..., Ran]:
-    return partial(run_tool, "train_net.py", "--config-file", config)
 
 
 def test_a_training_warns_before_it_starts(train, cfg):

@@ -69,7 +69,7 @@ def run_bash(script: str, folder: Path, **variables: str) -> subprocess.Complete
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("key", ["OUTPUT_DIR", "MODEL.WEIGHTS"])
+@pytest.mark.parametrize("key", ["OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.META_ARCHITECTURE"])
 def test_the_scripts_refuse_what_both_stages_cannot_share(tmp_path, key):
     done = run_bash(f"train_both_stages one.yml two.yml SOLVER.MAX_EPOCH 1 {key} logs/x", tmp_path)
     assert done.returncode == 2
