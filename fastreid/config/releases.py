@@ -90,10 +90,15 @@ def from_release(values: dict, root: YacsNode, source: str) -> dict:
 
 def _translate(values: dict, node: YacsNode, release: Release, prefix: str, source: str) -> dict:
     result: dict = {}
+    renamed = {
+        release.renamed[f"{prefix}{key}"]: key for key in values if f"{prefix}{key}" in release.renamed
+    }
     for key, value in values.items():
         name = f"{prefix}{key}"
         ours = release.our_value(name, value)
-        if name in release.renamed:
+        if key in renamed:
+            _tell(source, f"{name} {value!r} is ignored: there {prefix}{renamed[key]} says it")
+        elif name in release.renamed:
             result[release.renamed[name]] = value
             _tell(source, f"{name} is {prefix}{release.renamed[name]} here")
         elif ours is not None:

@@ -39,6 +39,13 @@ def test_architectures_are_ours_with_their_number_of_views(load, name):
     assert "theirs.yml" in warnings[0]
 
 
+@pytest.mark.parametrize("order", ["STEPS: [30], DECAY_EPOCHS: [50]", "DECAY_EPOCHS: [50], STEPS: [30]"])
+def test_where_a_file_has_our_name_as_well_the_releases_is_the_one_that_its_code_reads(load, order):
+    cfg, warnings = load(f"{{MODEL: {{META_ARCHITECTURE: Baseline_stage2_old}}, SOLVER: {{{order}}}}}")
+    assert cfg.SOLVER.STEPS == [50]
+    assert any("SOLVER.STEPS [30] is ignored: there SOLVER.DECAY_EPOCHS says it" in w for w in warnings)
+
+
 def test_every_name_is_mapped_or_ignored_with_one_warning(load):
     cfg, warnings = load("""
         MODEL:
