@@ -4,7 +4,8 @@
         --seeds 3 --output logs/compare/CARGO
 
 The first method is what the others are compared with. A method that starts from another's checkpoint, as
-SD-ReID's Stage 2, gets the final model of the same seed. The same command goes on where it was stopped.
+SD-ReID's Stage 2, gets the final model of the same seed. The same command goes on where it was stopped. KEY
+VALUE pairs stand behind another option than --methods.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from fastreid.comparison.run import Trainings, measure_costs
 from fastreid.comparison.summary import summarise
 from fastreid.comparison.tables import markdown
 from fastreid.utils.cli import CommandLineParser, command
+from fastreid.utils.file_io import check_output_file
 from fastreid.utils.logger import setup_logger
 
 
@@ -38,13 +40,18 @@ def main(args: argparse.Namespace) -> None:
     setup_logger()
     output = Path(args.output)
     contenders = read_contenders(args.methods, args.opts)
+    check_output_file(output / "comparison.md", "--output")
     trainings = plan_trainings(contenders, args.seeds, output)
+    running = Trainings(trainings, args.processes)
     if not args.report_only:
         check_before(contenders, output)
-        with Trainings(trainings, args.processes) as running:
+        with running:
             running.run()
-    measure_costs(trainings, args.batch_size)
+        measure_costs(trainings, args.batch_size)
+        if not any(training.finished for training in trainings):
+            running.check()
     comparison = summarise(trainings)
     paths = write_comparison(comparison, output)
     print(markdown(comparison))
     print("written:", ", ".join(map(str, paths)))
+    running.check()

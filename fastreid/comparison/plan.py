@@ -1,20 +1,28 @@
 """The trainings of a comparison: every method with every seed, checked before the first one begins."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
+
+import yaml
 
 from fastreid.checks.assets import check_assets
 from fastreid.checks.datasets import check_datasets
+from fastreid.comparison.files import read_json
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.config.files import flat_keys
 from fastreid.engine.hooks.checkpointing import FINAL
-from fastreid.engine.resume import check_resumed_config
 from fastreid.engine.run_folder import check_output_dir
 from fastreid.modeling import method_of
 from fastreid.structures import Finding
 from fastreid.utils.errors import UserError
+
+SAME_FOR_ALL = ("DATASETS.*", "MODEL.SEED", "TEST.METRIC", "TEST.AQE.*", "TEST.RERANK.*", "TEST.ROC.*")
+OF_THE_PLAN = ("OUTPUT_DIR", "MODEL.WEIGHTS")
+# What a later call may change: no figure depends on it.
+FREE = (*OF_THE_PLAN, "MODEL.DEVICE", "DATASETS.ROOT", "DATALOADER.NUM_WORKERS", "SOLVER.LOG_PERIOD")
+FREE += ("SOLVER.CHECKPOINT_*", "TEST.IMS_PER_BATCH")
 
 
 @dataclass(frozen=True)
@@ -69,27 +77,42 @@ class Training:
         """Return where its configuration stands as it was planned, before the data fills in what it tells."""
         return self.folder / "planned.yaml"
 
+    @property
+    def evaluations(self) -> Path:
+        return self.folder / "evaluations.json"
+
     def config(self) -> CfgNode:
         """Read its configuration."""
         return load_config(self.contender.config_file, self.options)
 
     @property
     def finished(self) -> bool:
-        """Tell whether the last epoch is trained and evaluated."""
-        evaluations = self.folder / "evaluations.json"
-        if not (self.final.exists() and evaluations.exists()):
+        """Tell whether the last epoch is trained and evaluated.
+
+        Raises:
+            UserError: if it is, but the model is gone.
+        """
+        history = read_json(self.evaluations) if self.evaluations.exists() else []
+        if not history or history[-1]["epoch"] < self.contender.cfg.SOLVER.MAX_EPOCH:
             return False
-        history = json.loads(evaluations.read_text())
-        return bool(history) and history[-1]["epoch"] >= self.contender.cfg.SOLVER.MAX_EPOCH
+        if not self.final.exists():
+            raise UserError(
+                f"{self.folder} is trained to its end, but {FINAL} is missing there",
+                "put it back, or remove the folder to train it again",
+            )
+        return True
 
 
 def read_contenders(config_files: Sequence[str], options: Sequence[str]) -> list[Contender]:
     """Read and check the configurations; the first is the one that the others are compared with.
 
     Raises:
-        UserError: for a mistake in one, two of one name, different data, or a method that starts from
-            another's checkpoint where no configuration, or more than one, is of that.
+        UserError: for a mistake in one, two of one name, other data or another way of scoring, or a method
+            that starts from another's checkpoint where no configuration, or more than one, is of that.
     """
+    for key in OF_THE_PLAN:
+        if key in options[::2]:
+            raise UserError(f"{key} is each training's own", "leave it out; --output names the folder")
     contenders: list[Contender] = []
     for file in config_files:
         cfg = load_config(file, options)
@@ -99,32 +122,36 @@ def read_contenders(config_files: Sequence[str], options: Sequence[str]) -> list
     for number, contender in enumerate(contenders):
         if contender.name in [other.name for other in contenders[:number]]:
             raise UserError(f"two configurations are named {contender.name}", "give each file its own name")
-        _check_same_data(contenders[0], contender)
+        _check_same_conditions(contenders[0], contender)
     return [_with_start(contender, contenders) for contender in contenders]
 
 
-def _check_same_data(first: Contender, other: Contender) -> None:
-    ours, theirs = flat_keys(first.cfg.DATASETS), flat_keys(other.cfg.DATASETS)
-    different = [f"DATASETS.{k} {theirs[k]!r}, not {ours[k]!r}" for k in ours if theirs[k] != ours[k]]
-    if different:
+def _check_same_conditions(first: Contender, other: Contender) -> None:
+    ours, theirs = flat_keys(first.cfg), flat_keys(other.cfg)
+    keys = [key for key in {**ours, **theirs} if any(fnmatch(key, pattern) for pattern in SAME_FOR_ALL)]
+    if different := _differences(keys, theirs, ours):
         raise UserError(
-            f"{other.config_file} has other data than {first.config_file}: {'; '.join(different)}",
-            "name configurations of one benchmark",
+            f"{other.config_file} and {first.config_file} cannot be compared: {'; '.join(different)}",
+            "give all of them the same data, seed and scoring",
         )
+
+
+def _differences(keys: Iterable[str], now: dict, before: dict) -> list[str]:
+    return [f"{k} {now.get(k)!r}, not {before.get(k)!r}" for k in keys if now.get(k) != before.get(k)]
 
 
 def _with_start(contender: Contender, contenders: list[Contender]) -> Contender:
     wanted = method_of(contender.cfg).starts_from
     if not wanted:
         return contender
-    found = [other.name for other in contenders if other.method in wanted]
+    found = [other.name for other in contenders if other.method in wanted and other is not contender]
     if len(found) != 1:
         raise UserError(
             f"{contender.config_file} starts from a model of {' or '.join(wanted)}; configurations of it"
             f" here: {', '.join(found) or 'none'}",
             "name exactly one",
         )
-    return Contender(contender.name, contender.config_file, contender.cfg, contender.options, found[0])
+    return replace(contender, starts_from=found[0])
 
 
 def plan_trainings(contenders: Sequence[Contender], seeds: int, output: Path) -> list[Training]:
@@ -146,8 +173,15 @@ def plan_trainings(contenders: Sequence[Contender], seeds: int, output: Path) ->
 
 def _check_earlier(training: Training) -> None:
     """Check that what lies in the folder, if anything, is this training."""
-    if training.planned.exists():
-        check_resumed_config(training.config(), training.planned.read_text(), str(training.planned))
+    if not training.planned.exists():
+        return
+    before, now = flat_keys(yaml.safe_load(training.planned.read_text())), flat_keys(training.config())
+    keys = [key for key in {**before, **now} if not any(fnmatch(key, pattern) for pattern in FREE)]
+    if different := _differences(keys, now, before):
+        raise UserError(
+            f"{training.folder} was planned with other settings: {'; '.join(different)}",
+            "restore them, or choose another --output",
+        )
 
 
 def check_before(contenders: Sequence[Contender], output: Path) -> None:

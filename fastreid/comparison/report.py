@@ -25,13 +25,13 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     picture = draw(comparison)
     texts = {"md": markdown(comparison), "csv": csv_text(comparison), "tex": latex(comparison)}
     paths = {kind: folder / f"comparison.{kind}" for kind in (*texts, "json", "png", "html")}
-    with named_output(paths["md"]):
-        for kind, text in texts.items():
-            with atomic_write(paths[kind], "w") as file:
-                file.write(text)
+    for kind, text in texts.items():
+        with named_output(paths[kind]), atomic_write(paths[kind], "w") as file:
+            file.write(text)
+    with named_output(paths["json"]):
         write_json(paths["json"], asdict(comparison))
-        with atomic_write(paths["png"]) as file:
-            file.write(picture)
+    with named_output(paths["png"]), atomic_write(paths["png"]) as file:
+        file.write(picture)
     write_page(
         paths["html"],
         "comparison.html",

@@ -1,35 +1,40 @@
 """The figures of a comparison: metrics over seeds, differences to the first method, costs."""
 
-import json
 import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from fastreid.comparison.files import COST, read_json
 from fastreid.comparison.plan import Training
-from fastreid.comparison.run import COST
+from fastreid.config import CfgNode
 from fastreid.evaluation.bootstrap import paired_bootstrap
-from fastreid.evaluation.report import ScoredQueries, read_query_scores, read_results
+from fastreid.evaluation.report import ScoredQueries, read_query_scores
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 METRICS = ("Rank-1", "mAP", "mINP")
+FEWEST_SEEDS = 3  # with fewer, all of one method lie above all of the other in every third comparison or more
+TOLERANCE = 1e-6  # percent points
 
 
-class Difference(NamedTuple):
-    """The mAP of a method less that of the first one, in percent points."""
+@dataclass(frozen=True)
+class Difference:
+    """The mAP of a method less that of the first one, in percent points.
+
+    Attributes:
+        low, high: the 95 % interval of `mean` over the persons of the test set, for these trainings.
+        separated: 0 lies outside of the interval, and all seeds of one method, at least `FEWEST_SEEDS` of
+            each, lie above all of the other.
+    """
 
     mean: float
     low: float
-    """The 95 % interval of `mean` over the persons of the test set."""
     high: float
-    beyond: bool
-    """Beyond chance on both counts: 0 lies outside of the interval, and all seeds of one method lie above all
-    of the other."""
+    separated: bool
 
 
 @dataclass(frozen=True)
@@ -55,26 +60,41 @@ class ProtocolScores:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a method; training and extraction on the machine of the comparison."""
+    """The profile of a method's model on one device, see tools/profile_complexity.py.
+
+    Attributes:
+        parameters: all of them, classifiers of the training identities included.
+        flops: floating point operations of an image's feature.
+        images_per_second: of the whole feature, in batches of `batch_size`.
+        peak_bytes: CUDA: of its tensors; CPU: of the whole process.
+    """
 
     parameters: int
     flops: float
-    """Floating point operations of an image's feature."""
-    training_seconds: float
-    """Of all iterations of one training, evaluations left out; median over seeds."""
     images_per_second: float
     peak_bytes: int
+    batch_size: int
+    device: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method of the comparison; its seeds may be fewer than asked for, as long as some still train."""
+    """A method of the comparison; its seeds may be fewer than asked for, as long as some still train.
+
+    Attributes:
+        settings: what it trains with, in words.
+        training_seconds: of the iterations of one training, by their median and number, and of that which it
+            starts from; the median over seeds.
+        cost: None where it was not measured.
+    """
 
     name: str
     method: str
     seeds: int
+    settings: dict[str, str]
     scores: dict[str, ProtocolScores]
-    cost: Cost
+    training_seconds: float
+    cost: Cost | None
 
 
 @dataclass(frozen=True)
@@ -83,85 +103,127 @@ class Comparison:
 
     protocols: list[str]
     rows: list[Row]
-    device: str
 
     @property
     def baseline(self) -> Row:
         return self.rows[0]
 
 
+@dataclass(frozen=True)
+class Finished:
+    """The figures that a finished training has left.
+
+    Attributes:
+        metrics: by protocol, those of its last evaluation.
+        queries: by protocol, what `metrics` are means of.
+    """
+
+    training: Training
+    metrics: dict[str, dict[str, float]]
+    queries: dict[str, ScoredQueries]
+    seconds: float
+
+    @classmethod
+    def read(cls, training: Training) -> "Finished":
+        """Read the files of its folder.
+
+        Raises:
+            UserError: if one cannot be read, or the scores are not those of its last evaluation.
+        """
+        metrics = read_json(training.evaluations)[-1]["results"]
+        queries = read_query_scores(training.folder, list(metrics))
+        for protocol, scores in queries.items():
+            if abs(100 * scores.ap.mean() - metrics[protocol]["mAP"]) > TOLERANCE:
+                raise UserError(
+                    f"{training.folder}: query_scores.npz is not of the training's last evaluation",
+                    f"remove {training.evaluations}: the same command makes the evaluation again",
+                )
+        timed = [line for line in read_json(training.folder / "metrics.json") if "time" in line]
+        seconds = statistics.median(line["time"] for line in timed) * timed[-1]["iteration"]
+        return cls(training, metrics, queries, seconds)
+
+
 def summarise(trainings: Sequence[Training]) -> Comparison:
     """Read what finished trainings have left, and compare; a method without any is left out with a warning.
 
     Raises:
-        UserError: if the first method has none, or a folder has results of other protocols.
+        UserError: if the first method has none, or the trainings were not scored on the same queries.
     """
-    finished: dict[str, list[Training]] = {training.contender.name: [] for training in trainings}
+    finished: dict[str, list[Finished]] = {training.contender.name: [] for training in trainings}
     for training in trainings:
         if training.finished:
-            finished[training.contender.name].append(training)
+            finished[training.contender.name].append(Finished.read(training))
     first, *_ = finished
     if not finished[first]:
-        raise UserError(f"no training of {first} is finished", "run the comparison without --report-only")
+        raise UserError(f"no training of {first} is finished yet", "run the comparison without --report-only")
     for name in [name for name, own in finished.items() if not own]:
         logger.warning("%s: no training is finished yet, left out", name)
         del finished[name]
-    protocols = list(trainings[0].contender.cfg.DATASETS.TESTS)
-    queries = {name: [_queries(t, protocols) for t in own] for name, own in finished.items()}
-    rows = [
-        Row(
-            name,
-            own[0].contender.method,
-            len(own),
-            {p: _scores(p, own, finished[first], queries[name], queries[first]) for p in protocols},
-            _cost(own),
+    _check_same_queries([each for own in finished.values() for each in own])
+    rows = [_row(own, finished[first], finished) for own in finished.values()]
+    return Comparison(list(finished[first][0].metrics), rows)
+
+
+def _check_same_queries(finished: list[Finished]) -> None:
+    first = finished[0]
+    for other in finished[1:]:
+        same = first.queries.keys() == other.queries.keys() and all(
+            np.array_equal(scores.persons, other.queries[protocol].persons)
+            for protocol, scores in first.queries.items()
         )
-        for name, own in finished.items()
-    ]
-    return Comparison(protocols, rows, json.loads((finished[first][0].folder / COST).read_text())["device"])
+        if not same:
+            raise UserError(
+                f"{other.training.folder} was scored on other queries than {first.training.folder}",
+                "the test data has changed: restore it, or choose another --output",
+            )
 
 
-def _queries(training: Training, protocols: list[str]) -> dict[str, ScoredQueries]:
-    return read_query_scores(training.folder, protocols)
+def _row(own: list[Finished], first: list[Finished], finished: dict[str, list[Finished]]) -> Row:
+    contender = own[0].training.contender
+    start = finished.get(contender.starts_from, [])
+    seconds = sum(statistics.median(each.seconds for each in part) for part in (own, start) if part)
+    scores = {protocol: _scores(protocol, own, first) for protocol in own[0].metrics}
+    settings = _settings(contender.cfg)
+    return Row(contender.name, contender.method, len(own), settings, scores, seconds, _cost(own))
 
 
-def _scores(
-    protocol: str,
-    own: list[Training],
-    first: list[Training],
-    queries: list[dict[str, ScoredQueries]],
-    others: list[dict[str, ScoredQueries]],
-) -> ProtocolScores:
-    values = _values(protocol, own)
+def _scores(protocol: str, own: list[Finished], first: list[Finished]) -> ProtocolScores:
+    values = {metric: [each.metrics[protocol][metric] for each in own] for metric in METRICS}
     if own is first:
         return ProtocolScores(values, None)
-    ap = [np.mean([seed[protocol].ap for seed in each], axis=0) for each in (queries, others)]
-    persons = others[0][protocol].persons
-    low, high = paired_bootstrap(100 * (ap[0] - ap[1]), persons)
-    theirs = _values(protocol, first)["mAP"]
-    apart = min(values["mAP"]) > max(theirs) or max(values["mAP"]) < min(theirs)
-    mean = 100 * float((ap[0] - ap[1]).mean())
-    return ProtocolScores(values, Difference(mean, low, high, apart and not low <= 0 <= high))
+    ours, theirs = ([each.queries[protocol].ap for each in part] for part in (own, first))
+    gains = 100 * (np.mean(ours, axis=0) - np.mean(theirs, axis=0))
+    low, high = paired_bootstrap(gains, first[0].queries[protocol].persons)
+    before = [each.metrics[protocol]["mAP"] for each in first]
+    apart = min(values["mAP"]) > max(before) or max(values["mAP"]) < min(before)
+    enough = min(len(own), len(first)) >= FEWEST_SEEDS
+    separated = apart and enough and not low <= 0 <= high
+    return ProtocolScores(values, Difference(float(gains.mean()), low, high, separated))
 
 
-def _values(protocol: str, trainings: list[Training]) -> dict[str, list[float]]:
-    results = [read_results(str(t.folder), METRICS)["results"][protocol] for t in trainings]
-    return {metric: [result[metric] for result in results] for metric in METRICS}
+def _settings(cfg: CfgNode) -> dict[str, str]:
+    solver = cfg.SOLVER
+    return {
+        "input": "x".join(map(str, cfg.INPUT.SIZE_TRAIN)),
+        "batch": str(solver.IMS_PER_BATCH),
+        "epochs": str(solver.MAX_EPOCH),
+        "optimiser": f"{solver.OPT} {solver.BASE_LR:g}",
+        "schedule": solver.SCHED,
+        "mirror images in tests": "averaged" if cfg.TEST.FLIP.ENABLED else "no",
+    }
 
 
-def _cost(trainings: list[Training]) -> Cost:
-    report = json.loads((trainings[0].folder / COST).read_text())
-    whole = list(report["timing"].values())[-1]
+def _cost(finished: list[Finished]) -> Cost | None:
+    path = next((p for each in finished if (p := each.training.folder / COST).exists()), None)
+    if path is None:
+        return None
+    report = read_json(path)
+    whole, batch = list(report["timing"].values())[-1], report["batch_size"]
     return Cost(
         report["parameters"]["total"]["total"],
-        report["flops"]["total"] / report["batch_size"],
-        statistics.median(map(_training_seconds, trainings)),
-        report["batch_size"] / whole["median_seconds"],
+        report["flops"]["total"] / batch,
+        batch / whole["median_seconds"],
         whole["peak_bytes"],
+        batch,
+        report["device"],
     )
-
-
-def _training_seconds(training: Training) -> float:
-    lines = [json.loads(line) for line in (training.folder / "metrics.json").read_text().splitlines()]
-    timed = [line for line in lines if "time" in line]
-    return statistics.median(line["time"] for line in timed) * timed[-1]["iteration"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fastreid.comparison.files import COST
 from fastreid.comparison.plan import Contender, Training
-from fastreid.comparison.run import COST
 from fastreid.config import load_config
 from fastreid.evaluation.evaluator import summarise_percent
 from fastreid.evaluation.rank import QueryScores
@@ -16,20 +16,19 @@ PROTOCOLS = ("CARGO_A2G", "CARGO_G2A")
 PERSONS = np.repeat(np.arange(30), 2)
 
 
-def contender(name: str, method: str = "ViTBaseline") -> Contender:
-    options = ["MODEL.META_ARCHITECTURE", method, "DATASETS.TESTS", str(list(PROTOCOLS))]
-    return Contender(name, f"{name}.yml", load_config("", options), tuple(options))
+def contender(name: str, starts_from: str = "") -> Contender:
+    options = ["MODEL.META_ARCHITECTURE", "ViTBaseline", "DATASETS.TESTS", str(list(PROTOCOLS))]
+    return Contender(name, f"{name}.yml", load_config("", options), tuple(options), starts_from)
 
 
 def finish(training: Training, ap: dict[str, np.ndarray]) -> None:
     """Leave what a finished training leaves; `ap`: (60,) of each protocol, from 0 to 1."""
     training.folder.mkdir(parents=True)
     training.final.write_bytes(b"")
-    epoch = training.contender.cfg.SOLVER.MAX_EPOCH
-    (training.folder / "evaluations.json").write_text(json.dumps([{"epoch": epoch}]))
     scores = {name: QueryScores(values, values / 2, 1 + (values < 0.5)) for name, values in ap.items()}
     results = {name: summarise_percent(found, 100) for name, found in scores.items()}
-    (training.folder / "results.json").write_text(json.dumps({"results": results}))
+    entry = {"epoch": training.contender.cfg.SOLVER.MAX_EPOCH, "results": results}
+    training.evaluations.write_text(json.dumps([{"epoch": 1, "results": {}}, entry]))
     write_query_scores(str(training.folder), {name: (PERSONS, found) for name, found in scores.items()})
     lines = [{"iteration": 10, "time": 9.0}, {"iteration": 20, "time": 0.2}, {"iteration": 30, "time": 0.3}]
     lines += [{"iteration": 40, "time": 0.4}, {"iteration": 40, "CARGO_A2G/mAP": 1.0}]

@@ -47,7 +47,10 @@ def test_an_interrupted_comparison_stops_its_trainings_and_goes_on(arguments):
     """Interrupted once, and then run to its end; a second time there is nothing left to train."""
     output = output_of(arguments)
     program = [sys.executable, REPO / "tools" / "compare_methods.py"]
-    process = subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE, text=True)
+    elsewhere = output.parent / "elsewhere"  # where another package of the name must not be taken for ours
+    (elsewhere / "fastreid").mkdir(parents=True)
+    (elsewhere / "fastreid" / "__init__.py").write_text("raise SystemExit('another fastreid')")
+    process = subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE, text=True, cwd=elsewhere)
     log = output / "vit_baseline" / "seed1" / "console.log"
     deadline = time.monotonic() + 60
     while not (log.exists() and "iter 1/" in log.read_text()):
@@ -68,7 +71,8 @@ def test_an_interrupted_comparison_stops_its_trainings_and_goes_on(arguments):
     assert f"WEIGHTS: {stage1}" in started_from["config"]
 
     stored = json.loads((output / "comparison.json").read_text())
-    results = json.loads((output / "generator" / "seed1" / "results.json").read_text())["results"]
+    entries = json.loads((output / "generator" / "seed1" / "evaluations.json").read_text())
+    results = entries[-1]["results"]
     row = next(row for row in stored["rows"] if row["name"] == "generator")
     assert row["method"] == "SDReIDStage2"
     assert row["scores"]["CARGO_A2G"]["values"]["mAP"] == [results["CARGO_A2G"]["mAP"]]

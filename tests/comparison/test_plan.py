@@ -39,7 +39,7 @@ def test_full_size_configurations_are_compared_as_they_are():
         ([SDREID[0], SDREID[0]], "two configurations are named vit_baseline"),
         (
             [SDREID[0], V2],
-            r"has other data than .*: DATASETS.NAMES \['AG_ReID_v2'\]",
+            r"cannot be compared: DATASETS.NAMES \['AG_ReID_v2'\]",
         ),
     ],
 )
@@ -65,10 +65,32 @@ def test_data_and_pretrained_files_are_looked_for_before_the_first_training(tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("key", ["OUTPUT_DIR", "MODEL.WEIGHTS"])
+def test_what_each_training_has_of_its_own_is_refused(key):
+    with pytest.raises(UserError, match=f"{key} is each training's own"):
+        read_contenders(SDREID[:1], [key, "x"])
+
+
+@pytest.mark.parametrize(
+    "setting", ["MODEL: {SEED: 3}", "TEST: {RERANK: {ENABLED: True}}", "TEST: {METRIC: euclidean}"]
+)
+def test_methods_are_scored_in_one_way_and_have_the_same_seeds(tmp_path, setting):
+    mine = tmp_path / "mine.yml"
+    mine.write_text(f"_BASE_: {SDREID[0]}\n{setting}\n")
+    with pytest.raises(UserError, match="cannot be compared"):
+        read_contenders([SDREID[0], str(mine)], [])
+
+
 def test_a_folder_of_other_settings_is_refused(tmp_path):
     (training,) = plan_trainings(read_contenders(SDREID[:1], []), 1, tmp_path)
     training.folder.mkdir(parents=True)
     training.planned.write_text(training.config().dump())
     plan_trainings(read_contenders(SDREID[:1], []), 1, tmp_path)
-    with pytest.raises(UserError, match=r"SOLVER.BASE_LR 0.1, was 0.008"):
-        plan_trainings(read_contenders(SDREID[:1], ["SOLVER.BASE_LR", "0.1"]), 1, tmp_path)
+    plan_trainings(read_contenders(SDREID[:1], ["MODEL.DEVICE", "cpu"]), 1, tmp_path)
+    for key, value in (
+        ("SOLVER.BASE_LR", "0.1"),
+        ("TEST.AQE.ENABLED", "True"),
+        ("DATASETS.TESTS", "['CARGO']"),
+    ):
+        with pytest.raises(UserError, match=f"was planned with other settings: {key} "):
+            plan_trainings(read_contenders(SDREID[:1], [key, value]), 1, tmp_path)
