@@ -1,5 +1,6 @@
 """What every test starts from: the package's logger as on import, no warning given yet; and the data."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def _noise(tmp_path_factory) -> Path:
 def noise_cargo(_noise, tmp_path) -> Path:
     """A DATASETS.ROOT of the test's own, its `tmp_path`, with a small CARGO of noise, to be damaged."""
     return shutil.copytree(_noise, tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def caplog_fastreid(caplog, monkeypatch):
+    """`caplog` for the package's logger, which does not propagate once it is set up."""
+    monkeypatch.setattr(logging.getLogger("fastreid"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="fastreid")
+    return caplog
 
 
 @pytest.fixture

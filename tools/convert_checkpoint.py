@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the reference release."""
+"""Convert a checkpoint of a method's authors."""
 
 from checkout import run
 

@@ -12,12 +12,14 @@ from fastreid.checks.report import complaints, has_errors, without_repetitions
 from fastreid.checks.trial import try_model
 from fastreid.config import CfgNode, check_config
 from fastreid.data import TrainSet
+from fastreid.data.loaders import iterations_per_epoch
 from fastreid.data.train_set import join_train_datasets
 from fastreid.deploy.labels import dataset_views
 from fastreid.engine.resume import check_resumed, check_resumed_start
 from fastreid.engine.run_folder import check_output_dir
 from fastreid.engine.trained_model import fit_to_checkpoint
 from fastreid.modeling import MetaArch, build_meta_model, fit_config
+from fastreid.modeling.weights import load_model_weights
 from fastreid.structures import DataNames, Finding
 from fastreid.utils.checkpoint import LAST_CHECKPOINT, Checkpointer, load_checkpoint
 
@@ -64,8 +66,8 @@ def check_setup(
     if model is not None:
         findings += check_asset_contents(cfg, assets, model, training)
         findings += try_model(model.cfg, model, training)
-        if goes_on and training:
-            findings += _resumed(model, weights_later)
+        if goes_on and train_set is not None:
+            findings += _resumed(model, iterations_per_epoch(model.cfg, len(train_set)), weights_later)
         findings += check_memory(model.cfg, model, processes, training, machines)
     return without_repetitions(findings)
 
@@ -90,13 +92,14 @@ def _join(cfg: CfgNode, data: CheckedData) -> tuple[TrainSet | None, list[Findin
     return train_set, findings
 
 
-def _resumed(model: MetaArch, weights_later: bool) -> list[Finding]:
+def _resumed(model: MetaArch, iters_per_epoch: int, weights_later: bool) -> list[Finding]:
     """Check that the last checkpoint in OUTPUT_DIR is one to go on from."""
     with complaints("resume") as findings:
         found = Checkpointer(model.cfg.OUTPUT_DIR).load_last()
         if found:
             path, checkpoint = found
-            check_resumed(model.cfg, model, checkpoint, str(path))
+            check_resumed(model.cfg, model, iters_per_epoch, checkpoint, str(path))
+            load_model_weights(model, checkpoint["model"], "resume", source=str(path), dry_run=True)
             if not weights_later:
                 check_resumed_start(model.cfg, model, checkpoint["model"], str(path))
             findings.append(Finding("ok", "resume", f"goes on from {path}"))

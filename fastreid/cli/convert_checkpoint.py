@@ -13,6 +13,7 @@ from fastreid.config import CfgNode, check_config, load_config
 from fastreid.config.files import flat_keys
 from fastreid.modeling import META_ARCH_REGISTRY, build_model
 from fastreid.modeling.meta_arch.release_format import Conversion, ReleaseFormat, convert
+from fastreid.structures import DataNames
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
 from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.env import code_version
@@ -34,7 +35,7 @@ def release_of(method: str) -> ReleaseFormat:
     """Return the format of the checkpoints of the method's authors. Raises a UserError if none is known."""
     release = META_ARCH_REGISTRY.get(method).release
     if release is None:
-        known = [name for name in META_ARCH_REGISTRY if META_ARCH_REGISTRY.get(name).release]
+        known = sorted(name for name in META_ARCH_REGISTRY if META_ARCH_REGISTRY.get(name).release)
         raise UserError(
             f"no checkpoints of the authors of {method} are known",
             f"name a config of one of {', '.join(known)}",
@@ -54,7 +55,7 @@ def complete_config(cfg: CfgNode, args: argparse.Namespace, reference: dict, rel
     check_config(cfg, training=False)
 
 
-def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
+def write(cfg: CfgNode, conversion: Conversion, release: ReleaseFormat, output: Path) -> None:
     """Write the checkpoint and the config beside it."""
     meta = {
         "method": cfg.MODEL.META_ARCHITECTURE,
@@ -62,6 +63,8 @@ def write(cfg: CfgNode, conversion: Conversion, output: Path) -> None:
         "config": cfg.dump(),
         "version": code_version(),
     }
+    if release.views:
+        meta["names"] = DataNames(views=release.views).to_dict()
     config = output.parent / "config.yaml"
     with named_output(config), atomic_write(config, "w") as file:
         file.write(cfg.dump())
@@ -77,15 +80,21 @@ def main(args: argparse.Namespace) -> None:
         if path.exists() and not args.overwrite:
             raise UserError(f"{path} exists", "choose another --output, or --overwrite it")
         check_output_file(path, "--output")
+    if output.resolve() == Path(args.weights).resolve():
+        raise UserError("--output is the file to convert", "choose another name: theirs is kept")
     cfg = load_config(args.config_file, args.opts)
     release = release_of(cfg.MODEL.META_ARCHITECTURE)
     reference = without_module_prefix(load_checkpoint(args.weights)["model"])
     complete_config(cfg, args, reference, release)
     on_cpu = cfg.clone()
     on_cpu.MODEL.DEVICE = "cpu"
-    conversion = convert(reference, build_model(on_cpu).state_dict(), release)
-    write(cfg, conversion, output)
+    model = build_model(on_cpu)
+    conversion = convert(reference, model.state_dict(), release, model.parameter_rules().training_only)
+    write(cfg, conversion, release, output)
     print(conversion.table())
+    if conversion.unknown:
+        number = len(conversion.unknown)
+        print(f"caution: {number} tensors have no counterpart here: features may differ from theirs")
     if doubt := release.caution(cfg.MODEL.META_ARCHITECTURE):
         print(doubt)
     print(f"{output} and {output.parent / 'config.yaml'}")

@@ -121,11 +121,11 @@ def _translate(values: dict, node: YacsNode, release: Release, prefix: str, sour
 def _check_only(name: str, value: Any, only: Any, source: str) -> None:
     if value != only:
         raise UserError(
-            f"{source}: a file of the reference release: {name} {value!r} chooses code of it that is not"
+            f"{source}: a file of the method's authors: {name} {value!r} chooses code of it that is not"
             f" here, where there is {only!r} alone",
             "leave the key out, if that is what you want",
         )
 
 
 def _tell(source: str, message: str) -> None:
-    warn_once(__name__, f"{source}: a file of the reference release: {message}")
+    warn_once(__name__, f"{source}: a file of the method's authors: {message}")

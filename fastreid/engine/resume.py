@@ -25,7 +25,9 @@ TRAINING_RULES = 2
 NEEDED = ("optimizer", "scheduler", "iteration", "iters_per_epoch")
 
 
-def check_resumed(cfg: CfgNode, model: MetaArch, checkpoint: dict[str, Any], source: str) -> None:
+def check_resumed(
+    cfg: CfgNode, model: MetaArch, iters_per_epoch: int, checkpoint: dict[str, Any], source: str
+) -> None:
     """Check that a checkpoint is of the run that `cfg` and `model` describe, up to what may change.
 
     Args:
@@ -44,6 +46,12 @@ def check_resumed(cfg: CfgNode, model: MetaArch, checkpoint: dict[str, Any], sou
     check_resumed_rules(meta.get("rules", 1), source)  # none: from before they had a number
     check_resumed_config(cfg, meta["config"], source)
     check_resumed_names(model.names, meta.get("names"), source)
+    if checkpoint["iters_per_epoch"] != iters_per_epoch:
+        raise UserError(
+            f"{source} has {checkpoint['iters_per_epoch']} iterations an epoch, now there are"
+            f" {iters_per_epoch}: the training data has changed",
+            "restore it or start a new run",
+        )
 
 
 def check_resumed_start(cfg: CfgNode, model: MetaArch, state: dict[str, Tensor], source: str) -> None:

@@ -35,7 +35,6 @@ from fastreid.structures import Batch, DataNames, Results, RetrievalTask, Sample
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
 from fastreid.utils.env import AMP_DTYPES, code_version, rng_state, set_rng_state
-from fastreid.utils.errors import UserError
 from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, Writer
 
 logger = logging.getLogger(__name__)
@@ -214,14 +213,8 @@ class DefaultTrainer(SimpleTrainer):
         Raises:
             UserError: if the file is no checkpoint of this run.
         """
-        check_resumed(self.cfg, self.model, checkpoint, source)
+        check_resumed(self.cfg, self.model, self.iters_per_epoch, checkpoint, source)
         check_resumed_start(self.cfg, self.model, checkpoint["model"], source)
-        if checkpoint["iters_per_epoch"] != self.iters_per_epoch:
-            raise UserError(
-                f"{source} has {checkpoint['iters_per_epoch']} iterations an epoch, now there are"
-                f" {self.iters_per_epoch}: the training data has changed",
-                "restore it or start a new run",
-            )
         load_model_weights(self.model, checkpoint["model"], "resume", source=source)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scheduler.load_state_dict(checkpoint["scheduler"])

@@ -1,6 +1,5 @@
 """Fixtures: a configuration and a DefaultTrainer on the toy model and data."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -34,11 +33,3 @@ def program_log():
 def toy_trainer() -> type[ToyTrainer]:
     """A `ToyTrainer` of its own for the test."""
     return type("Trainer", (ToyTrainer,), {"means": [], "evaluated": []})
-
-
-@pytest.fixture
-def caplog_fastreid(caplog, monkeypatch):
-    """`caplog` for the package's logger, which does not propagate once it is set up."""
-    monkeypatch.setattr(logging.getLogger("fastreid"), "propagate", True)
-    caplog.set_level(logging.INFO, logger="fastreid")
-    return caplog

@@ -164,8 +164,11 @@ class TestViewsOfOtherData:
     @pytest.mark.parametrize(
         "views", [("drone", "ground"), ("aerial", "cctv"), ("drone",), ("kite", "ground")]
     )
-    def test_those_of_the_same_numbers_and_strangers_pass(self, model, views):
+    def test_strangers_pass_with_a_warning(self, model, views, caplog_fastreid):
         model(frozenset({"viewids"})).check_views(views, "mine.csv")
+        strangers = [name for name in views if name not in ("drone", "ground")]
+        assert all(f"{name} has the number of " in caplog_fastreid.text for name in strangers)
+        assert bool(caplog_fastreid.text) == bool(strangers)
 
     @pytest.mark.parametrize("views", [("ground", "zeppelin"), ("ground",), ("a", "drone", "ground")])
     def test_one_that_has_another_number_is_refused(self, model, views):

@@ -389,3 +389,17 @@ def test_its_authors_configuration_loads(tmp_path):
     assert found == {"PROMPT_LEN": 8, "EXPERTS": 5, "TOP_K": 3, "GRAPH_TOP_K": 32}
     assert cfg.MODEL.USE_VISA is False
     assert (cfg.MODEL.BACKBONE.VIEW_NUM, cfg.SOLVER.CHECKPOINT_PERIOD) == (2, 20)
+
+
+def test_an_expert_begins_with_queries_that_differ():
+    """Equal prompts would stay equal: nothing tells them apart afterwards."""
+    distances = torch.cdist(*[QueryExpert(32, 4, 6)(torch.randn(2, 32))] * 2) + torch.eye(6)
+    assert (distances > 1e-3).all()
+
+
+def test_which_experts_are_chosen_is_no_matter_of_mixed_precision():
+    mixture, token = ExpertMixture(32, 4, 3, count=5, top_k=2), torch.randn(8, 32)
+    everyone = torch.ones(8, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = mixture(token, everyone).imbalance
+    assert torch.equal(mixed, mixture(token, everyone).imbalance)

@@ -1,6 +1,7 @@
-"""VDT with a second, local feature: what SeCap and ViSA have in common."""
+"""VDT with a second, local feature: SeCap and ViSA share it, and how their authors keep it in checkpoints."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 from fastreid.config import CfgNode
 from fastreid.modeling.heads import build_head
 from fastreid.modeling.meta_arch.base import ParameterRules
-from fastreid.modeling.meta_arch.vdt import VDT
+from fastreid.modeling.meta_arch.release_format import not_theirs
+from fastreid.modeling.meta_arch.vdt import VDT, VDTRelease
 from fastreid.structures import Batch
 from fastreid.utils.errors import UserError
 
@@ -71,3 +73,52 @@ class LocalFeatureVDT(VDT):
         return rules._replace(
             heads=(*rules.heads, "local_heads."), training_only=(*rules.training_only, "local_heads.weight")
         )
+
+
+_BLOCK = r"backbone\.base\.blocks\.(\d+)\..+"
+_LAST_BLOCK = "backbone.b1.0."  # its other copy, among those of backbone.base, is never read
+_ENCODER = {
+    r"backbone\.base\.(cls_token|view_token|pos_embed|(?:patch_embed|blocks)\..+)": r"backbone.\1",
+    r"backbone\.b1\.(blocks\..+)": r"backbone.\1",
+    r"backbone\.b1\.1\.(weight|bias)": r"backbone.norm.\1",
+    r"(local_heads\.(?:bottleneck\.0\..+|weight))": r"\1",
+}
+NEVER_READ = "its code never reads it"
+
+
+class LocalFeatureRelease(VDTRelease):
+    """Their encoder is a part of the backbone, and its last block and norm stand apart.
+
+    Args:
+        signature: a name that only this method's files have.
+        more, unused: as in the base class.
+    """
+
+    def __init__(self, signature: str, more: Mapping[str, str], unused: Mapping[str, str]) -> None:
+        super().__init__(_ENCODER | dict(more), {r"backbone\.base\.norm\..+": NEVER_READ, **unused})
+        self.signature = signature
+
+    def settings(self, reference: Mapping[str, Tensor], method: str) -> dict[str, Any]:
+        if self.signature not in reference:
+            raise not_theirs(reference, f"a checkpoint of the authors of {method}", self.signature)
+        return super().settings(reference, method)
+
+    def rearranged(self, reference: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Give the last block its number, and put the view classifier's rows in our order."""
+        numbered = f"backbone.b1.blocks.{highest_number(_BLOCK, reference)}."
+        return {
+            numbered + name.removeprefix(_LAST_BLOCK) if name.startswith(_LAST_BLOCK) else name: value
+            for name, value in super().rearranged(reference).items()
+        }
+
+    def why_unused(self, name: str, reference: Mapping[str, Tensor]) -> str | None:
+        block = re.fullmatch(_BLOCK, name)
+        if block and int(block[1]) == highest_number(_BLOCK, reference):
+            return NEVER_READ
+        return super().why_unused(name, reference)
+
+
+def highest_number(pattern: str, names: Iterable[str]) -> int:
+    """Return the highest number that the pattern's group finds in the names that match; -1 if none does."""
+    matches = (re.fullmatch(pattern, name) for name in names)
+    return max((int(match[1]) for match in matches if match), default=-1)

@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from tabulate import tabulate
 from torch import Tensor
@@ -20,6 +20,9 @@ class ReleaseFormat:
         unused: pattern of a whole name of theirs -> why nothing here corresponds to it.
     """
 
+    views: ClassVar[tuple[str, ...]] = ()
+    """Names of the views by our numbers, where a method reads views and its files know their number."""
+
     def __init__(self, renamed: Mapping[str, str], unused: Mapping[str, str] | None = None) -> None:
         self.renamed, self.unused = renamed, unused or {}
 
@@ -33,7 +36,7 @@ class ReleaseFormat:
         Raises:
             UserError: if it is no such file.
         """
-        if "heads.weight" not in reference:
+        if "heads.weight" not in reference or reference["heads.weight"].ndim != 2:
             raise not_theirs(reference, f"a checkpoint of the authors of {method}", "heads.weight")
         return {"MODEL.HEADS.NUM_CLASSES": len(reference["heads.weight"])}
 
@@ -87,12 +90,18 @@ class Conversion:
         return tabulate(rows, headers=("", "in the file", "here", "tensors"), tablefmt="simple")
 
 
-def convert(reference: Mapping[str, Tensor], own: Mapping[str, Tensor], release: ReleaseFormat) -> Conversion:
+def convert(
+    reference: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    release: ReleaseFormat,
+    training_only: tuple[str, ...] = (),
+) -> Conversion:
     """Give the authors' tensors our names and our shapes.
 
     Args:
         reference: their state dict.
         own: the state dict of our model of that configuration (see `ReleaseFormat.settings`).
+        training_only: prefixes of ours that the file may lack, see `ParameterRules`.
 
     Raises:
         UserError: naming what our model has and the file lacks, and tensors of another shape.
@@ -107,7 +116,7 @@ def convert(reference: Mapping[str, Tensor], own: Mapping[str, Tensor], release:
             result.state[ours] = _fitting(value, own[ours])
         else:
             result.unknown.append(name)
-    _check_complete(result, own)
+    _check_complete(result, own, training_only)
     _check_shapes(result, own)
     return result
 
@@ -132,18 +141,22 @@ def _fitting(value: Tensor, own: Tensor) -> Tensor:
     return value.reshape(own.shape) if squeezed[0] == squeezed[1] else value
 
 
-def _check_complete(result: Conversion, own: Mapping[str, Tensor]) -> None:
-    missing = [n for n in own if n not in result.state and not n.endswith("num_batches_tracked")]
+def _check_complete(result: Conversion, own: Mapping[str, Tensor], training_only: tuple[str, ...]) -> None:
+    needed = [n for n in own if not n.endswith("num_batches_tracked") and not n.startswith(training_only)]
+    missing = [name for name in needed if name not in result.state]
     if not missing:
         return
     by_part = defaultdict(list)
     for name in missing:
         by_part[part(name)].append(name)
-    listed = "; ".join(f"{len(names)} of {where}, first {names[0]}" for where, names in by_part.items())
+    parts = [f"{len(names)} of {where}, first {names[0]}" for where, names in by_part.items()]
+    more = f"; and of {len(parts) - 4} more parts" if len(parts) > 4 else ""
+    listed = "; ".join(parts[:4]) + more
     unknown = f" (unknown names of the file: {', '.join(result.unknown[:5])})" if result.unknown else ""
     raise UserError(
         f"the file lacks {len(missing)} of the model's {len(own)} tensors, in our names: {listed}{unknown}",
-        "check that the config is that of the file (method, layers, widths)",
+        "check that the config is that of the file (method, layers, widths), and that it is not in our names"
+        " already",
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
 
 
 def check_encoded(method: str, encoded: Any) -> None:
@@ -42,13 +43,25 @@ def check_features(method: str, features: Any, parts: dict[str, int]) -> None:
 
 
 def check_view_names(method: str, trained: Sequence[str], views: Sequence[str], source: str) -> None:
-    """Check that the views of `source` that training had, too, have the number that they had there."""
+    """Check that the views of `source` that training had, too, have the number that they had there.
+
+    A view that it had not is told in a warning, with the one whose number it has.
+    """
     numbers = {name: number for number, name in enumerate(trained)}
     if any(numbers.get(name, number) != number for number, name in enumerate(views)):
         raise UserError(
             f"{method} was trained on the views {', '.join(trained)} and reads them, but {source} has"
             f" {', '.join(views)}, numbered otherwise",
             "name the views as in training",
+        )
+    strangers = [
+        f"{name} has the number of {trained[number]}" if number < len(trained) else f"{name} that of none"
+        for number, name in enumerate(views)
+        if trained and name not in numbers
+    ]
+    if strangers:
+        warn_once(
+            __name__, f"{method} reads views, and {source} has others than training: {', '.join(strangers)}"
         )
 
 

@@ -33,6 +33,7 @@ RELEASES.append(
             "MODEL.BACKBONE.USE_PRM": _UNREAD,
             "SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written",
         },
+        only={"INPUT.CAMERA": 0},
         implied={"Baseline_multiview_ViSA": {"MODEL.BACKBONE.VIEW_NUM": 2}},
     )
 )

@@ -7,18 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreid.modeling.meta_arch.vdt import VDTRelease
+from fastreid.modeling.meta_arch.local_feature import NEVER_READ, LocalFeatureRelease
 
 _EXPERT = r"_experts\.(\d+)\."
 _GROUPS = {"share": "shared_experts", "sky": "view_experts.views.0", "ground": "view_experts.views.1"}
-_LAST_BLOCK = r"backbone\.b1\.0\.(.+)"
 _VIEW_TOKENS = ["backbone.base.view_token_sky", "backbone.base.view_token_ground"]
 _GRAPH = "backbone.share_gcn.gcn_weights"
 
 _RENAMED = {
-    r"backbone\.base\.(.+)": r"backbone.\1",
-    r"backbone\.b1\.(blocks\..+)": r"backbone.\1",
-    r"backbone\.b1\.1\.(.+)": r"backbone.norm.\1",
     r"backbone\.norm_share\.(.+)": r"local_branch.shared_graph.norm.\1",
     r"backbone\.norm_view\.(.+)": r"local_branch.view_graph.norm.\1",
     r"backbone\.(shared|view)_graph": r"local_branch.\1_graph.convolution.weight",
@@ -26,7 +22,6 @@ _RENAMED = {
     r"backbone\.final_attn_token_to_image\.((?:attn|mlp)\..+)": r"local_branch.fusion.\1",
     r"backbone\.final_attn_token_to_image\.norm2\.(.+)": r"local_branch.fusion.norm1.\1",
     r"backbone\.final_attn_token_to_image\.norm3\.(.+)": r"local_branch.fusion.norm2.\1",
-    r"(local_heads\.(?:bottleneck\.0\..+|weight))": r"\1",
 }
 for _theirs, _ours in _GROUPS.items():
     _names, _own = rf"backbone\.{_theirs}", rf"local_branch.{_ours}."
@@ -38,48 +33,37 @@ for _theirs, _ours in _GROUPS.items():
         rf"{_names}{_EXPERT}prm\.((?:norm\d|attn|mlp)\..+)": rf"{_own}experts.\1.\2",
     }
 
-_COPIED = "its code reads the copy in b1"
 _UNUSED = {
     rf"backbone\.\w+{_EXPERT}prm\.cross_attn\.[qk]_proj\..+": "attention to one token is that token's value",
     r"backbone\.view_gcn\..+": "its code joins both branches by share_gcn",
-    r"backbone\.image_pe": "its code reads it nowhere",
-    r"backbone\.base\.norm\..+": _COPIED,
+    r"backbone\.image_pe": NEVER_READ,
 }
 
 
-class ViSARelease(VDTRelease):
-    """Their last block and norm are copies; their one graph convolution becomes that of each branch."""
+class ViSARelease(LocalFeatureRelease):
+    """Their view tokens stand apart; their one graph convolution becomes that of each branch."""
+
+    views = ("aerial", "ground")
 
     def __init__(self) -> None:
-        super().__init__(_RENAMED, _UNUSED)
+        super().__init__("backbone.share_router.gate.weight", _RENAMED, _UNUSED)
 
     def settings(self, reference: Mapping[str, Tensor], method: str) -> dict[str, Any]:
+        """Return the numbers of identities, views, experts and queries; see the base class."""
         settings: dict[str, Any] = super().settings(reference, method) | {"MODEL.BACKBONE.VIEW_NUM": 2}
         one = re.compile(r"backbone\.share_experts\.\d+\.prompt")
         prompts = [value for name, value in reference.items() if one.fullmatch(name)]
         if prompts:
             settings["MODEL.BACKBONE.EXPERTS"] = len(prompts)
-            settings["MODEL.BACKBONE.PROMPT_LEN"] = prompts[0].shape[1]
+            settings["MODEL.BACKBONE.PROMPT_LEN"] = prompts[0].shape[-2]
         return settings
 
     def rearranged(self, reference: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Number the copied block, join the view tokens as rows, and give each branch the convolution."""
+        """Join the view tokens as rows, and give each branch the convolution; see the base class."""
         rearranged = dict(super().rearranged(reference))
         if all(name in rearranged for name in _VIEW_TOKENS):
             rearranged["backbone.base.view_token"] = torch.cat([rearranged.pop(n) for n in _VIEW_TOKENS])
         if _GRAPH in rearranged:
             weight = rearranged.pop(_GRAPH).T.contiguous()  # theirs stands behind the nodes
             rearranged |= {f"backbone.{branch}_graph": weight.clone() for branch in ("shared", "view")}
-        copied = f"backbone.b1.blocks.{_last_block(reference)}."
-        return {re.sub(_LAST_BLOCK, rf"{copied}\1", name): value for name, value in rearranged.items()}
-
-    def why_unused(self, name: str, reference: Mapping[str, Tensor]) -> str | None:
-        if name.startswith(f"backbone.base.blocks.{_last_block(reference)}."):
-            return _COPIED
-        return super().why_unused(name, reference)
-
-
-def _last_block(reference: Mapping[str, Tensor]) -> int:
-    """Return the number of the last block."""
-    numbers = (re.match(r"backbone\.base\.blocks\.(\d+)\.", name) for name in reference)
-    return max((int(match[1]) for match in numbers if match), default=0)
+        return rearranged
