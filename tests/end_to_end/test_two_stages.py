@@ -44,6 +44,9 @@ BENCHMARKS = {
 }
 
 
+EVALUATED_AGAIN = ("v2", "CARGO")  # three views and two; the program is the same for all
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_two_stages_train_and_evaluate(name, benchmarks, run_tool, tmp_path):
     (config1, config2), (output1, output2), protocols = BENCHMARKS[name]
@@ -55,6 +58,8 @@ def test_two_stages_train_and_evaluate(name, benchmarks, run_tool, tmp_path):
     for config, output, stage in ((config1, output1, "stage1"), (config2, output2, "stage2")):
         trained = read_results(tmp_path / output)
         assert set(trained) == protocols
+        if name not in EVALUATED_AGAIN:
+            continue
         weights = ["MODEL.WEIGHTS", f"{output}/model_best.pth", "OUTPUT_DIR", f"again/{stage}"]
         command = ["--config-file", REPO / "configs" / config, "--eval-only", *common, *weights]
         run_tool("train_net.py", *command)
