@@ -123,7 +123,19 @@ def read_contenders(config_files: Sequence[str], options: Sequence[str]) -> list
         if contender.name in [other.name for other in contenders[:number]]:
             raise UserError(f"two configurations are named {contender.name}", "give each file its own name")
         _check_same_conditions(contenders[0], contender)
-    return [_with_start(contender, contenders) for contender in contenders]
+    started = {contender.name: _with_start(contender, contenders) for contender in contenders}
+    for contender in started.values():
+        _check_beginning(contender, started)
+    return list(started.values())
+
+
+def _check_beginning(contender: Contender, contenders: dict[str, Contender]) -> None:
+    """Raise a UserError if it starts, by way of others, from itself."""
+    names = [contender.name]
+    while start := contenders[names[-1]].starts_from:
+        if start in names:
+            raise UserError(f"{', '.join(names)} start from each other", "let one start from none of them")
+        names.append(start)
 
 
 def _check_same_conditions(first: Contender, other: Contender) -> None:

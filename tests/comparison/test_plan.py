@@ -6,6 +6,8 @@ import pytest
 from worlds.options import REPO
 
 from fastreid.comparison.plan import check_before, plan_trainings, read_contenders
+from fastreid.modeling import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch.baselines import ViTBaseline
 from fastreid.utils.errors import UserError
 
 CARGO = REPO / "configs" / "CARGO"
@@ -53,6 +55,15 @@ def test_two_configurations_of_stage_1_leave_it_open_which_one_is_meant(tmp_path
     second.write_text(f"_BASE_: {SDREID[1]}\n")
     with pytest.raises(UserError, match="base_stage1, mine"):
         read_contenders([*SDREID, str(second)], [])
+
+
+def test_methods_that_start_from_each_other_are_refused(own_names, tmp_path):
+    for name, start in (("First", "Second"), ("Second", "First")):
+        META_ARCH_REGISTRY.register(name, type(name, (ViTBaseline,), {"starts_from": (start,)}))
+        text = f"_BASE_: {SDREID[0]}\nMODEL: {{META_ARCHITECTURE: {name}}}\n"
+        (tmp_path / f"{name}.yml").write_text(text)
+    with pytest.raises(UserError, match="First, Second start from each other"):
+        read_contenders([str(tmp_path / "First.yml"), str(tmp_path / "Second.yml")], [])
 
 
 def test_data_and_pretrained_files_are_looked_for_before_the_first_training(tmp_path, cargo):
