@@ -24,10 +24,10 @@ class ViewPromptTransformer(VisionTransformer):
         num_id_tokens: L-1.
     """
 
+    fewest_blocks = 2  # one before the view prompt
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if len(self.blocks) < 2:
-            raise ValueError("the encoder needs at least 2 blocks, one before the view prompt")
         self.num_id_tokens = len(self.blocks) - 1
         self.view_prompt = nn.Parameter(torch.zeros(1, 1, self.feat_dim))
 

@@ -47,6 +47,9 @@ class VisionTransformer(nn.Module):
     extra_tokens: ClassVar[int] = 0
     """Tokens behind the class token that have position embeddings, too."""
 
+    fewest_blocks: ClassVar[int] = 1
+    """The least `depth` that it can have."""
+
     def __init__(
         self,
         image_size: tuple[int, int] = (256, 128),
@@ -162,6 +165,11 @@ def build_vit(cfg: CfgNode, kind: type[ViT], **options: Any) -> ViT:
         raise UserError(
             f"MODEL.BACKBONE.STRIDE_SIZE {list(stride)} leaves gaps between patches",
             f"use at most MODEL.BACKBONE.PATCH_SIZE ({settings.PATCH_SIZE})",
+        )
+    if depth < kind.fewest_blocks:
+        raise UserError(
+            f"MODEL.BACKBONE: {depth} blocks, but {settings.NAME} needs at least {kind.fewest_blocks} blocks",
+            "raise MODEL.BACKBONE.NUM_LAYERS",
         )
     try:
         encoder = kind(

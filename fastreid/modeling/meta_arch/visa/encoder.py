@@ -32,10 +32,10 @@ class ViewTokensTransformer(ViewTokenTransformer):
         kwargs: as in `ViewTokenTransformer`; at least 2 blocks.
     """
 
+    fewest_blocks = 2  # one before the regions are taken
+
     def __init__(self, *args: Any, num_views: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if len(self.blocks) < 2:
-            raise ValueError("the encoder needs at least 2 blocks, one before the regions are taken")
         self.num_views = num_views
         self.view_token = nn.Parameter(torch.zeros(num_views, 1, self.feat_dim))
 
