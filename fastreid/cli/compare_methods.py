@@ -48,7 +48,8 @@ def main(args: argparse.Namespace) -> None:
         with running:
             running.run()
         measure_costs(trainings, args.batch_size)
-        if not any(training.finished for training in trainings):
+        first = contenders[0]  # without it there is nothing to compare with
+        if not any(training.finished for training in trainings if training.contender is first):
             running.check()
     comparison = summarise(trainings)
     paths = write_comparison(comparison, output)

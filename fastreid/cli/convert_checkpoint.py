@@ -31,7 +31,7 @@ def build_parser() -> CommandLineParser:
     return parser
 
 
-def release_of(method: str) -> ReleaseFormat:
+def format_of(method: str) -> ReleaseFormat:
     """Return the format of the checkpoints of the method's authors. Raises a UserError if none is known."""
     release = META_ARCH_REGISTRY.get(method).release
     if release is None:
@@ -83,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
     if output.resolve() == Path(args.weights).resolve():
         raise UserError("--output is the file to convert", "choose another name: theirs is kept")
     cfg = load_config(args.config_file, args.opts)
-    release = release_of(cfg.MODEL.META_ARCHITECTURE)
+    release = format_of(cfg.MODEL.META_ARCHITECTURE)
     reference = without_module_prefix(load_checkpoint(args.weights)["model"])
     complete_config(cfg, args, reference, release)
     on_cpu = cfg.clone()

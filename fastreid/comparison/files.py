@@ -6,7 +6,7 @@ from typing import Any
 
 from fastreid.utils.errors import UserError
 
-COST = "cost.json"
+COST, EVALUATIONS = "cost.json", "evaluations.json"
 
 
 def read_json(path: Path) -> Any:
@@ -19,5 +19,6 @@ def read_json(path: Path) -> Any:
         lines = path.read_text().splitlines()
         return list(map(json.loads, lines)) if path.name == "metrics.json" else json.loads("".join(lines))
     except (OSError, ValueError) as error:
-        problem = f"{path} cannot be read: {error}"
-        raise UserError(problem, f"remove {path.parent} to train it again") from error
+        again = path.name in (COST, EVALUATIONS)
+        fix = "remove it: it is made again" if again else f"remove {path.parent} to train it again"
+        raise UserError(f"{path} cannot be read: {error}", fix) from error

@@ -9,7 +9,7 @@ import yaml
 
 from fastreid.checks.assets import check_assets
 from fastreid.checks.datasets import check_datasets
-from fastreid.comparison.files import read_json
+from fastreid.comparison.files import EVALUATIONS, read_json
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.config.files import flat_keys
 from fastreid.engine.hooks.checkpointing import FINAL
@@ -20,9 +20,9 @@ from fastreid.utils.errors import UserError
 
 SAME_FOR_ALL = ("DATASETS.*", "MODEL.SEED", "TEST.METRIC", "TEST.AQE.*", "TEST.RERANK.*", "TEST.ROC.*")
 OF_THE_PLAN = ("OUTPUT_DIR", "MODEL.WEIGHTS")
-# What a later call may change: no figure depends on it.
+# What a later call may change: no score depends on it.
 FREE = (*OF_THE_PLAN, "MODEL.DEVICE", "DATASETS.ROOT", "DATALOADER.NUM_WORKERS", "SOLVER.LOG_PERIOD")
-FREE += ("SOLVER.CHECKPOINT_*", "TEST.IMS_PER_BATCH")
+FREE += ("SOLVER.CHECKPOINT_*",)  # not TEST.IMS_PER_BATCH: some methods' features depend on their batch
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Training:
 
     @property
     def evaluations(self) -> Path:
-        return self.folder / "evaluations.json"
+        return self.folder / EVALUATIONS
 
     def config(self) -> CfgNode:
         """Read its configuration."""

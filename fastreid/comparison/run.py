@@ -143,6 +143,7 @@ def _launch(training: Training, slot: int, processes: int) -> Running:
     with named_output(training.planned), atomic_write(training.planned, "w") as file:
         file.write(training.config().dump())
     with open(training.folder / CONSOLE, "ab") as log:
+        log_start = log.tell()  # before the process moves it
         process = subprocess.Popen(
             _command(*arguments),
             stdout=log,
@@ -150,7 +151,7 @@ def _launch(training: Training, slot: int, processes: int) -> Running:
             env={"OMP_NUM_THREADS": threads, **os.environ},
             start_new_session=True,  # Ctrl-C reaches this program alone, which stops the others in order
         )
-        return Running(training, process, log.tell())
+        return Running(training, process, log_start)
 
 
 def _console(running: Running, tail: int | None = None) -> bytes:
@@ -205,5 +206,8 @@ def _is_measured(training: Training, batch_size: int) -> bool:
         return False
     device = resolve_device(training.contender.cfg.MODEL.DEVICE)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    report = read_json(path)
+    try:
+        report = read_json(path)
+    except UserError:
+        return False
     return report["batch_size"] == batch_size and report["device"] == name

@@ -83,7 +83,7 @@ class Row:
 
     Attributes:
         settings: what it trains with, in words.
-        training_seconds: of the iterations of one training, by their median and number, and of that which it
+        training_seconds: of the iterations of one training, by their median and number, and of those that it
             starts from; the median over seeds.
         cost: None where it was not measured.
     """
@@ -180,8 +180,10 @@ def _check_same_queries(finished: list[Finished]) -> None:
 
 def _row(own: list[Finished], first: list[Finished], finished: dict[str, list[Finished]]) -> Row:
     contender = own[0].training.contender
-    start = finished.get(contender.starts_from, [])
-    seconds = sum(statistics.median(each.seconds for each in part) for part in (own, start) if part)
+    seconds, name = 0.0, contender.name
+    while part := finished.get(name):
+        seconds += statistics.median(each.seconds for each in part)
+        name = part[0].training.contender.starts_from
     scores = {protocol: _scores(protocol, own, first) for protocol in own[0].metrics}
     settings = _settings(contender.cfg)
     return Row(contender.name, contender.method, len(own), settings, scores, seconds, _cost(own))

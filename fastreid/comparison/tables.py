@@ -73,14 +73,14 @@ def legend(comparison: Comparison) -> list[str]:
         " feature; on the CPU the memory is that of the whole process."
     ]
     if len(comparison.rows) > 1:
-        seeds = min(row.seeds for row in comparison.rows)
+        seeds = max(FEWEST_SEEDS, min(row.seeds for row in comparison.rows))
         chance = 100 * 2 / math.comb(2 * seeds, seeds)
         lines.append(
             "Differences: the mean, and its 95 % interval from 10,000 paired bootstrap samples of the test"
             " persons, the queries' AP averaged over the seeds; the interval is for these trainings, and says"
-            f" nothing of other seeds. {SEPARATED}: it leaves out 0, and every seed of one method, at least"
-            f" {FEWEST_SEEDS}, lies above every seed of the other; by chance alone {seeds} seeds each do that"
-            f" in {chance:.0f} % of comparisons."
+            f" nothing of other seeds. {SEPARATED}: it leaves out 0, and every seed of one method lies above"
+            f" every seed of the other, of which there are at least {FEWEST_SEEDS} each; with {seeds} each,"
+            f" chance alone does the latter in {chance:.2g} % of comparisons."
         )
     return lines
 

@@ -55,7 +55,7 @@ def check_resumed(
 
 
 def check_resumed_start(cfg: CfgNode, model: MetaArch, state: dict[str, Tensor], source: str) -> None:
-    """Compare what does not train with MODEL.WEIGHTS, of a method that starts from another's checkpoint.
+    """Check that a method that starts from another's checkpoint has MODEL.WEIGHTS in what it does not train.
 
     A file that is no longer there is not missed.
 
@@ -65,9 +65,10 @@ def check_resumed_start(cfg: CfgNode, model: MetaArch, state: dict[str, Tensor],
     weights = cfg.MODEL.WEIGHTS
     if not model.starts_from or not weights or not Path(weights).exists():
         return
-    start, classifiers = without_module_prefix(load_checkpoint(weights)["model"]), model.parameter_rules()
+    start = without_module_prefix(load_checkpoint(weights)["model"])
+    excluded = model.parameter_rules().training_only
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    shared = [n for n in frozen if n in start and n in state and not n.startswith(classifiers.training_only)]
+    shared = [name for name in frozen if name in start and name in state and not name.startswith(excluded)]
     changed = [name for name in shared if not torch.equal(start[name], state[name])]
     if changed:
         raise UserError(

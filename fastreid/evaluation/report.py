@@ -110,7 +110,7 @@ def read_query_scores(output_dir: str | Path, protocols: Sequence[str]) -> dict[
 
 
 def describe_checkpoint(path: str | None) -> dict[str, str] | None:
-    """``{"path", "sha256"}`` of the file; None when there is no such file."""
+    """Return ``{"path", "sha256"}`` of the file; None when there is no such file."""
     if not path or not Path(path).is_file():
         return None
     digest = hashlib.sha256()

@@ -182,7 +182,7 @@ class MetaArch(nn.Module, ABC):
         return batch[name].to(self.device, non_blocking=True)
 
     def check_views(self, views: Sequence[str], source: str) -> None:
-        """Raise a UserError if the method reads views, and one of training has another number in `source`."""
+        """Raise a UserError if the method reads views and one has another number in `source`; warn of new."""
         if "viewids" in self.test_labels:
             check_view_names(type(self).__name__, self.names.views, views, source)
 

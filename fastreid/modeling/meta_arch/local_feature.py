@@ -1,4 +1,4 @@
-"""VDT with a second, local feature: SeCap and ViSA share it, and how their authors keep it in checkpoints."""
+"""VDT with a second, local feature, which SeCap and ViSA share, and their authors' names for its parts."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +48,7 @@ class LocalFeatureVDT(VDT):
             self.local_heads.freeze_classifier()
 
     def losses(self, encoded: Any, batch: Batch) -> dict[str, Tensor]:
-        """VDT's losses, and MODEL.LOSSES on the local feature."""
+        """Return VDT's losses, and MODEL.LOSSES on the local feature."""
         local = {}
         if self.has_local:
             targets = self.labels(batch, "targets")

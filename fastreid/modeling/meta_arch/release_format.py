@@ -82,8 +82,8 @@ class Conversion:
 
     def table(self) -> str:
         """Return numbers of tensors by part, and every unknown name."""
-        loaded = Counter((part(name), part(ours)) for name, ours in self.loaded.items())
-        dropped = Counter((part(name), why) for name, why in self.dropped.items())
+        loaded = Counter((_part(name), _part(ours)) for name, ours in self.loaded.items())
+        dropped = Counter((_part(name), why) for name, why in self.dropped.items())
         rows = [("loaded", theirs, ours, number) for (theirs, ours), number in loaded.items()]
         rows += [("dropped", theirs, why, number) for (theirs, why), number in dropped.items()]
         rows += [("unknown", name, "", 1) for name in self.unknown]
@@ -124,10 +124,11 @@ def convert(
 def not_theirs(reference: Mapping[str, Tensor], expected: str, names: str) -> UserError:
     """Return the error of a file that is none of a format."""
     begin = ", ".join(sorted({name.split(".")[0] for name in reference}))
-    return UserError(f"this is not {expected}: expected {names}, but its names begin with {begin}")
+    problem = f"this is not {expected}: expected {names}, but its names begin with {begin}"
+    return UserError(problem, "name a file of theirs in --weights, and a config of its method")
 
 
-def part(name: str) -> str:
+def _part(name: str) -> str:
     """Return the first component of a name, or the first two of a longer one, with what follows as a star."""
     components = name.split(".")
     if len(components) < 3:
@@ -148,7 +149,7 @@ def _check_complete(result: Conversion, own: Mapping[str, Tensor], training_only
         return
     by_part = defaultdict(list)
     for name in missing:
-        by_part[part(name)].append(name)
+        by_part[_part(name)].append(name)
     parts = [f"{len(names)} of {where}, first {names[0]}" for where, names in by_part.items()]
     more = f"; and of {len(parts) - 4} more parts" if len(parts) > 4 else ""
     listed = "; ".join(parts[:4]) + more

@@ -43,9 +43,9 @@ def check_features(method: str, features: Any, parts: dict[str, int]) -> None:
 
 
 def check_view_names(method: str, trained: Sequence[str], views: Sequence[str], source: str) -> None:
-    """Check that the views of `source` that training had, too, have the number that they had there.
+    """Check that every view of `source` that training had has the same number as in training.
 
-    A view that it had not is told in a warning, with the one whose number it has.
+    A view that training had not is told in a warning, with the training view whose number it has.
     """
     numbers = {name: number for number, name in enumerate(trained)}
     if any(numbers.get(name, number) != number for number, name in enumerate(views)):
@@ -54,8 +54,9 @@ def check_view_names(method: str, trained: Sequence[str], views: Sequence[str], 
             f" {', '.join(views)}, numbered otherwise",
             "name the views as in training",
         )
+    known = [f"the number of {name}" for name in trained]
     strangers = [
-        f"{name} has the number of {trained[number]}" if number < len(trained) else f"{name} that of none"
+        f"{name} has {known[number] if number < len(known) else 'a number past the last'}"
         for number, name in enumerate(views)
         if trained and name not in numbers
     ]

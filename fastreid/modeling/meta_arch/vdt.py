@@ -160,7 +160,7 @@ class VDT(Baseline):
         return self.labels(batch, "viewids")
 
     def losses(self, encoded: VDTOutput, batch: Batch) -> dict[str, Tensor]:
-        """MODEL.LOSSES on the person's feature; the view's class; the cosine between the two."""
+        """Return MODEL.LOSSES on the person's feature, the view's class, and the cosine between the two."""
         targets = self.labels(batch, "targets")
         person = self.heads(encoded.features, targets)
         losses = self.identity_losses(person, targets)

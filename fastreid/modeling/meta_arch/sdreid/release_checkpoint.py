@@ -10,6 +10,7 @@ from torch import Tensor
 from fastreid.modeling.meta_arch.release_format import ReleaseFormat, not_theirs
 from fastreid.utils.errors import UserError
 
+WHOLE = "convert a checkpoint of Stage 2 as its authors' code wrote it"
 STAGE1, STAGE2, AS_RELEASED = "SDReIDStage1", "SDReIDStage2", "SDReIDStage2AsReleased"
 
 _LEARNER = "generator.condition_learner."
@@ -115,12 +116,14 @@ def _kernel_sizes(reference: Mapping[str, Tensor]) -> list[int]:
     names = [f"condition_learner.downsamplers.{index}.weight" for index in range(6)]
     absent = [name for name in names if name not in reference]
     if absent:
-        raise UserError(f"the file lacks {', '.join(absent)}: the View-Refined Decoder has six convolutions")
+        problem = f"the file lacks {', '.join(absent)}: the View-Refined Decoder has six convolutions"
+        raise UserError(problem, WHOLE)
     shapes = [tuple(reference[name].shape) for name in names]
     kernels = [shape[-1] for shape in shapes]
     if any(len(s) != 4 or s[1] != 1 or s[2] != s[3] for s in shapes) or kernels[:3] != kernels[3:]:
         raise UserError(
             f"condition_learner.downsamplers.* have shapes {shapes}: expected convolutions from 1 channel"
-            " with square kernels, 0 to 2 with the same ones as 3 to 5"
+            " with square kernels, 0 to 2 with the same ones as 3 to 5",
+            WHOLE,
         )
     return kernels[:3]

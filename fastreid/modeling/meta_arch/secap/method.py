@@ -99,8 +99,9 @@ class SeCap(LocalFeatureVDT):
         width, num_heads = self.backbone.feat_dim, self.backbone.blocks[0].attn.num_heads
         if width % (2 * num_heads):
             raise UserError(
-                f"MODEL.BACKBONE.FEAT_DIM {width} must be a multiple of twice MODEL.BACKBONE.NUM_HEADS"
-                f" {num_heads}: SeCap's refinement is half as wide"
+                f"MODEL.BACKBONE.FEAT_DIM {width} is no multiple of twice MODEL.BACKBONE.NUM_HEADS"
+                f" {num_heads}, but SeCap's refinement is half as wide",
+                "change one of them, or set MODEL.USE_SECAP to False",
             )
         rows, columns = self.backbone.patch_embed.grid_size
         sizes = (rows * columns, options.PROMPT_LEN, options.PROMPT_DEPTH)

@@ -154,7 +154,7 @@ class ViSA(LocalFeatureVDT):
         return ViSAOutput(encoded.features, encoded.view_features, *self.local_branch(encoded, views))
 
     def losses(self, encoded: ViSAOutput, batch: Batch) -> dict[str, Tensor]:
-        """VDT's, MODEL.LOSSES on the local feature, and how unevenly the experts are used."""
+        """Return VDT's losses, MODEL.LOSSES on the local feature, and how unevenly the experts are used."""
         losses = super().losses(encoded, batch)
         if self.has_local:
             losses["loss_balance"] = self.balance * encoded.imbalance
