@@ -193,7 +193,7 @@ def test_a_backbone_without_what_is_asked_of_it_is_refused(options, said):
 
 def test_heads_that_do_not_divide_half_the_width_are_refused():
     sizes = ("MODEL.BACKBONE.FEAT_DIM", "99", "MODEL.BACKBONE.NUM_HEADS", "3")
-    with pytest.raises(UserError, match=r"FEAT_DIM 99 must be a multiple of twice MODEL.BACKBONE.NUM_HEADS"):
+    with pytest.raises(UserError, match=r"FEAT_DIM 99 is no multiple of twice MODEL.BACKBONE.NUM_HEADS"):
         build_model(small_cfg("SeCap", *sizes))
 
 
