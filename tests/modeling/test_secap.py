@@ -4,20 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from plain_secap import attention_block, refined
-from small_methods import small_vit_cfg
+from small_methods import NAMES, NO_VIEWS, PLAIN, check_is_the_plain_vit, small_vit_cfg
 
 from fastreid.config import check_config, get_cfg
 from fastreid.modeling import build_model
-from fastreid.structures import DataNames
 from fastreid.utils.errors import UserError
 
 OWN = {"SeCap": "build_secap_backbone", "VDT": "build_view_token_vit_backbone"}
-PLAIN = ("MODEL.BACKBONE.NAME", "build_plain_vit_backbone")
 GLOBAL_ONLY = ("MODEL.USE_SECAP", "False")
 NO_PRM = ("MODEL.BACKBONE.USE_PRM", "False")
-NO_VIEWS = ("MODEL.LOSSES.CE.VIEW_ID", "False", "MODEL.LOSSES.CE.VIEW_OREG", "False")
 ONE_LOSS = ("MODEL.LOSSES.NAME", "['TripletLoss']")
-NAMES = {views: DataNames(views=("aerial", "cctv", "wearable")[:views]) for views in (2, 3)}
 HEADS = 4
 LFRM = {part: f"refinement.{part}" for part in ("layers", "final", "norm")}
 
@@ -142,14 +138,9 @@ def test_the_local_loss_trains_the_encoder_through_prompts_and_patches(secap, ma
 
 
 def test_switched_off_it_is_the_plain_vit(make_batch):
-    model = build_model(small_cfg("SeCap", *PLAIN, *GLOBAL_ONLY, *NO_VIEWS), NAMES[2])
-    baseline = build_model(small_cfg("ViTBaseline"), NAMES[2])
-    assert list(model.state_dict()) == list(baseline.state_dict())
-    assert all(map(torch.equal, model.state_dict().values(), baseline.state_dict().values()))
-    batch = make_batch()
-    assert model(batch) == baseline(batch)
-    assert torch.equal(model.eval()(batch), baseline.eval()(batch))
-    assert model.feature_parts() == baseline.feature_parts()
+    check_is_the_plain_vit(
+        build_model(small_cfg("SeCap", *PLAIN, *GLOBAL_ONLY, *NO_VIEWS), NAMES[2]), make_batch()
+    )
 
 
 def test_without_the_local_feature_it_has_the_parameters_and_losses_of_vdt(make_batch):

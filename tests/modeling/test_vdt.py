@@ -3,20 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from small_methods import small_vit_cfg
+from small_methods import NAMES, NO_VIEWS, PLAIN, check_is_the_plain_vit, small_vit_cfg
 
 from fastreid.config import check_config, get_cfg
 from fastreid.engine import load_trained_model
 from fastreid.modeling import build_model
-from fastreid.structures import DataNames
 from fastreid.utils.errors import UserError
 
-PLAIN = ("MODEL.BACKBONE.NAME", "build_plain_vit_backbone")
-NO_VIEWS = ("MODEL.LOSSES.CE.VIEW_ID", "False", "MODEL.LOSSES.CE.VIEW_OREG", "False")
 KINDS = ("weight", "bias")
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 PARTS_OF_A_BLOCK = [f"{layer}.{kind}" for layer in LAYERS for kind in KINDS]
-NAMES = {views: DataNames(views=("aerial", "cctv", "wearable")[:views]) for views in (2, 3)}
 
 
 def small_cfg(method: str = "VDT", *options):
@@ -75,13 +71,7 @@ def test_the_losses_are_identity_view_and_the_cosine_between_the_two(vdt, make_b
 
 
 def test_switched_off_it_is_the_plain_vit(make_batch):
-    model = build_model(small_cfg("VDT", *PLAIN, *NO_VIEWS), NAMES[2])
-    baseline = build_model(small_cfg("ViTBaseline"), NAMES[2])
-    assert list(model.state_dict()) == list(baseline.state_dict())
-    assert all(map(torch.equal, model.state_dict().values(), baseline.state_dict().values()))
-    batch = make_batch()
-    assert model(batch) == baseline(batch)
-    assert torch.equal(model.eval()(batch), baseline.eval()(batch))
+    check_is_the_plain_vit(build_model(small_cfg("VDT", *PLAIN, *NO_VIEWS), NAMES[2]), make_batch())
 
 
 @pytest.mark.parametrize("off", ["VIEW_ID", "VIEW_OREG"])

@@ -5,19 +5,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small_methods import small_vit_cfg
+from small_methods import NAMES, NO_VIEWS, PLAIN, check_is_the_plain_vit, small_vit_cfg
 
 from fastreid.config import check_config, get_cfg
 from fastreid.modeling import build_model, fit_config
 from fastreid.modeling.meta_arch.visa.experts import ExpertMixture, QueryExpert, ViewExperts
 from fastreid.modeling.meta_arch.visa.regions import Fusion, RegionGraph
-from fastreid.structures import DataNames
 from fastreid.utils.errors import UserError
 
-PLAIN = ("MODEL.BACKBONE.NAME", "build_plain_vit_backbone")
 NO_LOCAL = ("MODEL.USE_VISA", "False")
-NO_VIEWS = ("MODEL.LOSSES.CE.VIEW_ID", "False", "MODEL.LOSSES.CE.VIEW_OREG", "False")
-NAMES = {views: DataNames(views=("aerial", "cctv", "wearable")[:views]) for views in (2, 3)}
 SIZES = {"width": 32, "num_heads": 4, "length": 3, "count": 4, "top_k": 2}
 
 
@@ -256,15 +252,9 @@ def test_the_local_feature_has_the_identity_losses_too_and_the_experts_a_balance
 
 
 def test_switched_off_it_is_the_plain_vit(make_batch):
-    model = build_model(small_cfg("ViSA", *PLAIN, *NO_VIEWS, *NO_LOCAL), NAMES[2])
-    baseline = build_model(small_cfg("ViTBaseline"), NAMES[2])
-    assert list(model.state_dict()) == list(baseline.state_dict())
-    assert all(map(torch.equal, model.state_dict().values(), baseline.state_dict().values()))
-    batch = make_batch()
-    assert model(batch) == baseline(batch)
-    assert torch.equal(model.eval()(batch), baseline.eval()(batch))
-    assert model.test_labels == frozenset()
-    assert model.feature_parts() == baseline.feature_parts()
+    check_is_the_plain_vit(
+        build_model(small_cfg("ViSA", *PLAIN, *NO_VIEWS, *NO_LOCAL), NAMES[2]), make_batch()
+    )
 
 
 def test_without_the_local_feature_and_with_equal_view_tokens_it_is_vdt(visa, make_batch):

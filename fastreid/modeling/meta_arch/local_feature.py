@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +11,34 @@ from fastreid.config import CfgNode
 from fastreid.modeling.heads import build_head
 from fastreid.modeling.meta_arch.base import ParameterRules
 from fastreid.modeling.meta_arch.release_format import not_theirs
-from fastreid.modeling.meta_arch.vdt import VDT, VDTRelease
+from fastreid.modeling.meta_arch.vdt import VDT, VDTRelease, ViewTokenTransformer
 from fastreid.structures import Batch
 from fastreid.utils.errors import UserError
+
+
+class PatchOutput(NamedTuple):
+    """The outputs of an encoder for B images with N patches; width D."""
+
+    features: Tensor
+    """(B, D): the person's: the class token less the view token, after the final norm of each."""
+    view_features: Tensor
+    """(B, D): the view's: the view token after the final norm."""
+    patch_tokens: Tensor
+    """(B, N, D): the patches before the last block, row by row, not normalised."""
+
+
+class PatchViewTokenTransformer(ViewTokenTransformer):
+    """VDT's ViT without a subtraction inside the last block; its patches are those before that block."""
+
+    def forward(self, images: Tensor) -> PatchOutput:
+        """Encode (B, 3, H, W) float images, normalised, of the size given at construction."""
+        return self.encoded(self.embed(images))
+
+    def encoded(self, tokens: Tensor) -> PatchOutput:
+        """Pass the first block's tokens (B, 2 + N, D), class and view token first, through all blocks."""
+        tokens = self.decoupled(tokens, self.blocks[:-1])
+        person, view = self.norm(self.blocks[-1](tokens)[:, :2]).unbind(dim=1)
+        return PatchOutput(person - view, view, tokens[:, 2:])
 
 
 class LocalFeatureVDT(VDT):

@@ -34,13 +34,16 @@ VIEW_LOSSES = {
 
 OWN_BACKBONE = "build_view_token_vit_backbone"
 
+# Of fast-reid's forks from VDT on.
+CHECKPOINT_PERIOD = {"SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written"}
+
 RELEASES.append(
     Release(
         values={
             "MODEL.META_ARCHITECTURE": {"Baseline_multiview": "VDT"},
             "MODEL.BACKBONE.NAME": {"build_multiview_vit_backbone_onebranch": OWN_BACKBONE},
         },
-        homonyms={"SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written"},
+        homonyms=CHECKPOINT_PERIOD,
     )
 )
 

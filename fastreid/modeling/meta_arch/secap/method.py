@@ -8,10 +8,10 @@ from fastreid.config import POSITIVE, CfgNode, Changes, Key
 from fastreid.config.releases import RELEASES, Release
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_vit
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
-from fastreid.modeling.meta_arch.local_feature import LocalFeatureVDT
+from fastreid.modeling.meta_arch.local_feature import LocalFeatureVDT, PatchViewTokenTransformer
 from fastreid.modeling.meta_arch.secap.decoder import PromptDecoder
 from fastreid.modeling.meta_arch.secap.release import SeCapRelease
-from fastreid.modeling.meta_arch.vdt import SUBTRACTION, ViewTokenTransformer
+from fastreid.modeling.meta_arch.vdt import CHECKPOINT_PERIOD, SUBTRACTION
 from fastreid.structures import Batch, DataNames
 from fastreid.utils.errors import UserError
 
@@ -33,41 +33,20 @@ RELEASES.append(
             "MODEL.META_ARCHITECTURE": {"Baseline_multiview_SeCap": "SeCap"},
             "MODEL.BACKBONE.NAME": {"build_multiview_vit_backbone_SeCap": OWN_BACKBONE},
         },
-        homonyms={"SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written"},
+        homonyms=CHECKPOINT_PERIOD,
     )
 )
-
-
-class Encoded(NamedTuple):
-    """The outputs of SeCap's encoder for B images with N patches; width D."""
-
-    features: Tensor
-    """(B, D): the person's: the class token less the view token, after the final norm of each."""
-    view_features: Tensor
-    """(B, D): the view's: the view token after the final norm."""
-    patch_tokens: Tensor
-    """(B, N, D): the patches before the last block, row by row."""
 
 
 class SeCapOutput(NamedTuple):
     """The outputs for B images; width D."""
 
     features: Tensor
-    """(B, D): the person's, as in `Encoded`."""
+    """(B, D): the person's, as in `PatchOutput`."""
     view_features: Tensor
-    """(B, D): the view's, as in `Encoded`."""
+    """(B, D): the view's, as in `PatchOutput`."""
     local_features: Tensor
     """(B, D): the decoder's."""
-
-
-class PatchViewTokenTransformer(ViewTokenTransformer):
-    """VDT's ViT without a subtraction inside the last block; its patches are those before that block."""
-
-    def forward(self, images: Tensor) -> Encoded:
-        """Encode (B, 3, H, W) float images, normalised, of the size given at construction."""
-        tokens = self.decoupled(self.embed(images), self.blocks[:-1])
-        person, view = self.norm(self.blocks[-1](tokens)[:, :2]).unbind(dim=1)
-        return Encoded(person - view, view, tokens[:, 2:])
 
 
 @BACKBONE_REGISTRY.register(OWN_BACKBONE, KEYS={"MODEL.BACKBONE": SUBTRACTION})

@@ -4,4 +4,5 @@ Zhang et al., "View-Aware Semantic Alignment for Aerial-Ground Person Re-Identif
 arXiv 2605.18192.
 """
 
+from fastreid.modeling.meta_arch.visa.encoder import ViewTokensTransformer
 from fastreid.modeling.meta_arch.visa.method import ViSA

@@ -2,6 +2,7 @@
 
 from fastreid.config import NOT_NEGATIVE, POSITIVE, CfgNode, Changes, Key
 from fastreid.config.releases import RELEASES, Release
+from fastreid.modeling.meta_arch.vdt import CHECKPOINT_PERIOD
 from fastreid.utils.errors import UserError
 
 OWN_BACKBONE = "build_view_tokens_vit_backbone"
@@ -31,8 +32,8 @@ RELEASES.append(
         homonyms={
             "MODEL.BACKBONE.PROMPT_DEPTH": _UNREAD,
             "MODEL.BACKBONE.USE_PRM": _UNREAD,
-            "SOLVER.CHECKPOINT_PERIOD": "there it says when the best model may be written",
-        },
+        }
+        | CHECKPOINT_PERIOD,
         only={"INPUT.CAMERA": 0},
         implied={"Baseline_multiview_ViSA": {"MODEL.BACKBONE.VIEW_NUM": 2}},
     )

@@ -1,35 +1,25 @@
 """ViSA's encoder: VDT's with a view token for each view."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_vit
-from fastreid.modeling.meta_arch.vdt import SUBTRACTION, ViewTokenTransformer
+from fastreid.modeling.meta_arch.local_feature import PatchOutput, PatchViewTokenTransformer
+from fastreid.modeling.meta_arch.vdt import SUBTRACTION
 from fastreid.utils.errors import UserError
 
 
-class ViewTokensOutput(NamedTuple):
-    """The outputs for B images with N patches; width D."""
-
-    features: Tensor
-    """(B, D): the person's: the class token less the view token, after the final norm of each."""
-    view_features: Tensor
-    """(B, D): the view's: the view token after the final norm."""
-    patches: Tensor
-    """(B, N, D): the patch tokens before the last block, not normalised."""
-
-
-class ViewTokensTransformer(ViewTokenTransformer):
+class ViewTokensTransformer(PatchViewTokenTransformer):
     """A ViT with one of V view tokens behind the class token: that of the image's view.
 
     The view token is subtracted from the class token after the blocks 1 … L-1 and after the final norm.
 
     Args:
         num_views: V.
-        kwargs: as in `ViewTokenTransformer`; at least 2 blocks.
+        kwargs: as in `PatchViewTokenTransformer`; at least 2 blocks.
     """
 
     fewest_blocks = 2  # one before the regions are taken
@@ -39,13 +29,10 @@ class ViewTokensTransformer(ViewTokenTransformer):
         self.num_views = num_views
         self.view_token = nn.Parameter(torch.zeros(num_views, 1, self.feat_dim))
 
-    def forward(self, images: Tensor, views: Tensor) -> ViewTokensOutput:
+    def forward(self, images: Tensor, views: Tensor) -> PatchOutput:
         """Encode (B, 3, H, W) float images, normalised, of the views (B,) int64, less than V."""
         classes = self.cls_token.expand(images.shape[0], -1, -1)
-        tokens = self.embed(images, torch.cat([classes, self.view_token[views]], dim=1))
-        tokens = self.decoupled(tokens, self.blocks[:-1])
-        person, view = self.norm(self.blocks[-1](tokens)[:, :2]).unbind(dim=1)
-        return ViewTokensOutput(person - view, view, tokens[:, 2:])
+        return self.encoded(self.embed(images, torch.cat([classes, self.view_token[views]], dim=1)))
 
 
 @BACKBONE_REGISTRY.register(KEYS={"MODEL.BACKBONE": SUBTRACTION})

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
-from fastreid.modeling.meta_arch.local_feature import LocalFeatureVDT
+from fastreid.modeling.meta_arch.local_feature import LocalFeatureVDT, PatchOutput
 from fastreid.modeling.meta_arch.visa.config import KEYS, OWN_BACKBONE, check_rules
-from fastreid.modeling.meta_arch.visa.encoder import ViewTokensOutput
 from fastreid.modeling.meta_arch.visa.experts import ExpertMixture, ViewExperts
 from fastreid.modeling.meta_arch.visa.regions import Fusion, RegionGraph
 from fastreid.modeling.meta_arch.visa.release import ViSARelease
@@ -46,7 +45,7 @@ class LocalBranch(nn.Module):
         self.shared_graph, self.view_graph = RegionGraph(width, graph_top_k), RegionGraph(width, graph_top_k)
         self.fusion = Fusion(width, sizes["num_heads"])
 
-    def forward(self, encoded: ViewTokensOutput, views: Tensor) -> LocalOutput:
+    def forward(self, encoded: PatchOutput, views: Tensor) -> LocalOutput:
         """Map what the encoder gives of images of the views (B,) int64, less than V."""
         person, view, patches = encoded
         shared = self.shared_experts(person, torch.ones_like(views, dtype=torch.bool))
