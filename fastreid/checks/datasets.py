@@ -13,6 +13,7 @@ from fastreid.data.datasets.base import PublishedSizes
 from fastreid.data.datasets.manifest import read_manifest
 from fastreid.data.datasets.statistics import SplitCounts, count_samples
 from fastreid.data.loaders import check_matches, queries_with_match
+from fastreid.evaluation.evaluator import check_distractors
 from fastreid.structures import Finding
 
 TEST_SPLITS = ("query", "gallery")
@@ -139,6 +140,7 @@ def _check_protocol(cfg: CfgNode, dataset: ReIDDataset) -> list[Finding]:
     findings += found
     with complaints(f"{dataset.name} matches") as found:
         check_matches(dataset)
+        check_distractors(cfg, [dataset])
         matched, queries = queries_with_match(dataset), len(dataset.query)
         where = "view" if dataset.protocol.camera_is_view else "camera"
         text = f"{matched:,} of {queries:,} queries have a match in another {where}"

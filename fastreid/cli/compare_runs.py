@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from fastreid.evaluation.equal_terms import AT_EQUAL_TERMS
 from fastreid.evaluation.report import read_results
 from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError
@@ -78,22 +79,28 @@ def read_runs(named_folders: list[tuple[str, str]]) -> dict[str, dict[str, dict[
     return runs
 
 
+def shown_metrics(runs: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """Return `METRICS`, and those at equal terms that every protocol of every run has."""
+    every = [metrics for results in runs.values() for metrics in results.values()]
+    return [*METRICS, *(m for m in every[0] if AT_EQUAL_TERMS in m and all(m in other for other in every))]
+
+
 @command(build_parser)
 def main(args: argparse.Namespace) -> None:
     if args.output:
         check_output_file(args.output, "--output")
     runs = read_runs(args.run)
     seconds = by_name(args.seconds, "--seconds")
-    protocols = list(next(iter(runs.values())))
+    protocols, metrics = list(next(iter(runs.values()))), shown_metrics(runs)
     rows = [
-        [protocol, name, *(results[protocol][metric] for metric in METRICS)]
+        [protocol, name, *(results[protocol][metric] for metric in metrics)]
         for protocol in protocols
         for name, results in runs.items()
     ]
-    print(tabulate(rows, headers=["protocol", "run", *METRICS], tablefmt="github", floatfmt=".1f"))
+    print(tabulate(rows, headers=["protocol", "run", *metrics], tablefmt="github", floatfmt=".1f"))
     if args.output:
         summary = {
-            name: {protocol: {m: results[protocol][m] for m in METRICS} for protocol in protocols}
+            name: {protocol: {m: results[protocol][m] for m in metrics} for protocol in protocols}
             for name, results in runs.items()
         }
         with named_output(args.output):

@@ -19,6 +19,7 @@ from fastreid.structures import Finding
 from fastreid.utils.errors import UserError
 
 SAME_FOR_ALL = ("DATASETS.*", "MODEL.SEED", "TEST.METRIC", "TEST.AQE.*", "TEST.RERANK.*", "TEST.ROC.*")
+SAME_FOR_ALL += ("TEST.EQUAL_TERMS.*",)
 OF_THE_PLAN = ("OUTPUT_DIR", "MODEL.WEIGHTS")
 # What a later call may change: no score depends on it.
 FREE = (*OF_THE_PLAN, "MODEL.DEVICE", "DATASETS.ROOT", "DATALOADER.NUM_WORKERS", "SOLVER.LOG_PERIOD")

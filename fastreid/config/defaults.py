@@ -161,6 +161,10 @@ TEST: dict[str, Any] = {
         "LAMBDA": Key(0.3, "weight of the original distance", FRACTION, NOTHING),
     },
     "ROC": {"ENABLED": Key(False, "TPR at FPR 1e-4, 1e-3, 1e-2", changes=NOTHING)},
+    "EQUAL_TERMS": {
+        "DISTRACTORS": Key(0, "drawn for each query beside one match; 0 = off", NOT_NEGATIVE, NOTHING),
+        "SEED": Key(1, "of the draws", SEED, NOTHING),
+    },
     "PRECISE_BN": {
         "ENABLED": Key(False, "recompute BatchNorm statistics before evaluation", changes=NOTHING),
         "NUM_ITER": Key(300, "batches", POSITIVE, NOTHING),

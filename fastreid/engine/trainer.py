@@ -27,6 +27,7 @@ from fastreid.engine.run_folder import (
 )
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.evaluation import evaluate_protocols
+from fastreid.evaluation.evaluator import check_distractors
 from fastreid.modeling import MetaArch, build_model, fit_config
 from fastreid.modeling.assets import required_weights
 from fastreid.modeling.weights import check_method, load_model_weights
@@ -66,6 +67,7 @@ class DefaultTrainer(SimpleTrainer):
         self.cfg = cfg
         self.train_set = self.build_train_set(cfg)
         self.test_sets = self.train_set.held_out or self.build_test_sets(cfg)
+        check_distractors(cfg, self.test_sets)  # the first evaluation may be hours away
         names = self.train_set.names
         self.cfg = cfg = fit_config(cfg, len(names.identities), names.views)
         iters_per_epoch = cfg.SOLVER.ITERS_PER_EPOCH or len(self.build_train_loader())

@@ -11,11 +11,12 @@ from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.evaluation.distance import distance_rows
+from fastreid.evaluation.equal_terms import draw, fewest_distractors, match_ranks, summarise_ranks, view_gap
 from fastreid.evaluation.extraction import extract_over_ranks
 from fastreid.evaluation.features import rank_features
 from fastreid.evaluation.query_expansion import expand_queries
-from fastreid.evaluation.rank import QueryScores, check_labels, rank_matrix
-from fastreid.evaluation.report import log_table, write_query_scores, write_results
+from fastreid.evaluation.rank import Labels, QueryScores, check_labels, rank_matrix
+from fastreid.evaluation.report import log_table, log_view_gap, write_query_scores, write_results
 from fastreid.evaluation.roc import FALSE_POSITIVE_RATES, RowBlocks, tpr_at_fpr
 from fastreid.structures import Metrics, Results, RetrievalTask, Sample
 from fastreid.utils import comm
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 class Evaluation(NamedTuple):
     """The scores of one protocol."""
 
-    metrics: Metrics  # Rank-1, Rank-5, Rank-10, mAP, mINP, mean, and TPR@FPR=… with ROC
+    metrics: Metrics  # Rank-1, Rank-5, Rank-10, mAP, mINP, mean, and what TEST.ROC and EQUAL_TERMS add
     scores: QueryScores
     row_blocks: Callable[[], RowBlocks]  # gives the distances that were ranked: (rows, (len(rows), G)) …
 
@@ -66,7 +67,7 @@ class ReidEvaluator:
         Raises:
             ValueError: for features that are not finite, or when no query has a match.
         """
-        labels = check_labels(len(query), len(gallery), *label_columns(query, gallery))
+        labels = sample_labels(query, gallery)
         if self.test.AQE.ENABLED:
             aqe = self.test.AQE
             q_feats, g_feats = expand_queries(q_feats, g_feats, aqe.QE_TIME, aqe.QE_K, aqe.ALPHA)
@@ -77,16 +78,25 @@ class ReidEvaluator:
 
             def row_blocks():
                 yield slice(0, len(distmat)), distmat
+
+            def score_among(query, items, own_labels):
+                return rank_matrix(distmat[query : query + 1, items], own_labels)
         else:
             scores = rank_features(q_feats, g_feats, labels, self.test.METRIC, device=self.device)
 
             def row_blocks():
                 return distance_rows(q_feats, g_feats, self.test.METRIC)
 
+            def score_among(query, items, own_labels):
+                return rank_features(q_feats[query : query + 1], g_feats[items], own_labels, self.test.METRIC)
+
         metrics = summarise_percent(scores, len(gallery))
         if self.test.ROC.ENABLED:
             for rate, tpr in zip(FALSE_POSITIVE_RATES, tpr_at_fpr(row_blocks, labels), strict=True):
                 metrics[f"TPR@FPR={_short(rate)}"] = 100 * float(tpr)
+        if distractors := self.test.EQUAL_TERMS.DISTRACTORS:
+            draws = draw(labels, distractors, self.test.EQUAL_TERMS.SEED)
+            metrics |= summarise_ranks(match_ranks(draws, score_among), distractors)
         return Evaluation(metrics, scores, row_blocks)
 
 
@@ -109,11 +119,11 @@ def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[Retrie
 
     Returns:
         By protocol Rank-1, Rank-5, Rank-10, mAP, mINP and mean in percent, and TPR@FPR=1e-4 … with
-        ``TEST.ROC.ENABLED``.
+        ``TEST.ROC.ENABLED``, Rank-1@1:99 and mAP@1:99 with ``TEST.EQUAL_TERMS.DISTRACTORS`` 99.
 
     Raises:
-        UserError: for a protocol without queries, gallery or any match, and for features that are not
-            finite.
+        UserError: for a protocol without queries, gallery, any match or enough distractors, and for features
+            that are not finite.
     """
     evaluator = ReidEvaluator(cfg, next(model.parameters(), torch.empty(0)).device)
     for dataset in datasets:
@@ -142,7 +152,11 @@ def encode_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[Retrieva
     """Encode the union of the protocols' image files, each by one rank.
 
     For a model whose features depend on the batch each protocol is encoded by itself, queries before gallery.
+
+    Raises:
+        UserError: as `check_distractors`, before anything is encoded.
     """
+    check_distractors(cfg, datasets)
     groups = [(list(datasets), distinct_samples(datasets))]
     if model.batch_dependent:
         groups = [([dataset], [*dataset.query, *dataset.gallery]) for dataset in datasets]
@@ -150,6 +164,23 @@ def encode_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[Retrieva
     logger.info("Evaluating %d protocols: %d images to encode", len(datasets), images)
     model.on_evaluation_start()
     return [Encoded(own, samples, extract_over_ranks(cfg, model, samples)) for own, samples in groups]
+
+
+def check_distractors(cfg: CfgNode, datasets: Sequence[RetrievalTask]) -> None:
+    """Check that each query has ``TEST.EQUAL_TERMS.DISTRACTORS`` images of other persons to draw from.
+
+    Raises:
+        UserError: for a protocol where one has not.
+    """
+    wanted = cfg.TEST.EQUAL_TERMS.DISTRACTORS
+    for dataset in datasets if wanted else ():
+        found = fewest_distractors(sample_labels(dataset.query, dataset.gallery))
+        if found < wanted:
+            raise UserError(
+                f"protocol {dataset.name}: a query has {found} gallery images of other persons, fewer than"
+                f" TEST.EQUAL_TERMS.DISTRACTORS {wanted}",
+                f"set it to {found} or less (0 is off)",
+            )
 
 
 def _score_protocols(
@@ -169,7 +200,12 @@ def _score_protocols(
         counts = {"queries": len(dataset.query), "scored": scored, "gallery": len(dataset.gallery)}
         sizes[dataset.name] = counts
     log_table(results, sizes)  # before anything is written: a full disk must not cost the metrics
-    write_results(cfg, results, sizes, checkpoint)
+    tasks = [dataset for group in encoded for dataset in group.protocols]
+    distractors = cfg.TEST.EQUAL_TERMS.DISTRACTORS
+    gap = view_gap(tasks, results, distractors)
+    if gap is not None:
+        log_view_gap(gap, distractors)
+    write_results(cfg, results, sizes, checkpoint, gap)
     write_query_scores(cfg.OUTPUT_DIR, queries)
     return results
 
@@ -198,13 +234,14 @@ def _take(features: torch.Tensor, rows: list[int]) -> torch.Tensor:
     return features[rows]
 
 
-def label_columns(query: Sequence[Sample], gallery: Sequence[Sample]) -> list[np.ndarray]:
-    """Return the persons of query and gallery, then their match ids: four arrays int64."""
-    return [
+def sample_labels(query: Sequence[Sample], gallery: Sequence[Sample]) -> Labels:
+    """Return the persons of query and gallery with their match ids as what is left out."""
+    columns = [
         np.array([getattr(s, field) for s in part], np.int64)
         for field in ("pid", "match_id")
         for part in (query, gallery)
     ]
+    return check_labels(len(query), len(gallery), *columns)
 
 
 def _short(rate: float) -> str:

@@ -13,6 +13,7 @@ import yaml
 from tabulate import tabulate
 
 from fastreid.config import CfgNode
+from fastreid.evaluation.equal_terms import ViewGap
 from fastreid.evaluation.rank import QueryScores
 from fastreid.structures import Results
 from fastreid.utils.env import code_version
@@ -29,10 +30,24 @@ def log_table(results: Results, sizes: dict[str, dict[str, int]]) -> None:
     logger.info("Evaluation results (percent):\n%s", table)
 
 
+def log_view_gap(gap: ViewGap, distractors: int) -> None:
+    """Log one line: the means within a view and across views, and the gap between them."""
+    terms = f"1 match, {distractors} distractors"
+    means = f"within a view {gap.within:.1f}, across views {gap.across:.1f}, gap {gap.gap:.1f} mAP"
+    logger.info("View gap at equal terms (%s): %s", terms, means)
+
+
 def write_results(
-    cfg: CfgNode, results: Results, sizes: dict[str, dict[str, int]], checkpoint: str | None
+    cfg: CfgNode,
+    results: Results,
+    sizes: dict[str, dict[str, int]],
+    checkpoint: str | None,
+    gap: ViewGap | None,
 ) -> None:
-    """Write ``OUTPUT_DIR/results.json``: results with sizes, checkpoint and hash, code version, config."""
+    """Write ``OUTPUT_DIR/results.json``: results with sizes, checkpoint and hash, code version, config.
+
+    A view gap is written as ``view_gap``, in mAP at equal terms; without one the entry is missing.
+    """
     Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "results": {name: sizes[name] | metrics for name, metrics in results.items()},
@@ -40,6 +55,8 @@ def write_results(
         "version": code_version(),
         "config": yaml.safe_load(cfg.dump()),
     }
+    if gap is not None:
+        content["view_gap"] = gap._asdict()
     write_json(Path(cfg.OUTPUT_DIR) / "results.json", content)
 
 

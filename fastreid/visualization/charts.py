@@ -1,11 +1,14 @@
 """The curves and tables of a report as plain data, drawn by the page's script and as PNGs alike."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastreid.data import ReIDDataset
+from fastreid.evaluation.equal_terms import metric_names, views_of
 from fastreid.structures import Table
 from fastreid.visualization.feature_map import METHODS, FeatureMap
 from fastreid.visualization.rankings import RECALL_LEVELS
@@ -137,6 +140,25 @@ def _pair_note(queries: int, change: float, runs: Sequence[RunSummary]) -> str:
         return ""
     note = f"{queries} {'query' if queries == 1 else 'queries'}"
     return note if len(runs) < 2 else f"{note}, {_signed(change)} against {runs[1].name}"
+
+
+def view_table(datasets: Sequence[ReIDDataset], run: RunSummary, view_names: Sequence[str]) -> Table:
+    """Give the run's mAP at equal terms of each view of queries against each view of the gallery.
+
+    Protocols of the same views share a cell, with their mean; its note names them.
+    """
+    metric = metric_names(run.distractors)[1]
+    cells: dict[tuple, dict[str, float]] = defaultdict(dict)
+    for dataset in datasets:
+        views = views_of(dataset.query), views_of(dataset.gallery)
+        cells[views][dataset.name] = run.protocols[dataset.name].metrics[metric]
+    sides = [sorted({views[side] for views in cells}, key=lambda v: (len(v), v)) for side in (0, 1)]
+    names = [[" and\n".join(view_names[v] for v in views) for views in side] for side in sides]
+    found = [[cells.get((row, column), {}) for column in sides[1]] for row in sides[0]]
+    values = [[float(np.mean(list(cell.values()))) if cell else None for cell in line] for line in found]
+    notes = [[", ".join(f"{name} {x:.1f}" for name, x in cell.items()) for cell in line] for line in found]
+    labels = "query", "gallery", *names
+    return Table(f"view_gap_{run.name}", f"{metric}, {run.name}", *labels, values, notes, (0, 100))
 
 
 def _points(x: Sequence[float], y: Sequence[float], decimals: int) -> list[tuple[float, float]]:

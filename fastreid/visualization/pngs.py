@@ -33,7 +33,7 @@ def write_pngs(
 
     for chart in (*figures.curves, *figures.changes, *figures.maps):
         save_chart(chart, place(chart.name))
-    for table in (*figures.cameras, *figures.tables):
+    for table in (*figures.cameras, *figures.at_equal_terms, *figures.tables):
         save_table(table, place(table.name))
     for dataset in datasets:
         summary = run.protocols[dataset.name]

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastreid.data import ReIDDataset
 from fastreid.data.datasets.base import joint_view_names
+from fastreid.evaluation.equal_terms import ViewGap, view_gap
 from fastreid.structures import Table
 from fastreid.visualization.charts import (
     Chart,
@@ -18,6 +19,7 @@ from fastreid.visualization.charts import (
     cmc_chart,
     map_chart,
     precision_recall_chart,
+    view_table,
 )
 from fastreid.visualization.html import IMAGE_BYTES, write_page
 from fastreid.visualization.rank_lists import ShownLists, collect_lists
@@ -35,6 +37,7 @@ class Figures(NamedTuple):
     curves: list[Chart]  # two for each protocol
     changes: list[Chart]  # one for each protocol, with two runs
     cameras: list[Table]  # one for each protocol
+    at_equal_terms: list[Table]  # one for each run that was evaluated so
     tables: list[Table]  # that the methods add
     maps: list[Chart]  # one for each run
 
@@ -48,8 +51,9 @@ def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -
     cameras = [
         camera_table(d.name, runs, [s.camid for s in d.query], [s.camid for s in d.gallery]) for d in datasets
     ]
+    at_equal_terms = [view_table(datasets, run, views) for run in runs if run.distractors]
     maps = [map_chart(run.name, run.feature_map, views) for run in runs]
-    return Figures(curves, changes, cameras, _method_tables(runs), maps)
+    return Figures(curves, changes, cameras, at_equal_terms, _method_tables(runs), maps)
 
 
 def _method_tables(runs: Sequence[RunSummary]) -> list[Table]:
@@ -112,6 +116,7 @@ def write_report(
         metrics=METRICS,
         protocols=[_describe_protocol(dataset, runs, lists) for dataset in datasets],
         views=joint_view_names(datasets),
+        gaps=_view_gaps(datasets, runs),
         figures=figures,
         chart_number={chart.name: number for number, chart in enumerate(charts)},
         cut=lists.cut,
@@ -130,6 +135,17 @@ def _describe_protocol(dataset: ReIDDataset, runs: Sequence[RunSummary], lists: 
         "results": [run.protocols[name].metrics for run in runs],
         "change": _describe_change(name, runs, lists) if len(runs) > 1 else None,
     }
+
+
+def _view_gaps(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -> dict[str, ViewGap]:
+    """Return the runs' view gaps by their names; without protocols of both kinds there are none."""
+    gaps = {}
+    for run in runs:
+        results = {name: summary.metrics for name, summary in run.protocols.items()}
+        gap = view_gap(datasets, results, run.distractors)
+        if gap is not None:
+            gaps[run.name] = gap
+    return gaps
 
 
 def _describe_change(protocol: str, runs: Sequence[RunSummary], lists: ShownLists) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from fastreid.engine import load_trained_model
 from fastreid.evaluation.evaluator import (
     ReidEvaluator,
     encode_protocols,
-    label_columns,
     protocol_features,
+    sample_labels,
 )
-from fastreid.evaluation.rank import QueryScores, check_labels
+from fastreid.evaluation.rank import QueryScores
 from fastreid.structures import Table
 from fastreid.utils.errors import UserError
 from fastreid.visualization.feature_map import FeatureMap, map_features
@@ -45,6 +45,7 @@ class RunSummary(NamedTuple):
     protocols: dict[str, ProtocolSummary]
     tables: list[Table]  # that the method adds
     feature_map: FeatureMap
+    distractors: int = 0  # of the evaluation at equal terms; 0: there is none
 
 
 class Contents(NamedTuple):
@@ -124,6 +125,7 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
             cfg.TEST.METRIC,
             cfg.MODEL.SEED,
         ),
+        distractors=cfg.TEST.EQUAL_TERMS.DISTRACTORS,
     )
 
 
@@ -140,7 +142,7 @@ def summarise_protocol(
         evaluation = evaluator.evaluate(q_feats, g_feats, query, gallery)
     except ValueError as error:
         raise UserError(f"protocol {dataset.name} cannot be scored: {error}") from error
-    labels = check_labels(len(query), len(gallery), *label_columns(query, gallery))
+    labels = sample_labels(query, gallery)
     codes = np.unique([sample.camid for sample in (*query, *gallery)], return_inverse=True)[1]
     rankings = collect_rankings(
         evaluation.row_blocks(), labels, codes[: len(query)], codes[len(query) :], length

@@ -146,6 +146,12 @@ def test_a_protocol_in_which_nothing_matches(cfg, cargo, said):
     assert "no query has an image of its identity in another view" in text
 
 
+def test_a_protocol_with_fewer_distractors_than_are_asked_for(cfg, said):
+    cfg.TEST.EQUAL_TERMS.DISTRACTORS = 99
+    text = said(check_datasets(cfg).findings, "error", "CARGO_A2G matches")
+    assert "gallery images of other persons, fewer than TEST.EQUAL_TERMS.DISTRACTORS 99" in text
+
+
 def lagper(root, lines: str) -> None:
     for name in (
         "bounding_box_train/a/0001_c3_1.jpg",

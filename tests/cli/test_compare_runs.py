@@ -36,6 +36,17 @@ def test_the_summary_gets_its_folder(compare, run, tmp_path):
     assert summary["seconds"] == {"data": 1.5}
 
 
+def test_metrics_at_equal_terms_are_shown_where_every_run_has_them(compare, tmp_path):
+    runs = [
+        ("--run", f"{name}={write_run(tmp_path / name, A2G=METRICS | extra)}")
+        for name, extra in (("one", {"mAP@1:99": 61.25, "mAP@1:9": 80.0}), ("two", {"mAP@1:99": 62.5}))
+    ]
+    code, out, _ = compare(*runs[0], *runs[1])
+    assert code == 0
+    assert out.splitlines()[0].split("|")[-2].strip() == "mAP@1:99"
+    assert [line.split("|")[-2].strip() for line in out.splitlines()[2:]] == ["61.2", "62.5"]
+
+
 def test_an_output_that_cannot_be_written_is_one_line(compare, run, tmp_path):
     code, out, err = compare("--run", run, "--output", tmp_path)
     assert (code, out) == (2, "")

@@ -10,9 +10,10 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.config.files import flat_keys
 from fastreid.engine import HookBase
 from fastreid.solver import LRSchedule
-from fastreid.structures import DataNames
+from fastreid.structures import DataNames, Sample
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.env import code_version
+from fastreid.utils.errors import UserError
 from fastreid.utils.events import JSONWriter
 
 
@@ -69,6 +70,14 @@ def test_overriding_a_seam_changes_that_part_alone(toy_trainer, toy_cfg, seam):
     before = parts(toy_trainer(toy_cfg))
     after = parts(type("Other", (toy_trainer,), {seam: override})(toy_cfg))
     assert {name for name in before if before[name] != after[name]} == {part}
+
+
+def test_too_few_distractors_are_found_before_training(toy_trainer, toy_cfg):
+    query, gallery = [Sample("a", 0, 0, 0)], [Sample("b", 0, 1, 0), Sample("c", 1, 1, 0)]
+    task = SimpleNamespace(name="TOY", query=query, gallery=gallery)
+    toy_cfg.TEST.EQUAL_TERMS.DISTRACTORS = 2
+    with pytest.raises(UserError, match="protocol TOY: a query has 1 gallery images of other persons"):
+        type("Other", (toy_trainer,), {"build_test_sets": classmethod(lambda cls, cfg: [task])})(toy_cfg)
 
 
 def test_evaluations_and_writers_are_seams_too(toy_trainer, toy_cfg, tmp_path):

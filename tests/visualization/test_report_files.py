@@ -4,11 +4,12 @@ import json
 import re
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from toy_runs import LENGTH, make_pictures, make_protocol, make_run, make_samples, make_table
+from toy_runs import LENGTH, VIEWS, make_pictures, make_protocol, make_run, make_samples, make_table
 
 from fastreid.utils.errors import UserError
 from fastreid.visualization import SearchHit, SearchResult, thumbnails, write_search_page
@@ -68,7 +69,7 @@ def test_names_are_text_and_never_markup(report, tmp_path):
 
 def test_one_run_without_comparison(tmp_path):
     datasets = [make_protocol(make_samples(make_pictures(tmp_path / "pictures", 60, 60), 6), 20)]
-    runs = [make_run(datasets, "Stage 1", 1.0, 0)]
+    runs = [make_run(datasets, "Stage 1", 1.0, 0, distractors=9)]
     figures = build_figures(datasets, runs)
     write_report(tmp_path / "report.html", datasets, runs, figures, queries=8)
     text = page_text(tmp_path / "report.html")
@@ -77,7 +78,7 @@ def test_one_run_without_comparison(tmp_path):
     written = write_pngs(tmp_path / "report", datasets, runs[0], figures)
     assert {path.stem for path in written} == {
         *("cmc_TOY", "precision_recall_TOY", "cameras_TOY", "rank_lists_TOY"),
-        *("feature_map_Stage_1", "prototypes_Stage_1"),
+        *("feature_map_Stage_1", "view_gap_Stage_1", "prototypes_Stage_1"),
     }
     for path in written:
         with Image.open(path) as picture:
@@ -107,6 +108,43 @@ def test_tables_of_the_methods_are_named_by_their_runs_and_equal_ones_shown_once
     assert shown([make_table(close)], [make_table(close, "others")]) == ["prototypes_A", "others_B"]
     assert shown([], []) == []
     assert "to show of the views" not in page_text(tmp_path / "report.html")
+
+
+def test_the_view_gap_stands_beside_a_matrix_of_views_for_each_run_at_equal_terms(tmp_path):
+    samples = make_samples(make_pictures(tmp_path / "pictures", 120, 120), 5)
+    aerial, ground = ([sample for sample in samples if sample.viewid == view] for view in (0, 1))
+    datasets = [make_protocol(aerial, 20, "AA"), make_protocol(ground, 20, "GG"), make_protocol(samples, 30)]
+    datasets.append(SimpleNamespace(name="A2G", query=aerial, gallery=ground, view_names=VIEWS))
+    runs = [make_run(datasets, name, 1.5, 0, distractors=9) for name in ("Stage 2", "Stage 1")]
+    figures = build_figures(datasets, runs)
+    write_report(tmp_path / "report.html", datasets, runs, figures, queries=2)
+
+    values = {name: summary.metrics["mAP@1:9"] for name, summary in runs[0].protocols.items()}
+    table = figures.at_equal_terms[0]
+    names = ["aerial", "ground", "aerial and\nground"]
+    assert (table.title, table.row_names, table.column_names) == ("mAP@1:9, Stage 2", names, names)
+    assert table.values == [
+        [values["AA"], values["A2G"], None],
+        [None, values["GG"], None],
+        [None, None, values["TOY"]],
+    ]
+    assert table.notes[0][1] == f"A2G {values['A2G']:.1f}"
+    within, across = (values["AA"] + values["GG"]) / 2, values["A2G"]
+    text = page_text(tmp_path / "report.html")
+    means = f"{within:.1f} {across:.1f} {within - across:.1f}"
+    assert f"within a view across views gap, points Stage 2 {means} Stage 1 " in text
+    assert "mAP@1:9, Stage 1 query \\ gallery aerial ground aerial and ground" in text
+
+
+@pytest.mark.parametrize("distractors", [0, 9])
+def test_no_gap_is_shown_without_protocols_of_both_kinds_and_no_section_when_off(tmp_path, distractors):
+    datasets = [make_protocol(make_samples(make_pictures(tmp_path / "pictures", 60, 60), 6), 20)]
+    runs = [make_run(datasets, "Stage 1", 1.0, 0, distractors=distractors)]
+    figures = build_figures(datasets, runs)
+    write_report(tmp_path / "report.html", datasets, runs, figures, queries=2)
+    text = page_text(tmp_path / "report.html")
+    assert ("View gap" in text) == ("mAP@1:9, Stage 1" in text) == bool(distractors)
+    assert "within a view" not in text
 
 
 def test_lists_without_room_are_left_out_and_the_page_says_so(tmp_path):

@@ -37,7 +37,7 @@ def output(trained, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("output")
     models = ["--config-file", f"{trained}/stage2/config.yaml", "--compare", f"{trained}/stage1/config.yaml"]
     places = ["--output", folder, "--queries", "6", "--length", "4", "--map", "pca"]
-    assert run_tool(VISUALIZE, *models, *places).code == 0
+    assert run_tool(VISUALIZE, *models, *places, "TEST.EQUAL_TERMS.DISTRACTORS", "3").code == 0
     return folder
 
 
@@ -97,6 +97,7 @@ def test_pngs_lie_beside_the_report(output):
         for kind in ("cmc", "precision_recall", "cameras", "change", "rank_lists"):
             assert f"{kind}_{protocol}" in names
     assert {"feature_map_SDReIDStage1", "feature_map_SDReIDStage2", "prototypes_SDReIDStage2"} <= names
+    assert {"view_gap_SDReIDStage1", "view_gap_SDReIDStage2"} <= names
 
 
 @pytest.mark.parametrize(

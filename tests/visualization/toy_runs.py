@@ -49,10 +49,14 @@ def make_protocol(samples: list[Sample], num_queries: int, name: str = "TOY") ->
     )
 
 
-def make_run(datasets: list, name: str, noise: float, seed: int, width: int = 16) -> RunSummary:
+def make_run(
+    datasets: list, name: str, noise: float, seed: int, width: int = 16, distractors: int = 0
+) -> RunSummary:
     """A model whose features are a person's centre and noise; more noise, worse lists."""
     rng = torch.Generator().manual_seed(seed)
-    evaluator = ReidEvaluator(get_cfg())
+    cfg = get_cfg()
+    cfg.TEST.EQUAL_TERMS.DISTRACTORS = distractors
+    evaluator = ReidEvaluator(cfg)
     persons = 1 + max(sample.pid for dataset in datasets for sample in dataset.gallery)
     centres = torch.randn(persons, width, generator=rng)
 
@@ -67,7 +71,7 @@ def make_run(datasets: list, name: str, noise: float, seed: int, width: int = 16
     }
     shown = map_features(features(first.gallery), first.gallery, "pca", 60, "cosine", seed)
     tables = [make_table([[1, 0.5 + noise / 10], [0.5 + noise / 10, 1]])]
-    return RunSummary(name, "Toy", f"{name}.pth", "cosine", protocols, tables, shown)
+    return RunSummary(name, "Toy", f"{name}.pth", "cosine", protocols, tables, shown, distractors)
 
 
 def make_table(values: list[list[float]], name: str = "prototypes") -> Table:
