@@ -65,7 +65,8 @@ class OnnxReIDModel:
             raise ValueError("this model has noise for each image: give `noise`")
         if noise is None:
             noise = np.repeat(self.plan["noise"][:, None], len(images), axis=1)
-        return self.fusion.run(None, {"feature": feature, "latents": self._sample(id_tokens, noise)})[0]
+        latents = self._sample(id_tokens, noise)
+        return self.fusion.run(None, {"feature": feature, "latents": latents, **read})[0]
 
     def _sample(self, id_tokens: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Sample latents (B, V, 4, h, w) of B images in V views."""

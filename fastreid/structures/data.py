@@ -55,7 +55,8 @@ class EncoderOutput(NamedTuple):
     view_token: Tensor
     """(B, D): the view prompt's output before the final norm, the view condition."""
     id_tokens: Tensor
-    """(B, L-1, D): the class token after each of the blocks 1 ... L-1, the identity conditions."""
+    """(B, L-1, D): the class token after each of the blocks 1 ... L-1, the identity conditions; behind them,
+    with MODEL.BACKBONE.PART_TOKENS, as many tokens of parts of the person."""
 
 
 class DataNames(NamedTuple):

@@ -67,11 +67,11 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (5, 3, 64, 32), dtype=torch.uint8, generator=source)
 
 
-def evaluated(model: SDReIDStage1, images: torch.Tensor) -> np.ndarray:
+def evaluated(model: SDReIDStage1, images: torch.Tensor, **labels: torch.Tensor) -> np.ndarray:
     """The retrieval features of evaluation."""
     names = [f"{number}.jpg" for number in range(len(images))]
     with torch.inference_mode():
-        return model({"images": images, "img_paths": names}).numpy()
+        return model({"images": images, "img_paths": names, **labels}).numpy()
 
 
 class TestStage2:
@@ -134,6 +134,7 @@ OPTIONS = [
     ["TEST.SDMODEL.NOISE", "per_image"],
     ["TEST.SDMODEL.FUSION", "weighted", "TEST.SDMODEL.VIEW_WEIGHT", "0.3"],
     ["TEST.SDMODEL.GENERATED_NECK", "True"],
+    ["TEST.SDMODEL.GENERATED_NECK", "True", "TEST.SDMODEL.REAL_OWN_VIEW", "True"],
 ]
 
 
@@ -156,8 +157,19 @@ def test_the_plan_and_the_parts_are_the_model_for_every_way_to_sample(checkpoint
             id_tokens = encoded.id_tokens.repeat_interleave(2, dim=0)
             known.append(step(latents, timestep, id_tokens, torch.arange(2).repeat(5)))
         latents = sum(weight * value for weight, value in zip(plan["final"].tolist(), known, strict=True))
-        features = fusion(model.heads(encoded.features), latents.unflatten(0, (5, 2))).numpy()
-    np.testing.assert_allclose(features, evaluated(model, images), rtol=1e-3, atol=2e-3)
+        labels = {name: torch.tensor([0, 1, 1, 0, 1]) for name in model.test_labels}
+        features = fusion(model.heads(encoded.features), latents.unflatten(0, (5, 2)), **labels).numpy()
+    np.testing.assert_allclose(features, evaluated(model, images, **labels), rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_views_that_a_model_reads_are_inputs_of_the_files(checkpoints, images, tmp_path):
+    options = ["TEST.SDMODEL.GENERATED_NECK", "True", "TEST.SDMODEL.REAL_OWN_VIEW", "True"]
+    model = load_trained_model(evaluation_cfg(checkpoints[2], *options, "TEST.SDMODEL.PREDICTION", "mean"))
+    export_model(model, tmp_path / "own_view")
+    viewids = torch.tensor([0, 1, 1, 0, 1])
+    features = OnnxReIDModel(tmp_path / "own_view", threads=1).extract(images.numpy(), viewids=viewids)
+    np.testing.assert_allclose(features, evaluated(model, images, viewids=viewids), atol=2e-4)
 
 
 def test_a_scheduler_that_clips_is_refused(checkpoints):

@@ -8,6 +8,7 @@ from worlds.programs import run_tool
 
 from fastreid.config import get_cfg
 from fastreid.engine import load_trained_model
+from fastreid.modeling import build_model
 
 
 @pytest.fixture
@@ -68,6 +69,19 @@ def generator(tiny_cfg, randomize):
 
         model = FeatureGenerator.from_config(tiny_cfg(2, *options), DIM, ID_TOKENS).eval()
         randomize(model)
+        return model
+
+    return build
+
+
+@pytest.fixture
+def stage2(tiny_cfg, randomize):
+    """`stage2(views, "KEY", value, …)`: a Stage-2 model with random weights and a filled memory bank."""
+
+    def build(views: int = 2, *options):
+        model = build_model(tiny_cfg(views, "MODEL.META_ARCHITECTURE", "SDReIDStage2", *options))
+        randomize(model.generator)
+        model.memory_bank.update(torch.randn(4 * views, 128), torch.arange(4 * views) % views)
         return model
 
     return build

@@ -130,6 +130,29 @@ def test_identity_tokens_are_the_class_tokens_of_timms_vit():
 
 
 @torch.no_grad()
+def test_part_tokens_are_means_of_stripes_of_the_patches_before_the_last_block():
+    encoder = build(small_cfg(PART_TOKENS=4))
+    images = torch.randn(2, 3, 64, 32)
+    before = []
+    encoder.blocks[-2].register_forward_hook(lambda module, inputs, output: before.append(output))
+    output = encoder(images)
+    patches = before[0][:, 1:].unflatten(1, encoder.patch_embed.grid_size)  # 8 rows of 4
+    assert encoder.num_id_tokens == 3 + 4
+    for part in range(4):
+        stripe = patches[:, 2 * part : 2 * part + 2].mean((1, 2))
+        torch.testing.assert_close(output.id_tokens[:, 3 + part], stripe)
+    plain = build(small_cfg())
+    plain.load_state_dict(encoder.state_dict())  # they need no weights
+    for found, expected in zip(plain(images), (*output[:2], output.id_tokens[:, :3]), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_stripes_that_are_not_equal_are_refused():
+    with pytest.raises(UserError, match="PART_TOKENS is 3; the 8 rows .*use one of 1, 2, 4, 8, or 0"):
+        build(small_cfg(PART_TOKENS=3))
+
+
+@torch.no_grad()
 def test_without_attention_in_the_last_block_the_features_are_timms():
     """Attention is the only way from the view prompt to the class token."""
     encoder = build(small_cfg())

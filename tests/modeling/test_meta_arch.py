@@ -10,19 +10,6 @@ from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.sdreid.stage2 import cross_view_targets
 
 
-@pytest.fixture
-def stage2(tiny_cfg, randomize):
-    """`stage2(views, "KEY", value, …)`: a Stage-2 model with random weights and a filled memory bank."""
-
-    def build(views: int = 2, *options):
-        model = build_model(tiny_cfg(views, "MODEL.META_ARCHITECTURE", "SDReIDStage2", *options))
-        randomize(model.generator)
-        model.memory_bank.update(torch.randn(4 * views, 128), torch.arange(4 * views) % views)
-        return model
-
-    return build
-
-
 class TestStage1:
     @pytest.mark.parametrize("views", [2, 3])
     def test_losses_are_identity_plus_triplet_plus_weighted_view(self, tiny_cfg, make_batch, views):

@@ -224,6 +224,8 @@ def test_it_says_in_one_line_that_it_is_not_the_described_method(as_released, ca
     "option",
     [
         ("MODEL.SDMODEL.TARGET", "cross_view"),
+        ("MODEL.SDMODEL.TARGET", "identity_mean"),
+        ("MODEL.BACKBONE.PART_TOKENS", "4"),
         ("MODEL.SDMODEL.PREDICTION_TYPE", "v_prediction"),
         ("MODEL.SDMODEL.VIEW_MAP", "prototype"),
         ("MODEL.SDMODEL.TOKEN_DROPOUT", "0.5"),

@@ -180,7 +180,7 @@ class TestTraining:
         id_tokens, prototypes, _ = conditions(batch=2)
         view_tokens, targets = torch.randn(2, DIM), torch.randn(2, DIM)
         torch.manual_seed(3)
-        loss = model(id_tokens, prototypes, view_tokens, targets)
+        loss = model(id_tokens, prototypes, view_tokens, targets)["loss_noise"]
 
         torch.manual_seed(3)
         torch.rand(2, 1, 1)  # the draw for the null context
@@ -199,7 +199,7 @@ class TestTraining:
             id_tokens, prototypes, _ = conditions(batch=2)
             kept = []
             with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-                loss = model(id_tokens, prototypes, torch.randn(2, DIM), torch.randn(2, DIM))
+                loss = model(id_tokens, prototypes, torch.randn(2, DIM), torch.randn(2, DIM))["loss_noise"]
             loss.backward()
             return [loss, *(p.grad for p in model.parameters() if p.requires_grad)], sum(kept)
 
@@ -214,7 +214,7 @@ class TestTraining:
         model.unet.register_forward_hook(lambda _, args, output: seen.update(noisy=args, predicted=output[0]))
         id_tokens, prototypes, _ = conditions(batch=2)
         targets = torch.randn(2, DIM)
-        loss = model(id_tokens, prototypes, torch.randn(2, DIM), targets)
+        loss = model(id_tokens, prototypes, torch.randn(2, DIM), targets)["loss_noise"]
         noisy, steps = seen["noisy"]
         clean = targets.view(2, 4, 8, 4)
         kept = model.noise_scheduler.alphas_cumprod[steps].view(2, 1, 1, 1)

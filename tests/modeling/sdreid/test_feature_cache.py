@@ -42,7 +42,7 @@ def losses_of(cfg, folder, resume=False, **changes) -> list[float]:
     return [loss for line in lines if (loss := json.loads(line).get("loss_noise")) is not None]
 
 
-@pytest.mark.parametrize("target", ["same_image", "cross_view"])
+@pytest.mark.parametrize("target", ["same_image", "cross_view", "identity_mean"])
 def test_the_losses_are_those_of_training_from_images(stage2_cfg, tmp_path, target):
     changes = {"MODEL": {"SDMODEL": {"TARGET": target}}}
     images = losses_of(stage2_cfg, tmp_path / "images", **changes)
@@ -52,9 +52,11 @@ def test_the_losses_are_those_of_training_from_images(stage2_cfg, tmp_path, targ
     assert cached == pytest.approx(images, rel=1e-5)
 
 
-def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(stage2_cfg, tmp_path):
+@pytest.mark.parametrize("target", ["same_image", "identity_mean"])
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(stage2_cfg, tmp_path, target):
+    settings = {"CACHE_FEATURES": True, "TARGET": target}
     stage2_cfg.merge_values(
-        {"MODEL": {"SDMODEL": {"CACHE_FEATURES": True}}, "SOLVER": {"SCHED": "MultiStepLR"}}, source="test"
+        {"MODEL": {"SDMODEL": settings}, "SOLVER": {"SCHED": "MultiStepLR"}}, source="test"
     )
     whole = losses_of(stage2_cfg, tmp_path / "whole")
     losses_of(stage2_cfg, tmp_path / "parts", SOLVER={"MAX_EPOCH": 1})

@@ -14,11 +14,13 @@ from fastreid.utils.logger import warn_once
 
 # Ours alone, at the values at which we compute what the release does.
 FIXED: dict[str, Any] = {
+    "MODEL.BACKBONE.PART_TOKENS": 0,
     "MODEL.SDMODEL.TARGET": "same_image",
     "MODEL.SDMODEL.PREDICTION_TYPE": "epsilon",
     "MODEL.SDMODEL.VIEW_MAP": "instance",
     "MODEL.SDMODEL.TOKEN_DROPOUT": 0.0,
     "MODEL.SDMODEL.TOKEN_MIXING": 0.0,
+    "MODEL.SDMODEL.VIEW_SEPARATION": 0.0,
     "MODEL.SDMODEL.STANDARDIZE_LATENT": False,
     "MODEL.SDMODEL.STANDARDIZE_TOKENS": False,
     "MODEL.SDMODEL.CACHE_FEATURES": False,  # drop path encodes an image differently every time
@@ -29,6 +31,7 @@ FIXED: dict[str, Any] = {
     "TEST.SDMODEL.NOISE": "common",
     "TEST.SDMODEL.FUSION": "concat",
     "TEST.SDMODEL.GENERATED_NECK": False,
+    "TEST.SDMODEL.REAL_OWN_VIEW": False,
 }
 
 

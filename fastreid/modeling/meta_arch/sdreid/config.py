@@ -33,13 +33,19 @@ TRAINING: dict[str, Any] = {
     "MOMENTUM": Key(0.8, "weight of the batch in the memory bank's update", FRACTION, BOTH),
     "U_COND_PERCENT": Key(0.05, "share of training samples that get the null context", FRACTION, BOTH),
     "TRAIN_STEP": Key(1000, "timesteps of the noise schedule", POSITIVE, BOTH),
-    "TARGET": Key("same_image", "the paper's; or another view's", choice("same_image", "cross_view"), BOTH),
+    "TARGET": Key(
+        "same_image",
+        "the paper's; or another image, in a view drawn at random; or its identity's mean in that view",
+        choice("same_image", "cross_view", "identity_mean"),
+        BOTH,
+    ),
     "PREDICTION_TYPE": Key("epsilon", "of the UNet", choice("epsilon", "sample", "v_prediction"), BOTH),
     "VIEW_MAP": Key(
         "instance", "the VRD's in training; mixed: half each", choice("instance", "prototype", "mixed"), BOTH
     ),
     "TOKEN_DROPOUT": Key(0.0, "probability that training blanks an identity token", FRACTION, BOTH),
     "TOKEN_MIXING": Key(0.0, "and that it takes it from another image of the identity", FRACTION, BOTH),
+    "VIEW_SEPARATION": Key(0.0, "weight of the loss that keeps generated views apart", NOT_NEGATIVE, BOTH),
     "STANDARDIZE_LATENT": Key(False, "by statistics of the training set; False = the paper's", None, BOTH),
     "STANDARDIZE_TOKENS": Key(False, "the same for the identity tokens", None, BOTH),
     "CACHE_FEATURES": Key(False, "encode training images once; flip alone augments", changes=NOTHING),
@@ -72,6 +78,7 @@ TEST: dict[str, Any] = {
     "FUSION": Key("concat", "weighted: parts of length 1", choice("concat", "weighted"), FEATURES),
     "VIEW_WEIGHT": Key(1.0, "of the generated parts, with FUSION weighted", NOT_NEGATIVE, FEATURES),
     "GENERATED_NECK": Key(False, "generated features pass the identity head's neck", None, FEATURES),
+    "REAL_OWN_VIEW": Key(False, "an image's own view is not generated", None, FEATURES),
     "NOISE": Key("common", "the same for all; or by file name", choice("common", "per_image"), FEATURES),
 }
 
@@ -137,6 +144,18 @@ def check_rules(cfg: CfgNode) -> None:
         raise UserError(
             "MODEL.SDMODEL.PREDICTION_TYPE sample: diffusers' pndm steps from epsilon or v_prediction only",
             "choose another MODEL.SDMODEL.SCHEDULER_CONFIG.NAME, such as ddim",
+        )
+    if settings.VIEW_SEPARATION and settings.PREDICTION_TYPE == "epsilon":
+        raise UserError(
+            f"MODEL.SDMODEL.VIEW_SEPARATION is {settings.VIEW_SEPARATION}, but MODEL.SDMODEL.PREDICTION_TYPE"
+            " epsilon: where there is much noise, the clean latent that it stands for is mostly error",
+            "set it to sample or v_prediction",
+        )
+    if cfg.TEST.SDMODEL.REAL_OWN_VIEW and not cfg.TEST.SDMODEL.GENERATED_NECK:
+        raise UserError(
+            "TEST.SDMODEL.REAL_OWN_VIEW compares generated features with real ones behind the neck, but"
+            " TEST.SDMODEL.GENERATED_NECK is False",
+            "set it to True",
         )
 
 

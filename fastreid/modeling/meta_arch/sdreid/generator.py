@@ -16,7 +16,7 @@ from fastreid.modeling.meta_arch.sdreid.latent import LatentCodec
 from fastreid.modeling.meta_arch.sdreid.noise import draw_noise
 from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents
 from fastreid.modeling.meta_arch.sdreid.schedulers import schedule_settings
-from fastreid.modeling.meta_arch.sdreid.training import DiffusionTraining
+from fastreid.modeling.meta_arch.sdreid.training import DiffusionTraining, view_separation_loss
 from fastreid.modeling.meta_arch.sdreid.unet import build_unet
 from fastreid.modeling.meta_arch.sdreid.unet_weights import load_unet_weights
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import (
@@ -135,8 +135,15 @@ class FeatureGenerator(nn.Module):
             fits["id_tokens"] = self.condition_learner.fit
         return fits
 
-    def forward(self, id_tokens: Tensor, prototypes: Tensor, view_tokens: Tensor, targets: Tensor) -> Tensor:
-        """Return the training loss: mean squared error of the prediction at random timesteps.
+    def forward(
+        self,
+        id_tokens: Tensor,
+        prototypes: Tensor,
+        view_tokens: Tensor,
+        targets: Tensor,
+        apart: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the training losses: mean squared error of the prediction at random timesteps, and more.
 
         Args:
             id_tokens: (B, L-1, D) identity conditions.
@@ -144,9 +151,10 @@ class FeatureGenerator(nn.Module):
             view_tokens: (B, D) the target's own view token; by ``VIEW_MAP`` the decoder sees it or the
                 prototype as a map.
             targets: (B, D) the features to be generated.
+            apart: bool (B, B), the pairs of samples that show one person in different views.
 
         Returns:
-            A scalar.
+            Scalars: ``loss_noise``, and with ``VIEW_SEPARATION`` and `apart` ``loss_views``.
         """
         id_tokens = self.options.drop_tokens(id_tokens)
         context = self.condition_learner(id_tokens, prototypes)
@@ -158,7 +166,11 @@ class FeatureGenerator(nn.Module):
         noisy = self.noise_scheduler.add_noise(latents, noise, timesteps)
         predicted = refined_unet(self.unet, noisy, timesteps, context, residuals)
         target = self.options.regression_target(latents, noise, timesteps)
-        return nn.functional.mse_loss(predicted.float(), target.float())
+        losses = {"loss_noise": nn.functional.mse_loss(predicted.float(), target.float())}
+        if self.options.view_separation and apart is not None:
+            clean = self.options.clean_latents(predicted.float(), noisy, timesteps)
+            losses["loss_views"] = self.options.view_separation * view_separation_loss(clean, latents, apart)
+        return losses
 
     def residuals(self, view_tokens: Tensor) -> UNetResiduals:
         """Return the pyramids of view tokens (B, D)."""

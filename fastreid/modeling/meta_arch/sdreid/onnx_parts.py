@@ -75,10 +75,15 @@ class FeatureFusion(nn.Module):
         self.model = reduced(model, "heads")
         self.codec = model.generator.codec
 
-    def forward(self, feature: Tensor, latents: Tensor) -> Tensor:
-        """Map (B, E) and (B, V, 4, h, w) to (B, E + V * D), as ``TEST.SDMODEL`` says."""
-        generated = self.codec.decode(latents.flatten(0, 1))
-        return self.model.fused(feature, generated.unflatten(0, latents.shape[:2])).float()
+    def forward(self, feature: Tensor, latents: Tensor, viewids: Tensor | None = None) -> Tensor:
+        """Map (B, E) and (B, V, 4, h, w) to (B, E + V * D), as ``TEST.SDMODEL`` says.
+
+        Args:
+            viewids: int64 (B,), the images' own views, for a model that reads them.
+        """
+        generated = self.codec.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        own = None if viewids is None else viewids[:, None] == torch.arange(latents.shape[1])
+        return self.model.fused(feature, generated, own).float()
 
 
 def sampling_plan(generator: FeatureGenerator, views: int) -> Tensors:
@@ -149,8 +154,11 @@ class Encoder(nn.Module):
         super().__init__()
         self.model = reduced(model, "backbone", "heads")
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map uint8 RGB (B, 3, H, W) to the post-neck feature (B, E) and the identity tokens (B, L-1, D)."""
+    def forward(self, images: Tensor, viewids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map uint8 RGB (B, 3, H, W) to the post-neck feature (B, E) and the identity tokens (B, L-1, D).
+
+        A model that reads `viewids` has them as an input here, too, and they change nothing.
+        """
         encoded = self.model.encode({"images": images})
         return self.model.heads(encoded.features).float(), encoded.id_tokens
 
@@ -183,10 +191,9 @@ def _draw_step(model: SDReIDEncoder, encoder: ExportPart, batch_size: int) -> Te
 
 
 def _draw_generated(model: SDReIDEncoder, encoder: ExportPart, batch_size: int) -> Tensors:
-    """Draw person features of random pictures and random latents."""
+    """Draw person features of random pictures, random latents, and the views that the model reads."""
     source = torch.Generator().manual_seed(batch_size)
     shape = (batch_size, len(model.memory_bank.prototypes), *model.generator.codec.shape)
-    return {
-        "feature": encoder.module(**encoder.draw_inputs(batch_size))[0],
-        "latents": torch.randn(shape, generator=source),
-    }
+    labels = encoder.draw_inputs(batch_size)
+    feature = encoder.module(labels.pop("images"))[0]
+    return {"feature": feature, "latents": torch.randn(shape, generator=source), **labels}

@@ -17,6 +17,7 @@ from fastreid.modeling.meta_arch.findings import views_of_identities
 from fastreid.modeling.meta_arch.sdreid.assets import diffusion_assets
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, remove_cached_features
+from fastreid.modeling.meta_arch.sdreid.identity_means import IdentityMeans
 from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Tensors
 from fastreid.utils.events import put_scalar
 
@@ -30,10 +31,13 @@ class SDReIDStage2(SDReIDEncoder):
     """Everything of Stage 1, frozen and in eval mode, and a generator that trains.
 
     The retrieval feature (B, D + V * D) is the post-neck person feature joined with the generated feature of
-    every view, as ``TEST.SDMODEL.FUSION`` says; its parts are named ``person`` and as the views are.
+    every view, as ``TEST.SDMODEL.FUSION`` says; its parts are named ``person`` and as the views are. With
+    ``TEST.SDMODEL.REAL_OWN_VIEW`` the part of an image's own view is the person feature: two images of
+    different views are compared in each of them, the real feature of one with the generated one of the other.
     """
 
     trains_encoder = False
+    test_labels = frozenset({"viewids"})  # with REAL_OWN_VIEW
     starts_from = ("SDReIDStage1",)
     packages = frozenset({"diffusers", "transformers"})
 
@@ -44,8 +48,9 @@ class SDReIDStage2(SDReIDEncoder):
 
     @classmethod
     def checks(cls, cfg: CfgNode, train_set: TrainSet, world_size: int) -> Iterator[Finding]:
-        across = cfg.MODEL.SDMODEL.TARGET == "cross_view"
-        needed = "what TARGET cross_view trains on" if across else "what a search across views needs"
+        target = cfg.MODEL.SDMODEL.TARGET
+        across = target != "same_image"
+        needed = f"what TARGET {target} trains on" if across else "what a search across views needs"
         return views_of_identities(train_set, needed)
 
     @classmethod
@@ -64,9 +69,16 @@ class SDReIDStage2(SDReIDEncoder):
         self.requires_grad_(False)
         self.generator = self.build_generator(cfg)
         settings, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
-        self.cross_view = settings.TARGET == "cross_view"
+        self.cross_view = settings.TARGET != "same_image"
+        self.identity_means = None
+        if settings.TARGET == "identity_mean":
+            size = cfg.MODEL.HEADS.NUM_CLASSES, settings.VIEW_NUM, self.backbone.feat_dim
+            self.identity_means = IdentityMeans(*size)
         self.token_mixing = settings.TOKEN_MIXING
         self.generated_neck = test.GENERATED_NECK
+        self.real_own_view = test.REAL_OWN_VIEW
+        if not self.real_own_view:
+            self.test_labels = frozenset()
         self.view_weight = test.VIEW_WEIGHT if test.FUSION == "weighted" else None
         self.train(self.training)
 
@@ -92,31 +104,38 @@ class SDReIDStage2(SDReIDEncoder):
         return EncoderOutput(*encoded)
 
     def losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
-        """The loss of generating each image's target: itself, or its identity in another view."""
-        views = self.labels(batch, "viewids")
+        """The losses of generating each image's target: itself, or its identity in another view."""
+        return self.generator(**self.training_samples(encoded, batch))
+
+    def training_samples(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
+        """Return what the generator learns from, as arguments of `FeatureGenerator.forward`."""
+        persons, views = self.labels(batch, "targets"), self.labels(batch, "viewids")
         chosen = torch.arange(len(views), device=self.device)
         if self.cross_view:
             chosen = self.other_images(batch)
             put_scalar("other_view_share", (views[chosen] != views).float().mean())
-        loss = self.generator(
-            id_tokens=self._mixed_tokens(encoded.id_tokens, batch),
-            prototypes=self.memory_bank.prototypes[views[chosen]],
-            view_tokens=encoded.view_token[chosen],
-            targets=encoded.features[chosen],
-        )
-        return {"loss_noise": loss}
+        views, means = views[chosen], self.identity_means
+        return {
+            "id_tokens": self._mixed_tokens(encoded.id_tokens, batch),
+            "prototypes": self.memory_bank.prototypes[views],
+            "view_tokens": encoded.view_token[chosen],
+            "targets": encoded.features[chosen] if means is None else means(persons, views),
+            "apart": (persons[:, None] == persons) & (views[:, None] != views),
+        }
 
     def features(self, encoded: EncoderOutput, batch: Batch, parts: Sequence[str] | None = None) -> Tensor:
         """Join the chosen parts (B, D); views that are not chosen are not generated."""
         person = self.heads(encoded.features)
         names = list(self.feature_parts()) if parts is None else list(parts)
         views = [self.view_parts().index(name) for name in names if name != "person"]
-        generated = None
+        generated = own = None
         if views:
             prototypes = self.memory_bank.prototypes
             generated = self.generator.generate(encoded.id_tokens, prototypes, batch["img_paths"], views)
-        fused = self.fused(person if "person" in names else None, generated).float()
-        computed = sorted(names, key=lambda name: name != "person")
+            if self.real_own_view:
+                own = self.labels(batch, "viewids")[:, None] == torch.tensor(views, device=self.device)
+        fused = self.fused(person, generated, own).float()
+        computed = ["person", *(name for name in names if name != "person")]
         if computed == names:
             return fused
         widths = self.feature_parts()
@@ -130,16 +149,20 @@ class SDReIDStage2(SDReIDEncoder):
     def view_parts(self) -> list[str]:
         return self.view_names()
 
-    def fused(self, person: Tensor | None, generated: Tensor | None) -> Tensor:
+    def fused(self, person: Tensor, generated: Tensor | None, own: Tensor | None = None) -> Tensor:
         """Join person features (B, E) and generated ones (B, V, D) as retrieval features; None: left out.
+
+        Where `own`, bool (B, V), is true, the person feature stands in for the generated one.
 
         Concatenation is the paper's: a part counts as its length does. With weights all parts have length 1,
         and in the cosine of two images a generated part counts ``VIEW_WEIGHT`` ** 2 against the person's 1.
         """
-        joined = [] if person is None else [person]
+        joined = [person]
         if generated is not None:
             if self.generated_neck:
                 generated = self.heads(generated.flatten(0, 1)).unflatten(0, generated.shape[:2])
+            if own is not None:
+                generated = torch.where(own[..., None], person[:, None], generated)
             if self.view_weight is not None:
                 joined = [nn.functional.normalize(part, dim=-1) for part in joined]
                 generated = self.view_weight * nn.functional.normalize(generated, dim=-1)
@@ -168,17 +191,22 @@ class SDReIDStage2(SDReIDEncoder):
     @torch.no_grad()
     def on_train_start(self, train_set: TrainSet, build_loader: BuildLoader) -> None:
         """Compute the statistics over the training set that the configuration standardises by."""
-        fits = self.generator.statistics_to_fit()
-        if not fits:
+        fits, means = self.generator.statistics_to_fit(), self.identity_means
+        if not fits and means is None:
             return
         logger.info("Computing statistics of %d training images", len(train_set.samples))
         count, sums = 0, {name: [0.0, 0.0] for name in fits}
+        by_identity = None if means is None else means.sums()
         for batch in build_loader(train_set.samples):
             encoded = self.encode(batch)
             count += len(encoded.features)
             for name, (total, squares) in sums.items():
                 values = getattr(encoded, name).double()
                 sums[name] = [total + values.sum(0), squares + values.square().sum(0)]
+            if means is not None:
+                means.add(by_identity, encoded.features, batch["targets"], batch["viewids"])
+        if means is not None:
+            means.fit(by_identity)
         for name, (total, squares) in sums.items():
             mean = total / count
             fits[name](mean, (squares / count - mean.square()).clamp(min=0).sqrt())
@@ -195,7 +223,9 @@ class SDReIDStage2(SDReIDEncoder):
         )
 
     def parameter_rules(self) -> ParameterRules:
-        return super().parameter_rules()._replace(may_start_without=("generator.",))
+        rules = super().parameter_rules()
+        own = ("generator.", "identity_means.")
+        return rules._replace(training_only=(*rules.training_only, own[1]), may_start_without=own)
 
     def export_parts(self) -> list[ExportPart]:
         from fastreid.modeling.meta_arch.sdreid.onnx_parts import stage2_parts

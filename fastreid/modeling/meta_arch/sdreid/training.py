@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from diffusers import SchedulerMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastreid.config import CfgNode
+from fastreid.modeling.meta_arch.sdreid.sampler import clean_latents
 from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
 
 
@@ -22,6 +23,7 @@ class DiffusionTraining:
         token_dropout: probability of an identity token to be blanked.
         view_map: what the decoder sees: "instance" (the paper's), "prototype", or "mixed": either.
         standardize_latent: train on latents without the training set's mean and scale.
+        view_separation: weight of :func:`view_separation_loss`.
     """
 
     noise_scheduler: SchedulerMixin
@@ -30,6 +32,7 @@ class DiffusionTraining:
     token_dropout: float
     view_map: str
     standardize_latent: bool
+    view_separation: float = 0.0
 
     @classmethod
     def from_config(cls, cfg: CfgNode, schedule: dict[str, Any]) -> "DiffusionTraining":
@@ -43,6 +46,7 @@ class DiffusionTraining:
             settings.TOKEN_DROPOUT,
             settings.VIEW_MAP,
             settings.STANDARDIZE_LATENT,
+            settings.VIEW_SEPARATION,
         )
 
     def drop_tokens(self, id_tokens: Tensor) -> Tensor:
@@ -76,3 +80,32 @@ class DiffusionTraining:
         if kind == "v_prediction":
             return self.noise_scheduler.get_velocity(latents, noise, timesteps)
         return latents if kind == "sample" else noise
+
+    def clean_latents(self, predicted: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the clean latents (B, 4, h, w) that the UNet's prediction stands for."""
+        kept = self.noise_scheduler.alphas_cumprod.to(noisy.device)[timesteps][:, None, None, None]
+        return clean_latents(self.noise_scheduler.config.prediction_type, predicted, noisy, kept)
+
+
+def view_separation_loss(predicted: Tensor, targets: Tensor, apart: Tensor) -> Tensor:
+    """Return how much more alike a person's predicted views are than the targets of these views.
+
+    It is the mean of ``max(0, cos(predicted_i, predicted_j) - cos(target_i, target_j))`` over pairs i, j. A
+    perfect prediction has none of it. The mean of all views, which the squared error falls back to where the
+    condition of the view is not used, has the most.
+
+    Args:
+        predicted, targets: (B, ...) clean latents.
+        apart: bool (B, B), the pairs that show one person in different views.
+
+    Returns:
+        A scalar; 0 without such a pair.
+    """
+    alike, real = (_cosines(latents.flatten(1)) for latents in (predicted, targets))
+    return ((alike - real).clamp(min=0) * apart).sum() / apart.sum().clamp(min=1)
+
+
+def _cosines(vectors: Tensor) -> Tensor:
+    with torch.autocast(vectors.device.type, enabled=False):  # it would round the product
+        directions = nn.functional.normalize(vectors.float(), dim=1)
+        return directions @ directions.T
