@@ -7,21 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from fastreid.config import CfgNode, load_config
-from fastreid.data import TrainSet, build_test_datasets, build_test_loader, build_train_dataset
+from fastreid.data import TrainSet, build_test_datasets, build_train_dataset
 from fastreid.engine import DefaultTrainer, load_trained_model
 from fastreid.evaluation.evaluator import distinct_samples
-from fastreid.modeling.meta_arch.sdreid.feature_cache import encode_training_set
+from fastreid.modeling.meta_arch.sdreid.feature_cache import encode_images
 from fastreid.structures import EncoderOutput
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.file_io import write_json
+from projects.stage2_study.settings import PARTS, PROTOCOLS
 
 CONFIGS = Path(__file__).with_name("configs")
-PROTOCOLS = {
-    "CARGO": ("CARGO_A2G", "CARGO_G2A"),
-    "AG_ReID_v2": ("AG_ReID_v2_AC", "AG_ReID_v2_AW", "AG_ReID_v2_CA", "AG_ReID_v2_WA"),
-}
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,11 @@ class Encoder:
         """The folder with the encoded training images."""
         return self.folder / "training_set"
 
+    @property
+    def test_set(self) -> Path:
+        """The folder with the encoded `samples`."""
+        return self.folder / "test_set"
+
     @cached_property
     def train_set(self) -> TrainSet:
         return build_train_dataset(self.config("base_stage1"))
@@ -101,19 +104,38 @@ class Encoder:
         return distinct_samples(protocol for split in self.splits.values() for protocol in split)
 
     @cached_property
+    def test_rows(self) -> list[int]:
+        """The rows of `samples` that show test identities."""
+        tested = {sample.path for sample in distinct_samples(self.splits["test"])}
+        return [row for row, sample in enumerate(self.samples) if sample.path in tested]
+
+    @cached_property
     def encoded(self) -> EncoderOutput:
-        """Of `samples`, in their order."""
+        """Of `samples`, in their order: (N, 2, ...), the image as it is and its mirror image."""
         return EncoderOutput(
-            *(torch.from_numpy(np.load(self.folder / f"{name}.npy")) for name in EncoderOutput._fields)
+            *(torch.from_numpy(np.load(self.test_set / f"{name}.npy")) for name in EncoderOutput._fields)
         )
 
-    def _encode(self) -> None:
-        plain = ("INPUT.PADDING.ENABLED", "False", "INPUT.REA.ENABLED", "False")  # images as Stage 2 has them
-        cfg = self.config("base_stage1", "MODEL.WEIGHTS", str(self.weights), *plain)
-        cfg.freeze()
-        model = load_trained_model(cfg)
-        encode_training_set(cfg, model, self.train_set, self.training_set)
+    @cached_property
+    def heads(self) -> nn.Module:
+        """The identity head, on the CPU, in eval mode: from encoder outputs to retrieval features."""
+        return self._model().heads.cpu()
+
+    @cached_property
+    def person(self) -> Tensor:
+        """The retrieval features of Stage 1 (N, 2, E), of the image as it is and of its mirror image."""
         with torch.inference_mode():
-            parts = [model.encode(batch) for batch in build_test_loader(cfg, self.samples)]
-        for name, values in zip(EncoderOutput._fields, zip(*parts, strict=True), strict=True):
-            np.save(self.folder / f"{name}.npy", torch.cat(values).float().cpu().numpy())
+            return self.heads(self.encoded.features.flatten(0, 1)).unflatten(0, (-1, 2))
+
+    def _model(self) -> nn.Module:
+        """Load Stage 1, with tokens of parts as further identity tokens."""
+        plain = ("INPUT.PADDING.ENABLED", "False", "INPUT.REA.ENABLED", "False")  # images as Stage 2 has them
+        parts = ("MODEL.BACKBONE.PART_TOKENS", PARTS, "SOLVER.AMP.ENABLED", False)
+        cfg = self.config("base_stage1", "MODEL.WEIGHTS", str(self.weights), *plain, *parts)
+        cfg.freeze()
+        return load_trained_model(cfg)
+
+    def _encode(self) -> None:
+        model = self._model()
+        encode_images(model.cfg, model, self.train_set.samples, self.training_set)
+        encode_images(model.cfg, model, self.samples, self.test_set)

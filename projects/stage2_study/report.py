@@ -1,157 +1,222 @@
 """The study's results as a table and a plot."""
 
-import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from fastreid.evaluation.bootstrap import paired_bootstrap
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, write_json
-from projects.stage2_study.settings import SETTINGS
+from projects.stage2_study.scoring import PERSONS, Trial, read_trials
+from projects.stage2_study.settings import GOALS, PROTOCOLS, REFERENCE, SETTINGS
 
-STAGE1 = "Stage 1"
-Row = tuple[str, str]  # setting, retrieval
+Queries = dict[str, np.ndarray]
+Scored = tuple[Trial, Queries]
+
+
+class Gain(NamedTuple):
+    """A difference of mAP to the reference, in points: its mean, and the 95 % interval over persons."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a layout's table.
+
+    Attributes:
+        names: of setting and retrieval.
+        way: how features are joined, chosen on held-out identities where there are weights.
+        trials: of each seed, with its queries.
+        references: of the same seeds, in the same order.
+    """
+
+    names: tuple[str, str]
+    way: str
+    trials: list[Scored]
+    references: list[Scored]
+
+    def gain(self, protocols: tuple[str, ...]) -> Gain:
+        """Return the gain in the mean over `protocols`.
+
+        The queries' gains are averaged over seeds, then persons are resampled with all of their queries; a
+        protocol counts as much as another, however many queries it has.
+
+        Raises:
+            UserError: if the seeds were not scored on the same queries.
+        """
+        gains, persons = [], []
+        for protocol in protocols:
+            ours, theirs = (
+                _precisions(scored, f"{protocol}/{way}")
+                for scored, way in ((self.trials, self.way), (self.references, _only_way(self.references)))
+            )
+            own = 100 * (ours - theirs)
+            counts = ~np.isnan(own)
+            gains.append(own[counts])
+            persons.append(self.trials[0][1][f"{protocol}/{PERSONS}"][counts])
+        total = sum(map(len, gains))
+        weighted = [own * total / (len(gains) * len(own)) for own in gains]
+        joined = np.concatenate(weighted)
+        return Gain(float(joined.mean()), *paired_bootstrap(joined, np.concatenate(persons)))
+
+    def seed_gains(self, protocols: tuple[str, ...]) -> dict[int, float]:
+        """Return each seed's gain in the mean over `protocols`."""
+        return {
+            trial.seed: _mean_map(trial, "test", self.way, protocols)
+            - _mean_map(reference, "test", _only_way([(reference, {})]), protocols)
+            for (trial, _), (reference, _) in zip(self.trials, self.references, strict=True)
+        }
 
 
 def write_report(output: Path) -> None:
     """Read all finished trials below `output`; write results.json, table.md and gains.png there.
 
     Raises:
-        UserError: if no trial is finished.
+        UserError: if no trial is finished, or seeds were scored on other queries.
     """
-    trials = [json.loads(path.read_text()) for path in sorted(output.glob("*/*/results/*.json"))]
+    trials = read_trials(output)
     if not trials:
         raise UserError(f"{output}: no finished trial yet", "run the study without --report-only")
     order = [(setting.name, retrieval.name) for setting in SETTINGS for retrieval in setting.retrievals]
     places = {row: place for place, row in enumerate(order)}
-    trials.sort(key=lambda trial: places.get((trial["setting"], trial["retrieval"]), len(places)))
-    write_json(output / "results.json", trials)
-    most = max(trial["identities"] for trial in trials)
-    main = [trial for trial in trials if trial["identities"] == most]
-    text = "\n\n".join(filter(None, [_layout_tables(main), _identity_table(trials)]))
+    trials.sort(key=lambda scored: places.get(scored[0].row, len(places)))
+    write_json(output / "results.json", [asdict(trial) for trial, _ in trials])
+    layouts = {layout: layout_rows(trials, layout) for layout in GOALS}
+    layouts = {layout: rows for layout, rows in layouts.items() if rows}
+    text = "\n\n".join(_layout_table(layout, rows) for layout, rows in layouts.items())
     with atomic_write(output / "table.md", "w") as file:
         file.write(text + "\n")
-    _draw(main, output / "gains.png")
+    _draw(layouts, output / "gains.png")
     print(text)
 
 
-def chosen_way(trials: list[dict]) -> str:
-    """Return the weight to join with: the one with the highest mean mAP on held-out identities."""
-    ways = [way for way in trials[0]["mAP"]["held out"] if way.startswith("weight")]
-    return max(ways, key=lambda way: statistics.mean(_gain(trial, "held out", way) for trial in trials))
-
-
-def _gain(trial: dict, split: str, way: str, protocols: Iterable[str] = ()) -> float:
-    """Return the mean over protocols, by default all, of the mAP over Stage 1's, in points."""
-    scores = trial["mAP"][split]
-    return statistics.mean(scores[way][name] - scores[STAGE1][name] for name in protocols or scores[STAGE1])
-
-
-def _groups(trials: list[dict]) -> dict[Row, list[dict]]:
-    groups: dict[Row, list[dict]] = defaultdict(list)
-    for trial in trials:
-        groups[trial["setting"], trial["retrieval"]].append(trial)
-    return groups
-
-
-def _layout_tables(trials: list[dict]) -> str:
-    """Tabulate, for each layout, the mAP of Stage 1 and what every row adds on each test protocol."""
-    parts = []
-    for layout in sorted({trial["layout"] for trial in trials}, reverse=True):
-        own = [trial for trial in trials if trial["layout"] == layout]
-        protocols = list(own[0]["mAP"]["test"][STAGE1])
-        seeds = len({trial["seed"] for trial in own})
-        rows = [[STAGE1, "", "", *_stage1(own), "", seeds]]
-        for (setting, retrieval), group in _groups(own).items():
-            rows += _rows(setting, retrieval, group, protocols)
-        headers = ["setting", "retrieval", "joined", *protocols, "mean", "seeds"]
-        parts.append(_table(f"{layout}, mAP over Stage 1", rows, headers))
-    return "\n\n".join(parts)
-
-
-def _stage1(trials: list[dict]) -> list[str]:
-    """Return Stage 1's mAP on each test protocol, the mean over seeds."""
-    by_seed = {trial["seed"]: trial["mAP"]["test"][STAGE1].values() for trial in trials}
-    return [f"{statistics.mean(scores):.1f}" for scores in zip(*by_seed.values(), strict=True)]
-
-
-def _rows(setting: str, retrieval: str, group: list[dict], protocols: list[str]) -> list[list]:
-    ways = [chosen_way(group)]
-    if setting.startswith("paper"):
-        ways = ["as published", "constant", *ways]
-    return [
-        [
-            setting,
-            retrieval,
-            way,
-            *(_points(group, way, [name]) for name in protocols),
-            _points(group, way),
-            len(group),
-        ]
-        for way in ways
-    ]
-
-
-def _points(group: list[dict], way: str, protocols: Iterable[str] = ()) -> str:
-    """Return the mean gain on the test identities, and its deviation over seeds where there are several."""
-    gains = [_gain(trial, "test", way, protocols) for trial in group]
-    spread = f" ± {statistics.stdev(gains):.1f}" if len(gains) > 1 else ""
-    return f"{statistics.mean(gains):+.1f}{spread}"
-
-
-def _identity_table(trials: list[dict]) -> str:
-    """Tabulate what the rows that were trained on several numbers of identities add, by their number."""
-    counts = sorted({trial["identities"] for trial in trials})
-    if len(counts) == 1:
-        return ""
+def layout_rows(trials: list[Scored], layout: str) -> list[Row]:
+    """Return the rows of a layout in the order of `trials`, without seeds that have no reference yet."""
+    groups: dict[tuple[str, str], list[Scored]] = defaultdict(list)
+    own = [scored for scored in trials if scored[0].layout == layout]
+    references = {trial.seed: (trial, queries) for trial, queries in own if trial.setting == REFERENCE}
+    for trial, queries in own:
+        if trial.seed in references:
+            groups[trial.row].append((trial, queries))
     rows = []
-    for layout in sorted({trial["layout"] for trial in trials if trial["identities"] != counts[-1]}):
-        own = [trial for trial in trials if trial["layout"] == layout]
-        stage1 = _by_count(own, counts, lambda group: " / ".join(_stage1(group)))
-        rows.append([layout, STAGE1, "", *stage1])
-        for (setting, retrieval), group in _groups(own).items():
-            gains = _by_count(group, counts, lambda found: _points(found, chosen_way(found)))
-            if sum(map(bool, gains)) > 1:
-                rows.append([layout, setting, retrieval, *gains])
-    headers = ["layout", "setting", "retrieval", *map(str, counts)]
-    return _table("By training identities, mAP over Stage 1", rows, headers)
+    for names, group in groups.items():
+        compared = [references[trial.seed] for trial, _ in group]
+        rows += [Row(names, way, group, compared) for way in chosen_ways([trial for trial, _ in group])]
+    return rows
 
 
-def _by_count(trials: list[dict], counts: list[int], cell: Callable[[list[dict]], str]) -> list[str]:
-    """Return a cell for each number of training identities; empty where there is no trial."""
-    groups = ([trial for trial in trials if trial["identities"] == count] for count in counts)
-    return [cell(group) if group else "" for group in groups]
+def chosen_ways(trials: list[Trial]) -> list[str]:
+    """Return the ways to join that are shown: those without a weight, and of the weights the best one.
+
+    That is the one with the highest mAP on held-out identities, the mean over protocols and seeds.
+    """
+    ways = list(trials[0].mAP["held out"])
+    weights = [way for way in ways if way.startswith("weight")]
+
+    def held_out(way: str) -> float:
+        return statistics.mean(_mean_map(trial, "held out", way) for trial in trials)
+
+    return [way for way in ways if way not in weights] + sorted(weights, key=held_out, reverse=True)[:1]
 
 
-def _table(title: str, rows: list[list], headers: list[str]) -> str:
-    return f"{title}\n\n" + tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+def _mean_map(trial: Trial, split: str, way: str, protocols: tuple[str, ...] = ()) -> float:
+    scores = trial.mAP[split][way]
+    return statistics.mean(scores[name] for name in protocols or scores)
 
 
-def _draw(trials: list[dict], path: Path) -> None:
-    """Draw a bar for every row, layouts side by side: the mean gain, and a dot for each seed."""
-    layouts = sorted({trial["layout"] for trial in trials}, reverse=True)
-    names = list(_groups(trials))
-    figure = Figure(figsize=(5 + 4 * len(layouts), 1 + 0.32 * len(names)))
-    axes = figure.subplots(1, len(layouts), sharex=True, sharey=True, squeeze=False)
-    for layout, axis in zip(layouts, axes[0], strict=True):
-        own = _groups([trial for trial in trials if trial["layout"] == layout])
+def _only_way(scored: list[Scored]) -> str:
+    (way,) = scored[0][0].mAP["test"]
+    return way
+
+
+def _precisions(scored: list[Scored], key: str) -> np.ndarray:
+    """Return the mean over seeds of each query's average precision (Q,)."""
+    persons = f"{key.split('/')[0]}/{PERSONS}"
+    first, *others = (queries[persons] for _, queries in scored)
+    if not all(np.array_equal(first, other) for other in others):
+        folder = f"{scored[0][0].layout}, {scored[0][0].setting}"
+        raise UserError(f"{folder}: seeds were scored on other queries", "choose another --output or --root")
+    return np.mean([queries[key].astype(np.float64) for _, queries in scored], axis=0)
+
+
+def _layout_table(layout: str, rows: list[Row]) -> str:
+    """Tabulate the reference's mAP, and what every row adds to it."""
+    goal = GOALS[layout]
+    columns = {name: (name,) for name in PROTOCOLS[layout]} | ({"mean": goal} if len(goal) > 1 else {})
+    lines = []
+    for row in rows:
+        gains = [_scores(row, names) for names in columns.values()]
+        lines.append([*row.names, row.way, *gains, _spread(row, goal), *_diagnostics(row)])
+    headers = ["setting", "retrieval", "joined", *columns, "seeds", "views alike", "right view (chance)"]
+    title = f"{layout}, mAP over {REFERENCE}, in points, with the 95 % interval over persons"
+    return f"{title}\n\n" + tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+
+
+def _scores(row: Row, protocols: tuple[str, ...]) -> str:
+    if row.names[0] != REFERENCE:
+        return str(row.gain(protocols))
+    return f"{statistics.mean(_mean_map(trial, 'test', row.way, protocols) for trial, _ in row.trials):.1f}"
+
+
+def _spread(row: Row, goal: tuple[str, ...]) -> str:
+    """Return the number of seeds, and the deviation of their gains where there are several."""
+    gains = list(row.seed_gains(goal).values())
+    return f"{len(gains)}" + (f", ± {statistics.stdev(gains):.1f}" if len(gains) > 1 else "")
+
+
+def _diagnostics(row: Row) -> list[str]:
+    """Return the cells of `diagnostics.diagnose`, means over seeds."""
+    found = [trial.diagnostics for trial, _ in row.trials]
+    if not all("view_cosine" in diagnostics for diagnostics in found):
+        return ["", ""]
+    cosine, right, chance = (
+        statistics.mean(diagnostics[name] for diagnostics in found)
+        for name in ("view_cosine", "right_view", "chance")
+    )
+    return [f"{cosine:.4f}", f"{right:.0f} % ({chance:.0f} %)"]
+
+
+def _draw(layouts: dict[str, list[Row]], path: Path) -> None:
+    """Draw the gain of every row with its interval, layouts side by side, and a dot for each seed."""
+    shown = {
+        layout: {(*row.names, row.way.split()[0]): row for row in rows if row.names[0] != REFERENCE}
+        for layout, rows in layouts.items()
+    }
+    names = list(dict.fromkeys(name for rows in shown.values() for name in rows))
+    figure = Figure(figsize=(5 + 4 * len(layouts), 1.5 + 0.32 * len(names)))
+    axes = figure.subplots(1, max(1, len(layouts)), sharey=True, squeeze=False)
+    for (layout, rows), axis in zip(shown.items(), axes[0], strict=True):
         for place, name in enumerate(names):
-            if name in own:
-                gains = [_gain(trial, "test", chosen_way(own[name])) for trial in own[name]]
-                axis.barh(place, statistics.mean(gains), color="lightgrey")
-                for trial, gain in zip(own[name], gains, strict=True):
-                    axis.plot(gain, place, ".", color=f"C{trial['seed']}", label=f"seed {trial['seed']}")
+            if name in rows:
+                _draw_row(axis, place, rows[name], GOALS[layout])
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(layout)
-        axis.set_xlabel("mAP over Stage 1, points")
+        axis.set_xlabel(f"mAP over {REFERENCE}, points:\n{', '.join(GOALS[layout])}", fontsize=8)
         labelled = {label: dot for dot, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        axis.legend(labelled.values(), labelled.keys(), loc="lower right")
-    axes[0, 0].set_yticks(range(len(names)), [", ".join(name) for name in names], fontsize=8)
+        if labelled:
+            axis.legend(labelled.values(), labelled.keys(), loc="lower right")
+    axes[0, 0].set_yticks(range(len(names)), [", ".join(filter(None, n[:2])) for n in names], fontsize=8)
     axes[0, 0].invert_yaxis()
     figure.tight_layout()
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)
+
+
+def _draw_row(axis: object, place: int, row: Row, goal: tuple[str, ...]) -> None:
+    gain = row.gain(goal)
+    axis.barh(place, gain.mean, color="lightgrey")
+    axis.plot([gain.low, gain.high], [place, place], color="grey")
+    for seed, value in row.seed_gains(goal).items():
+        axis.plot(value, place, ".", color=f"C{seed}", label=f"seed {seed}")

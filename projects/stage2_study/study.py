@@ -9,7 +9,6 @@ at the same time. Weights of joined parts are chosen on identities that were hel
 """
 
 import argparse
-import json
 import logging
 import shutil
 import sys
@@ -25,20 +24,22 @@ exit_during_imports(__name__)
 import torch
 
 from fastreid.rendered import BenchmarkSpec, write_benchmark
-from fastreid.utils.file_io import check_output_folder, write_json
+from fastreid.utils.file_io import check_output_folder
 from fastreid.utils.logger import setup_logger
-from projects.stage2_study.encoders import PROTOCOLS, Encoder
+from projects.stage2_study.diagnostics import diagnose_generated, diagnose_real
+from projects.stage2_study.encoders import Encoder
+from projects.stage2_study.joining import Ways, baseline, join_generated
 from projects.stage2_study.report import write_report
-from projects.stage2_study.settings import SETTINGS, Setting
+from projects.stage2_study.scoring import Trial, save_trial, score
+from projects.stage2_study.settings import PROTOCOLS, REFERENCE, SETTINGS, Retrieval, Setting
 from projects.stage2_study.trials import (
     generate,
-    join_and_score,
     stage2_config,
-    train_control,
     train_generator,
+    train_perceptron,
+    trained_parameters,
 )
 
-IDENTITIES = [1000, 300, 100]
 FIRST = "CARGO", 1  # layout and seed of what one encoder is enough for
 IMAGES_PER_CAMERA = {"CARGO": 2, "AG_ReID_v2": 3}
 logger = logging.getLogger("fastreid.study")
@@ -56,9 +57,7 @@ def build_parser() -> CommandLineParser:
     parser.add_argument(
         "--settings", nargs="+", choices=names, metavar="NAME", help=f"of {quoted} (default: all)"
     )
-    parser.add_argument(
-        "--identities", type=int, nargs="+", default=IDENTITIES, help=f"to train on; default: {IDENTITIES}"
-    )
+    parser.add_argument("--identities", type=int, default=1000, help="to train on; default: %(default)s")
     parser.add_argument("--held-out-ids", type=int, default=200, help="to choose on; default: %(default)s")
     parser.add_argument("--test-ids", type=int, default=400, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
@@ -91,25 +90,19 @@ def run_trials(args: argparse.Namespace, output: Path) -> None:
 
 def plan(args: argparse.Namespace, output: Path) -> Iterator[tuple[Encoder, list[Setting]]]:
     """Give the encoders in turn, each with the settings to train on it: what says most comes first."""
-    chosen = [setting for setting in SETTINGS if not args.settings or setting.name in args.settings]
-    most, *fewer = args.identities
-
-    def encoders(identities: int) -> Iterator[Encoder]:
-        for seed in args.seeds:
-            for layout in args.layouts:
-                yield Encoder(
-                    layout, seed, identities, args.held_out_ids, Path(args.root), output, tuple(args.opts)
-                )
-
-    for encoder in encoders(most):
-        yield encoder, [setting for setting in chosen if setting.scope != "one"]
-    for encoder in encoders(most):
+    names = {REFERENCE, *(args.settings or [setting.name for setting in SETTINGS])}
+    chosen = [setting for setting in SETTINGS if setting.name in names]
+    data, options = Path(args.root), tuple(args.opts)
+    encoders = [
+        Encoder(layout, seed, args.identities, args.held_out_ids, data, output, options)
+        for seed in args.seeds
+        for layout in args.layouts
+    ]
+    for encoder in encoders:
+        yield encoder, [setting for setting in chosen if setting.scope == "all"]
+    for encoder in encoders:
         if (encoder.layout, encoder.seed) == FIRST:
             yield encoder, chosen
-    for identities in fewer:
-        for encoder in encoders(identities):
-            if encoder.layout == FIRST[0]:
-                yield encoder, [setting for setting in chosen if setting.scope == "identities"]
 
 
 def render(encoder: Encoder, test_ids: int, threads: int) -> None:
@@ -122,29 +115,44 @@ def render(encoder: Encoder, test_ids: int, threads: int) -> None:
 def run_setting(encoder: Encoder, setting: Setting) -> None:
     """Train `setting` and score all its retrievals, as far as that is not done."""
     results = encoder.folder / "results"
-    paths = [results / f"{slug(setting.name)}__{slug(r.name)}.json" for r in setting.retrievals]
-    left = [pair for pair in zip(setting.retrievals, paths, strict=True) if not pair[1].exists()]
-    if not left:
-        return
+    paths = {r.name: results / f"{slug(setting.name)}__{slug(r.name)}.json" for r in setting.retrievals}
+    left = [retrieval for retrieval in setting.retrievals if not paths[retrieval.name].exists()]
+    rows = trained_rows if setting.kind in ("generator", "mlp") else baseline_rows
+    for retrieval, ways, diagnostics in rows(encoder, setting, left) if left else ():
+        scores, queries = score(encoder, ways)
+        where = encoder.layout, encoder.seed, encoder.identities
+        trial = Trial(*where, setting.name, retrieval.name, scores, diagnostics)
+        save_trial(paths[retrieval.name], trial, queries)
+        logger.info("%s: %s, %s: %s", encoder.folder, *trial.row, trial.mAP["test"])
+
+
+Rows = Iterator[tuple[Retrieval, Ways, dict[str, float]]]  # how, the features, and their diagnostics
+
+
+def baseline_rows(encoder: Encoder, setting: Setting, retrievals: list[Retrieval]) -> Rows:
+    """Give the row of what is not generated."""
+    cfg = stage2_config(encoder, encoder.folder, setting.options)
+    ways = baseline(encoder, setting.kind, cfg.MODEL.BACKBONE.PART_TOKENS)
+    for retrieval in retrievals:
+        yield retrieval, ways, diagnose_real(encoder) if setting.kind == "stage 1" else {}
+
+
+def trained_rows(encoder: Encoder, setting: Setting, retrievals: list[Retrieval]) -> Rows:
+    """Train a generator or a perceptron, and give a row for each way to retrieve with it."""
     folder = encoder.folder / "runs" / slug(setting.name)
     setup_logger()
-    cfg = stage2_config(encoder, folder, setting.options)
-    if setting.control:
-        generated, model = train_control(encoder, cfg)
+    cfg, made = stage2_config(encoder, folder, setting.options), None
+    if setting.kind == "mlp":
+        generated, parameters = train_perceptron(encoder, cfg)
     else:
         model = train_generator(encoder, cfg)
-    for retrieval, path in left:
-        if not setting.control:
-            cfg = stage2_config(encoder, folder, setting.options, retrieval.options)
+        parameters = trained_parameters(model)
+    for retrieval in retrievals:
+        if setting.kind == "generator" and retrieval.options != made:
+            cfg, made = stage2_config(encoder, folder, setting.options, retrieval.options), retrieval.options
             generated = generate(encoder, model, cfg)
-        save(path, encoder, setting.name, retrieval.name, join_and_score(encoder, model, generated))
-
-
-def save(path: Path, encoder: Encoder, setting: str, retrieval: str, scores: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    where = {"layout": encoder.layout, "seed": encoder.seed, "identities": encoder.identities}
-    write_json(path, where | {"setting": setting, "retrieval": retrieval, "mAP": scores})
-    logger.info("%s: %s, %s: %s", encoder.folder, setting, retrieval, json.dumps(scores["test"]))
+        diagnostics = diagnose_generated(encoder, generated) | {"parameters": parameters}
+        yield retrieval, join_generated(encoder, generated, retrieval), diagnostics
 
 
 def slug(name: str) -> str:

@@ -1,7 +1,8 @@
-"""One trial of the study: train a generator, or the control, from encoded images, and score it."""
+"""Train what generates features from encoded images: Stage 2's generator, or the control in its place."""
 
 import itertools
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -10,19 +11,17 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode
 from fastreid.engine import DefaultTrainer, HookBase
 from fastreid.engine.hooks import EvalHook
-from fastreid.evaluation.evaluator import ReidEvaluator, protocol_features
 from fastreid.modeling import build_model, fit_config
 from fastreid.modeling.meta_arch.sdreid.feature_cache import EncodedLoader
 from fastreid.modeling.meta_arch.sdreid.stage2 import SDReIDStage2
+from fastreid.modeling.meta_arch.sdreid.training import view_separation_loss
 from fastreid.solver import build_lr_scheduler, build_optimizer
 from fastreid.structures import Batch, Sample
 from fastreid.utils.env import seed_all_rng
 from projects.stage2_study.encoders import Encoder
-from projects.stage2_study.settings import WEIGHTS, Options
+from projects.stage2_study.settings import Options
 
-Scores = dict[str, dict[str, dict[str, float]]]  # split -> how the parts are joined -> protocol -> mAP
 CHUNK = 256  # images that are generated at a time
-HIDDEN = 1024  # of the control
 
 
 class EncodedTrainer(DefaultTrainer):
@@ -36,11 +35,20 @@ class EncodedTrainer(DefaultTrainer):
         return [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]
 
     def build_train_loader(self, start_iter: int = 0) -> Iterable[Batch]:
-        return EncodedLoader(self.cfg, self.train_set, self.folder, start_iter)
+        return map(self._with_own_tokens, EncodedLoader(self.cfg, self.train_set, self.folder, start_iter))
 
-    def build_statistics_loader(self, samples: list[Sample]) -> Iterable[Batch]:
-        epoch = -(-len(samples) // self.cfg.SOLVER.IMS_PER_BATCH)
-        return itertools.islice(self.build_train_loader(), epoch)
+    def build_statistics_loader(self, samples: list[Sample]) -> Iterator[Batch]:
+        loader = EncodedLoader(self.cfg, self.train_set, self.folder, 0)
+        for rows in torch.arange(len(samples)).split(CHUNK):
+            yield self._with_own_tokens(loader.take(rows.tolist(), [0] * len(rows)))
+
+    def _with_own_tokens(self, batch: Batch) -> Batch:
+        return {**batch, "id_tokens": own_tokens(self.model, batch["id_tokens"])}
+
+
+def own_tokens(model: SDReIDStage2, id_tokens: Tensor) -> Tensor:
+    """Return the first identity tokens (..., T, D) that `model` reads: those of parts are the last ones."""
+    return id_tokens[..., : model.backbone.num_id_tokens, :]
 
 
 def stage2_config(encoder: Encoder, folder: Path, *groups: Options) -> CfgNode:
@@ -63,104 +71,95 @@ def train_generator(encoder: Encoder, cfg: CfgNode) -> SDReIDStage2:
 
 @torch.inference_mode()
 def generate(encoder: Encoder, trained: SDReIDStage2, cfg: CfgNode) -> Tensor:
-    """Generate features (N, V, D) of the encoder's samples as ``cfg.TEST.SDMODEL`` says."""
+    """Generate features (N, 2, V, D) of the encoder's samples and their mirror images, as `cfg` says."""
     names = trained.names
     model = build_model(fit_config(cfg, len(names.identities), names.views), names)
     model.load_state_dict(trained.state_dict())
     prototypes = model.eval().memory_bank.prototypes
-    paths = [sample.path for sample in encoder.samples]
+    tokens = own_tokens(model, encoder.encoded.id_tokens).flatten(0, 1)
+    paths = [sample.path for sample in encoder.samples for _ in range(2)]
     parts = [
-        model.generator.generate(tokens.to(model.device), prototypes, paths[start : start + CHUNK]).cpu()
-        for start, tokens in zip(
-            range(0, len(paths), CHUNK), encoder.encoded.id_tokens.split(CHUNK), strict=True
-        )
+        model.generator.generate(part.to(model.device), prototypes, paths[start : start + CHUNK]).cpu()
+        for start, part in zip(range(0, len(paths), CHUNK), tokens.split(CHUNK), strict=True)
     ]
-    return torch.cat(parts)
+    return torch.cat(parts).unflatten(0, (-1, 2))
 
 
-class RegressionControl(nn.Module):
-    """The control: a multi-layer perceptron from the identity tokens and a prototype to the latent.
+class MultiLayerPerceptron(nn.Module):
+    """The control: from the identity tokens and a prototype to the latent, with two hidden layers.
 
     Args:
-        dim: feature width D.
-        num_id_tokens: L-1.
+        inputs, hidden, outputs: widths.
     """
 
-    def __init__(self, dim: int, num_id_tokens: int) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(dim * (num_id_tokens + 1), HIDDEN),
+            nn.Linear(inputs, hidden),
             nn.GELU(),
-            nn.Linear(HIDDEN, HIDDEN),
+            nn.Linear(hidden, hidden),
             nn.GELU(),
-            nn.Linear(HIDDEN, dim),
+            nn.Linear(hidden, outputs),
         )
 
     def forward(self, id_tokens: Tensor, prototypes: Tensor) -> Tensor:
-        """Map (B, L-1, D) and (B, D) to (B, D)."""
+        """Map (B, T, D) and (B, D) to (B, D)."""
         return self.layers(torch.cat([id_tokens.flatten(1), prototypes], dim=1))
 
 
-def train_control(encoder: Encoder, cfg: CfgNode) -> tuple[Tensor, SDReIDStage2]:
-    """Train the control on cross-view pairs as long as a generator.
+def matched_perceptron(model: SDReIDStage2) -> MultiLayerPerceptron:
+    """Return a control with as many parameters as `model` trains, to less than one hidden unit's."""
+    dim = model.backbone.feat_dim
+    inputs = dim * (model.backbone.num_id_tokens + 1)
+    wanted = trained_parameters(model)
+    # hidden^2 + (inputs + 2 + dim) * hidden + dim parameters
+    half = (inputs + 2 + dim) / 2
+    hidden = round(math.sqrt(half**2 + max(0, wanted - dim)) - half)
+    return MultiLayerPerceptron(inputs, max(1, hidden), dim)
+
+
+def trained_parameters(model: nn.Module) -> int:
+    """Count the parameters that train."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def train_perceptron(encoder: Encoder, cfg: CfgNode) -> tuple[Tensor, int]:
+    """Train the control as `cfg` says of the generator: on the same inputs and targets, as many steps.
+
+    Its loss is the generator's for clean latents, but from no noise: mean squared error, and VIEW_SEPARATION.
 
     Returns:
-        (N, V, D) predictions for the encoder's samples, and a model with the bank, the neck and the latent
-        statistics, whose generator is untrained.
+        (N, 2, V, D) predictions for the encoder's samples and their mirror images, and its parameters.
     """
     seed_all_rng(encoder.seed)
     trainer = EncodedTrainer(cfg, encoder.training_set)
     trainer.resume_or_load()
     model = trainer.model
     model.on_train_start(trainer.train_set, trainer.build_statistics_loader)
-    bank, codec = model.memory_bank.prototypes.cpu(), model.generator.codec.cpu()
-    standardized = model.generator.condition_learner.cpu().standardized
-    control = RegressionControl(model.backbone.feat_dim, model.backbone.num_id_tokens)
+    codec, learner = model.generator.codec, model.generator.condition_learner
+    control = matched_perceptron(model).to(model.device)
     optimizer = build_optimizer(cfg, control)
     schedule = build_lr_scheduler(cfg, optimizer, cfg.SOLVER.ITERS_PER_EPOCH)
     for batch in itertools.islice(trainer.build_train_loader(), trainer.max_iteration):
-        chosen = model.other_images(batch)
-        predicted = control(standardized(batch["id_tokens"]), bank[batch["viewids"][chosen]])
-        latents = codec.encode(batch["features"][chosen]).flatten(1)
+        samples = model.training_samples(model.encode(batch), batch)
+        predicted = control(learner.standardized(samples["id_tokens"]), samples["prototypes"])
+        latents = codec.encode(samples["targets"]).flatten(1)
         loss = nn.functional.mse_loss(predicted, latents)
+        if weight := cfg.MODEL.SDMODEL.VIEW_SEPARATION:
+            loss = loss + weight * view_separation_loss(predicted, latents, samples["apart"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    with torch.inference_mode():
-        tokens = standardized(encoder.encoded.id_tokens)
-        views = [control(tokens, prototype.expand(len(tokens), -1)) for prototype in bank]
-        return torch.stack([codec.decode(v.unflatten(1, codec.shape)) for v in views], dim=1), model
+    return _predict(encoder, model, control), trained_parameters(control)
 
 
 @torch.inference_mode()
-def join_and_score(encoder: Encoder, model: SDReIDStage2, generated: Tensor) -> Scores:
-    """Score every protocol by Stage 1 alone, and by person and generated features joined in several ways.
-
-    ``as published`` joins the raw parts; ``constant`` is the control for it, with a constant column as long
-    as the generated part is on average. Else the generated features pass the neck, all parts get length 1,
-    and the generated ones a weight.
-    """
-    heads = model.heads.cpu().eval()
-    person = heads(encoder.encoded.features)
-    length = generated.flatten(1).norm(dim=1).mean()
-    unit = nn.functional.normalize(person, dim=-1)
-    parts = heads(generated.flatten(0, 1)).unflatten(0, generated.shape[:2])
-    parts = nn.functional.normalize(parts, dim=-1).flatten(1)
-    joined = {
-        "Stage 1": person,
-        "as published": torch.cat([person, generated.flatten(1)], 1),
-        "constant": torch.cat([person, length.expand(len(person), 1)], 1),
-    } | {f"weight {weight:g}": torch.cat([unit, weight * parts], 1) for weight in WEIGHTS}
-    return _score(encoder, joined)
-
-
-def _score(encoder: Encoder, joined: dict[str, Tensor]) -> Scores:
-    evaluator = ReidEvaluator(encoder.config("base_stage2"))
-    scores: Scores = {}
-    for split, protocols in encoder.splits.items():
-        for name, features in joined.items():
-            for protocol, *parts in protocol_features(features, encoder.samples, protocols):
-                result = evaluator.evaluate(*parts, protocol.query, protocol.gallery)
-                scores.setdefault(split, {}).setdefault(name, {})[protocol.name] = result.metrics["mAP"]
-    return scores
+def _predict(encoder: Encoder, model: SDReIDStage2, control: MultiLayerPerceptron) -> Tensor:
+    """Return the control's features (N, 2, V, D) of the encoder's samples in every view."""
+    codec, learner = model.generator.codec, model.generator.condition_learner
+    tokens = own_tokens(model, encoder.encoded.id_tokens).flatten(0, 1).to(model.device)
+    tokens = learner.standardized(tokens)
+    views = [control(tokens, prototype.expand(len(tokens), -1)) for prototype in model.memory_bank.prototypes]
+    decoded = [codec.decode(latents.unflatten(1, codec.shape)) for latents in views]
+    return torch.stack(decoded, dim=1).unflatten(0, (-1, 2)).cpu()

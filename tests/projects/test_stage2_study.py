@@ -1,20 +1,35 @@
-"""The study of Stage 2: what it writes, what it chooses on, and that it goes on where it stopped."""
+"""The study of Stage 2: what it compares, what it chooses on, and that it goes on where it stopped."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from worlds.options import TINY
 
 from fastreid.data import build_test_loader
 from fastreid.engine import load_trained_model
+from fastreid.evaluation.extraction import extract_features
+from fastreid.modeling import build_model, fit_config
+from fastreid.structures import Sample
 from fastreid.utils.errors import UserError
 from projects.stage2_study import study
+from projects.stage2_study.diagnostics import diagnose, real_view_cosine
 from projects.stage2_study.encoders import Encoder
-from projects.stage2_study.report import chosen_way, write_report
+from projects.stage2_study.joining import baseline, join_generated
+from projects.stage2_study.report import Row, chosen_ways, write_report
+from projects.stage2_study.scoring import Trial, read_trials
+from projects.stage2_study.settings import ALL, MEANS, NEW, PARTS, REFERENCE, TOGETHER, WEIGHTS
+from projects.stage2_study.trials import (
+    generate,
+    matched_perceptron,
+    stage2_config,
+    train_generator,
+    trained_parameters,
+)
 
-LONGER_CONTROL = "MLP control, 4 x the iterations"
+BASELINES = ["Stage 1", "constant column", "LDA"]
 BRIEF = [*TINY, "SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "2", "SOLVER.IMS_PER_BATCH", "8"]
 
 
@@ -22,67 +37,189 @@ BRIEF = [*TINY, "SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "2", "SOLVER.
 def tiny_study(tmp_path_factory):
     """The command line of a study of seconds, and its output folder after a first run."""
     folder = tmp_path_factory.mktemp("study")
-    sizes = ["--identities", "8", "6", "--held-out-ids", "4", "--test-ids", "4"]
+    sizes = ["--identities", "8", "--held-out-ids", "4", "--test-ids", "4"]
     runs = ["--layouts", "CARGO", "--seeds", "1", "2"]
     places = ["--root", str(folder / "data"), "--output", str(folder / "out")]
-    chosen = ["--settings", "paper", "MLP control", LONGER_CONTROL, "cross-view, token mixing"]
+    chosen = ["--settings", *BASELINES, "paper", f"MLP, {ALL}", f"{TOGETHER}, identity mean"]
     command = [*BRIEF, *sizes, *runs, *places, *chosen]
     study.main(command)
     return command, folder / "out"
 
 
+@pytest.fixture(scope="module")
+def encoder(tiny_study) -> Encoder:
+    """The encoder of its first seed."""
+    return Encoder("CARGO", 1, 8, 4, tiny_study[1].parent / "data", tiny_study[1], tuple(BRIEF))
+
+
 def test_every_row_is_scored_on_held_out_and_test_identities(tiny_study):
     trials = json.loads((tiny_study[1] / "results.json").read_text())
-    rows = {(t["identities"], t["seed"], t["setting"]) for t in trials}
-    assert rows == {
-        *((ids, seed, name) for ids in (8, 6) for seed in (1, 2) for name in ("paper", "MLP control")),
-        # what takes longer, not on fewer identities; levers, on the first encoder alone
-        *((8, seed, LONGER_CONTROL) for seed in (1, 2)),
-        (8, 1, "cross-view, token mixing"),
+    everywhere = [REFERENCE, *BASELINES, "paper", f"MLP, {ALL}"]
+    assert {(t["seed"], t["setting"]) for t in trials} == {
+        *((seed, name) for seed in (1, 2) for name in everywhere),
+        (1, f"{TOGETHER}, identity mean"),  # a lever, on the first encoder alone
     }
+    retrievals = {t["retrieval"] for t in trials if t["setting"] == f"MLP, {ALL}"}
+    assert retrievals == {"mean", "mean, own view real"}
     for trial in trials:
         assert set(trial["mAP"]) == {"held out", "test"}
         for joined in trial["mAP"].values():
             assert len({frozenset(protocols) for protocols in joined.values()}) == 1
             assert all(0 <= value <= 100 for protocols in joined.values() for value in protocols.values())
+        assert ("parameters" in trial["diagnostics"]) == (trial["setting"] not in everywhere[:4])
 
 
 def test_the_report_has_a_table_and_a_plot(tiny_study):
     table = (tiny_study[1] / "table.md").read_text()
-    for text in ("CARGO_A2G", "CARGO_G2A", "Stage 1", "cross-view, token mixing", "as published", "constant"):
+    for text in ("CARGO_A2G", "CARGO_G2A", "CARGO_AG", "LDA", "as published", "right view (chance)", "2, ±"):
         assert text in table
     assert (tiny_study[1] / "gains.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_generators_train_on_images_that_are_encoded_as_they_are(tiny_study):
-    encoder = Encoder("CARGO", 1, 8, 4, tiny_study[1].parent / "data", tiny_study[1], tuple(BRIEF))
-    model = load_trained_model(encoder.config("base_stage1", "MODEL.WEIGHTS", str(encoder.weights)))
-    batches = build_test_loader(model.cfg, encoder.train_set.samples)
+def test_generators_train_on_images_that_are_encoded_as_they_are(encoder):
+    parts = ["MODEL.BACKBONE.PART_TOKENS", PARTS]
+    cfg = encoder.config("base_stage1", "MODEL.WEIGHTS", str(encoder.weights), *parts)
+    model = load_trained_model(cfg)
     with torch.inference_mode():
-        expected = torch.cat([model.encode(batch).features for batch in batches])
-    found = np.load(encoder.training_set / "features.npy")[:, 0]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        encoded = [model.encode(batch) for batch in build_test_loader(cfg, encoder.train_set.samples)]
+    for name, values in zip(encoded[0]._fields, zip(*encoded, strict=True), strict=True):
+        found = np.load(encoder.training_set / f"{name}.npy")[:, 0]
+        np.testing.assert_allclose(found, torch.cat(values), atol=1e-5)
+
+
+def test_the_reference_is_stage_1_with_mirror_images_averaged(encoder):
+    cfg = encoder.config("base_stage1", "MODEL.WEIGHTS", str(encoder.weights))
+    expected = extract_features(load_trained_model(cfg), build_test_loader(cfg, encoder.samples), flip=True)
+    torch.testing.assert_close(baseline(encoder, "flips", 0)["alone"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_generated_features_are_joined_as_a_model_with_these_settings_does(encoder, tmp_path):
+    trained = train_generator(encoder, stage2_config(encoder, tmp_path, NEW))
+    generated = generate(encoder, trained, stage2_config(encoder, tmp_path, NEW, MEANS[0].options))
+    test = {"FUSION": "weighted", "VIEW_WEIGHT": 0.5, "GENERATED_NECK": True, "PREDICTION": "mean"}
+    for retrieval in MEANS:
+        found = join_generated(encoder, generated, retrieval)
+        assert list(found) == [f"weight {weight:g}" for weight in WEIGHTS]
+
+        own = test | {"REAL_OWN_VIEW": retrieval.real_own_view}
+        options = {f"TEST.SDMODEL.{name}": value for name, value in own.items()}
+        cfg = fit_config(stage2_config(encoder, tmp_path, NEW, options), 8, trained.names.views)
+        model = build_model(cfg, trained.names).eval()
+        model.load_state_dict(trained.state_dict())
+        expected = extract_features(model, build_test_loader(cfg, encoder.samples), flip=True)
+        torch.testing.assert_close(found["weight 0.5"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_baseline_is_trained_on_nothing_but_training_identities(encoder):
+    people = {sample.path for sample in encoder.train_set.samples}
+    assert not people & {sample.path for sample in encoder.samples}
+    features = baseline(encoder, "lda", PARTS)["weight 1"]
+    assert features.shape == (len(encoder.samples), encoder.person.shape[2] + 7)  # 8 identities
+
+
+def test_the_perceptron_has_as_many_parameters_as_the_generator_trains(encoder, tmp_path):
+    cfg = fit_config(stage2_config(encoder, tmp_path, NEW), 8, ("aerial", "ground"))
+    model = build_model(cfg)
+    control = matched_perceptron(model)
+    wanted, found = trained_parameters(model), trained_parameters(control)
+    assert wanted == sum(p.numel() for p in model.generator.parameters() if p.requires_grad)
+    assert found == pytest.approx(wanted, rel=0.003)
+    tokens = torch.randn(2, model.backbone.num_id_tokens, 128)
+    assert control(tokens, torch.randn(2, 128)).shape == (2, 128)
+
+
+def people(*views: int) -> list[Sample]:
+    """Pictures of one person and of two others, in these views."""
+    return [Sample(f"{pid}_{row}", pid, 0, view) for pid in (3, 5, 9) for row, view in enumerate(views)]
+
+
+class TestDiagnostics:
+    def test_they_are_those_of_a_plain_loop(self):
+        samples, generator = people(0, 0, 1, 2, 2), torch.Generator().manual_seed(0)
+        generated = torch.randn(15, 3, 8, generator=generator)
+        real = torch.randn(15, 8, generator=generator)
+        right, chance, cosines = [], [], []
+        for row, sample in enumerate(samples):
+            for view in range(3):
+                if view == sample.viewid:
+                    continue
+                others = [o for o in range(15) if samples[o].pid == sample.pid and o != row]
+                near = max(others, key=lambda o: F.cosine_similarity(generated[row, view], real[o], dim=0))
+                right.append(samples[near].viewid == view)
+                chance.append(np.mean([samples[o].viewid == view for o in others]))
+            pairs = ((0, 1), (0, 2), (1, 2))
+            cosines += [F.cosine_similarity(generated[row, a], generated[row, b], dim=0) for a, b in pairs]
+        found = diagnose(generated, real, samples)
+        assert found["right_view"] == pytest.approx(100 * np.mean(right))
+        assert found["chance"] == pytest.approx(100 * np.mean(chance))
+        assert found["view_cosine"] == pytest.approx(float(np.mean(cosines)), abs=1e-6)
+        across = [
+            F.cosine_similarity(real[a], real[b], dim=0)
+            for a in range(15)
+            for b in range(15)
+            if samples[a].pid == samples[b].pid and samples[a].viewid != samples[b].viewid
+        ]
+        assert real_view_cosine(real, samples) == pytest.approx(float(np.mean(across)), abs=1e-6)
+
+    def test_a_perfect_generator_is_right_and_one_that_repeats_the_image_is_not(self):
+        samples = people(0, 0, 0, 1, 1, 1)
+        of_view = torch.eye(8)[[sample.viewid for sample in samples]]
+        real = of_view + 0.1 * torch.eye(18)[:, :8]
+        perfect = diagnose(torch.eye(8)[:2].expand(18, 2, 8), real, samples)
+        assert (perfect["right_view"], perfect["view_cosine"]) == (100, 0)
+        assert perfect["chance"] == pytest.approx(60)  # 3 of the 5 others
+        assert diagnose(real[:, None].expand(18, 2, 8), real, samples)["right_view"] == 0
 
 
 def test_what_is_finished_is_not_done_again(tiny_study, monkeypatch):
     command, output = tiny_study
     before = (output / "results.json").read_text()
-    for name in ("train_generator", "train_control", "generate"):
+    for name in ("train_generator", "train_perceptron", "generate", "baseline"):
         monkeypatch.setattr(study, name, None)
     study.main(command)
     assert (output / "results.json").read_text() == before
 
 
-def test_how_to_join_is_chosen_on_held_out_identities():
-    def scores(stage1: float, light: float, heavy: float) -> dict:
-        ways = {"Stage 1": stage1, "weight 0.5": light, "weight 2": heavy}
-        return {way: {"a": value, "b": value + 1} for way, value in ways.items()}
+def trial(scores: dict[str, dict[str, float]], seed: int = 1, setting: str = "a") -> Trial:
+    return Trial("CARGO", seed, 8, setting, "", {"held out": scores, "test": scores}, {})
 
-    trials = [{"mAP": {"held out": scores(50, 52, 51), "test": scores(50, 50, 60)}}]
-    assert chosen_way(trials) == "weight 0.5"
+
+def test_how_to_join_is_chosen_on_held_out_identities():
+    held_out = {"as published": {"a": 1.0}, "weight 0.5": {"a": 52.0}, "weight 2": {"a": 51.0}}
+    test = {"as published": {"a": 1.0}, "weight 0.5": {"a": 50.0}, "weight 2": {"a": 60.0}}
+    one = Trial("CARGO", 1, 8, "s", "", {"held out": held_out, "test": test}, {})
+    assert chosen_ways([one]) == ["as published", "weight 0.5"]
+
+
+def test_gains_are_means_over_seeds_and_protocols_with_an_interval_over_persons():
+    rng, persons = np.random.default_rng(0), {"A": np.arange(40) // 4, "B": np.arange(10) // 2}
+
+    def scored(way: str, seed: int, more: float):
+        precisions = {name: rng.random(len(own)) * 0.1 + more for name, own in persons.items()}
+        queries = {f"{name}/{way}": values for name, values in precisions.items()}
+        maps = {name: 100 * float(values.mean()) for name, values in precisions.items()}
+        return trial({way: maps}, seed), queries | {f"{name}/persons": own for name, own in persons.items()}
+
+    ours, theirs = (
+        [scored(way, seed, more) for seed in (1, 2)] for way, more in (("weight 1", 0.4), ("alone", 0.3))
+    )
+    row = Row(("a", ""), "weight 1", ours, theirs)
+    gain = row.gain(("A", "B"))
+    assert gain.mean == pytest.approx(np.mean(list(row.seed_gains(("A", "B")).values())))
+    assert gain.low < gain.mean < gain.high
+    assert 7 < gain.low  # 10 points apart, and noise
+    assert gain.high < 13
+
+
+def test_seeds_that_were_scored_on_other_queries_are_refused():
+    one, other = ({"A/alone": np.ones(2), "A/persons": np.array(own)} for own in ([1, 2], [1, 3]))
+    scored = [(trial({"alone": {"A": 100.0}}, seed), queries) for seed, queries in ((1, one), (2, other))]
+    with pytest.raises(UserError, match="other queries"):
+        Row(("a", ""), "alone", scored, scored).gain(("A",))
 
 
 def test_a_report_of_nothing_is_refused(tmp_path):
+    assert read_trials(tmp_path) == []
     with pytest.raises(UserError, match="no finished trial yet"):
         write_report(tmp_path)
 

@@ -46,7 +46,7 @@ def cached_batches(cfg: CfgNode, model: nn.Module, train_set: TrainSet) -> Itera
     """
     folder = Path(cfg.OUTPUT_DIR) / FOLDER
     try:
-        encode_training_set(cfg, model, train_set, folder)
+        encode_images(cfg, model, train_set.samples, folder)
         yield partial(EncodedLoader, cfg, train_set, folder)
     finally:
         remove_cached_features(cfg)
@@ -59,19 +59,19 @@ def remove_cached_features(cfg: CfgNode) -> None:
 
 
 @torch.inference_mode()
-def encode_training_set(cfg: CfgNode, model: nn.Module, train_set: TrainSet, folder: Path) -> None:
+def encode_images(cfg: CfgNode, model: nn.Module, samples: list[Sample], folder: Path) -> None:
     """Write the encoder's outputs for every image, first as it is and then mirrored, as float32.
 
     They are computed in the precision of training (``SOLVER.AMP``).
     """
-    _create_files(cfg, model, len(train_set.samples), folder)
+    _create_files(cfg, model, len(samples), folder)
     files = _open(folder, "r+")
-    shares = split_batches(len(train_set.samples), cfg.TEST.IMS_PER_BATCH, comm.get_world_size())
+    shares = split_batches(len(samples), cfg.TEST.IMS_PER_BATCH, comm.get_world_size())
     row, stop = shares[comm.get_rank()]
     amp = amp_dtype(cfg.SOLVER.AMP, model.device)
     progress = tqdm(total=stop - row, unit="img", desc="encode once", disable=not sys.stderr.isatty())
     with progress, torch.autocast("cuda", amp, enabled=amp is not None):
-        for batch in _plain_loader(cfg, train_set.samples[row:stop]):
+        for batch in _plain_loader(cfg, samples[row:stop]):
             images = batch["images"]
             for mirrored, pixels in enumerate((images, images.flip(3))):
                 encoded = model.encode({"images": pixels})
@@ -105,11 +105,14 @@ class EncodedLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for draws in self._draws:
-            rows = [draw.index for draw in draws]
             mirrored = [int(self._is_mirrored(draw.number)) for draw in draws]
-            encoded = {name: torch.from_numpy(file[rows, mirrored]) for name, file in self._files.items()}
-            labels = {name: values[rows] for name, values in self._labels.items()}
-            yield labels | {"img_paths": [self._paths[row] for row in rows]} | encoded
+            yield self.take([draw.index for draw in draws], mirrored)
+
+    def take(self, rows: list[int], mirrored: list[int]) -> dict[str, Any]:
+        """Return a batch of these images of the training set; `mirrored`: 1 for each that is, else 0."""
+        encoded = {name: torch.from_numpy(file[rows, mirrored]) for name, file in self._files.items()}
+        labels = {name: values[rows] for name, values in self._labels.items()}
+        return labels | {"img_paths": [self._paths[row] for row in rows]} | encoded
 
 
 def _plain_loader(cfg: CfgNode, samples: list[Sample]) -> Iterable[Batch]:
