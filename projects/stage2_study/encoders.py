@@ -69,7 +69,7 @@ class Encoder:
         """Train Stage 1, or go on with it, or do nothing when it is done; then encode all images."""
         cfg = self.config("base_stage1", "OUTPUT_DIR", str(self.folder / "stage1"))
         cfg.freeze()
-        done = self.folder / "encoded.json"
+        done = self.test_set / "complete.json"
         if done.exists():
             return
         seed_all_rng(self.seed)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 from fastreid.evaluation.bootstrap import paired_bootstrap
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, write_json
+from projects.stage2_study.joining import ALONE
 from projects.stage2_study.scoring import PERSONS, Trial, read_trials
 from projects.stage2_study.settings import GOALS, PROTOCOLS, REFERENCE, SETTINGS
 
@@ -191,7 +192,7 @@ def _diagnostics(row: Row) -> list[str]:
 def _draw(layouts: dict[str, list[Row]], path: Path) -> None:
     """Draw the gain of every row with its interval, layouts side by side, and a dot for each seed."""
     shown = {
-        layout: {(*row.names, row.way.split()[0]): row for row in rows if row.names[0] != REFERENCE}
+        layout: {(*row.names, _unweighted(row.way)): row for row in rows if row.names[0] != REFERENCE}
         for layout, rows in layouts.items()
     }
     names = list(dict.fromkeys(name for rows in shown.values() for name in rows))
@@ -207,11 +208,16 @@ def _draw(layouts: dict[str, list[Row]], path: Path) -> None:
         labelled = {label: dot for dot, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         if labelled:
             axis.legend(labelled.values(), labelled.keys(), loc="lower right")
-    axes[0, 0].set_yticks(range(len(names)), [", ".join(filter(None, n[:2])) for n in names], fontsize=8)
+    axes[0, 0].set_yticks(range(len(names)), [", ".join(filter(None, name)) for name in names], fontsize=8)
     axes[0, 0].invert_yaxis()
     figure.tight_layout()
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)
+
+
+def _unweighted(way: str) -> str:
+    """Return the way to join as the plot names it: with a weight, which layouts choose apart, it is usual."""
+    return "" if way.startswith("weight") or way == ALONE else way
 
 
 def _draw_row(axis: object, place: int, row: Row, goal: tuple[str, ...]) -> None:

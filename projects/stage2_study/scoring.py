@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fastreid.evaluation.evaluator import ReidEvaluator, protocol_features
+from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, write_json
 from projects.stage2_study.encoders import Encoder
 from projects.stage2_study.joining import Ways
@@ -70,9 +71,17 @@ def save_trial(path: Path, trial: Trial, queries: dict[str, np.ndarray]) -> None
 
 
 def read_trials(output: Path) -> list[tuple[Trial, dict[str, np.ndarray]]]:
-    """Return all trials below `output`, with the scores of their queries."""
+    """Return all trials below `output`, with the scores of their queries.
+
+    Raises:
+        UserError: for a trial of the study as it was before it wrote these.
+    """
     trials = []
     for path in sorted(output.glob("*/*/results/*.json")):
+        if not path.with_suffix(".npz").exists():
+            raise UserError(
+                f"{path} is of an earlier study, without scores of queries", "choose another --output"
+            )
         with np.load(path.with_suffix(".npz")) as queries:
             trials.append((Trial(**json.loads(path.read_text())), dict(queries)))
     return trials

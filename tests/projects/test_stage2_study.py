@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from worlds.options import TINY
 
+from fastreid.config import check_config
 from fastreid.data import build_test_loader
 from fastreid.engine import load_trained_model
 from fastreid.evaluation.extraction import extract_features
@@ -20,7 +21,7 @@ from projects.stage2_study.encoders import Encoder
 from projects.stage2_study.joining import baseline, join_generated
 from projects.stage2_study.report import Row, chosen_ways, write_report
 from projects.stage2_study.scoring import Trial, read_trials
-from projects.stage2_study.settings import ALL, MEANS, NEW, PARTS, REFERENCE, TOGETHER, WEIGHTS
+from projects.stage2_study.settings import ALL, MEANS, NEW, PARTS, REFERENCE, SETTINGS, TOGETHER, WEIGHTS
 from projects.stage2_study.trials import (
     generate,
     matched_perceptron,
@@ -108,6 +109,13 @@ def test_generated_features_are_joined_as_a_model_with_these_settings_does(encod
         model.load_state_dict(trained.state_dict())
         expected = extract_features(model, build_test_loader(cfg, encoder.samples), flip=True)
         torch.testing.assert_close(found["weight 0.5"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_every_setting_and_retrieval_is_a_valid_configuration(encoder, tmp_path):
+    for setting in SETTINGS:
+        for retrieval in setting.retrievals:
+            own = {"TEST.SDMODEL.REAL_OWN_VIEW": retrieval.real_own_view, "TEST.SDMODEL.GENERATED_NECK": True}
+            check_config(stage2_config(encoder, tmp_path, setting.options, retrieval.options, own))
 
 
 def test_a_baseline_is_trained_on_nothing_but_training_identities(encoder):
