@@ -1,6 +1,7 @@
 """Stage 1 of the study: one trained encoder, and everything the generators need of it, encoded once."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, load_config
 from fastreid.data import TrainSet, build_test_datasets, build_train_dataset
+from fastreid.data.datasets.held_out import HeldOutProtocol
 from fastreid.engine import DefaultTrainer, load_trained_model
 from fastreid.evaluation.evaluator import distinct_samples
 from fastreid.modeling.meta_arch.sdreid.feature_cache import encode_images
-from fastreid.structures import EncoderOutput
+from fastreid.structures import EncoderOutput, RetrievalTask
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.file_io import write_json
-from projects.stage2_study.settings import PARTS, PROTOCOLS
+from projects.stage2_study.settings import HELD_OUT_GOALS, PARTS, PROTOCOLS
 
 CONFIGS = Path(__file__).with_name("configs")
 
@@ -96,7 +98,9 @@ class Encoder:
     @cached_property
     def splits(self) -> dict[str, list]:
         """The protocols of the ``held out`` and of the ``test`` identities."""
-        return {"held out": self.train_set.held_out, "test": build_test_datasets(self.config("base_stage1"))}
+        held_out = list(self.train_set.held_out)
+        held_out += [two_way(name, held_out) for name in HELD_OUT_GOALS[self.layout]]
+        return {"held out": held_out, "test": build_test_datasets(self.config("base_stage1"))}
 
     @cached_property
     def samples(self) -> list:
@@ -139,3 +143,12 @@ class Encoder:
         model = self._model()
         encode_images(model.cfg, model, self.train_set.samples, self.training_set)
         encode_images(model.cfg, model, self.samples, self.test_set)
+
+
+def two_way(name: str, protocols: Sequence[RetrievalTask]) -> HeldOutProtocol:
+    """Join protocols from one view to another: all images search all, as in CARGO_AG.
+
+    Images of the query's person in its own view are left out, those of others in it are not.
+    """
+    samples = [replace(sample, match_id=sample.viewid) for sample in distinct_samples(protocols)]
+    return HeldOutProtocol(name, tuple(protocols[0].view_names), samples, samples)

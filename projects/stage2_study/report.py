@@ -15,7 +15,7 @@ from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, write_json
 from projects.stage2_study.joining import ALONE
 from projects.stage2_study.scoring import PERSONS, Trial, read_trials
-from projects.stage2_study.settings import GOALS, PROTOCOLS, REFERENCE, SETTINGS
+from projects.stage2_study.settings import GOALS, HELD_OUT_GOALS, PROTOCOLS, REFERENCE, SETTINGS
 
 Queries = dict[str, np.ndarray]
 Scored = tuple[Trial, Queries]
@@ -121,13 +121,14 @@ def layout_rows(trials: list[Scored], layout: str) -> list[Row]:
 def chosen_ways(trials: list[Trial]) -> list[str]:
     """Return the ways to join that are shown: those without a weight, and of the weights the best one.
 
-    That is the one with the highest mAP on held-out identities, the mean over protocols and seeds.
+    That is the one with the highest mAP on held-out identities in the layout's goal, the mean over seeds.
     """
     ways = list(trials[0].mAP["held out"])
     weights = [way for way in ways if way.startswith("weight")]
 
     def held_out(way: str) -> float:
-        return statistics.mean(_mean_map(trial, "held out", way) for trial in trials)
+        goal = HELD_OUT_GOALS[trials[0].layout]
+        return statistics.mean(_mean_map(trial, "held out", way, goal) for trial in trials)
 
     return [way for way in ways if way not in weights] + sorted(weights, key=held_out, reverse=True)[:1]
 

@@ -12,6 +12,9 @@ PROTOCOLS = {
 GOALS = {"CARGO": ("CARGO_AG",), "AG_ReID_v2": PROTOCOLS["AG_ReID_v2"]}
 """What a layout's gain is: the mean of these. CARGO's two ways at once are a protocol of its own."""
 
+HELD_OUT_GOALS = {"CARGO": ("held_out_two_way",), "AG_ReID_v2": ()}
+"""The same on held-out identities; (): the mean of all ways, each from one view to another."""
+
 WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # VIEW_WEIGHTs to choose from, on held-out identities
 PARTS = 4  # stripes of two rows of patches
 REFERENCE = "Stage 1 with flips"

@@ -192,11 +192,27 @@ def trial(scores: dict[str, dict[str, float]], seed: int = 1, setting: str = "a"
     return Trial("CARGO", seed, 8, setting, "", {"held out": scores, "test": scores}, {})
 
 
-def test_how_to_join_is_chosen_on_held_out_identities():
-    held_out = {"as published": {"a": 1.0}, "weight 0.5": {"a": 52.0}, "weight 2": {"a": 51.0}}
-    test = {"as published": {"a": 1.0}, "weight 0.5": {"a": 50.0}, "weight 2": {"a": 60.0}}
-    one = Trial("CARGO", 1, 8, "s", "", {"held out": held_out, "test": test}, {})
-    assert chosen_ways([one]) == ["as published", "weight 0.5"]
+@pytest.mark.parametrize(("layout", "best"), [("CARGO", "weight 0.5"), ("AG_ReID_v2", "weight 2")])
+def test_how_to_join_is_chosen_on_held_out_identities(layout, best):
+    """On CARGO's layout both ways at once, else all ways."""
+
+    def scores(two_way: float, one_way: float) -> dict[str, float]:
+        return {"held_out_two_way": two_way, "one": one_way, "other": one_way}
+
+    held_out = {"as published": scores(1, 1), "weight 0.5": scores(52, 50), "weight 2": scores(51, 60)}
+    test = {"as published": scores(1, 1), "weight 0.5": scores(0, 0), "weight 2": scores(0, 0)}
+    one = Trial(layout, 1, 8, "s", "", {"held out": held_out, "test": test}, {})
+    assert chosen_ways([one]) == ["as published", best]
+
+
+def test_held_out_identities_are_searched_both_ways_as_in_cargo_ag(encoder):
+    *one_way, both = encoder.splits["held out"]
+    assert both.name == "held_out_two_way"
+    assert {s.path for s in both.query} == {s.path for protocol in one_way for s in protocol.query}
+    assert [s.path for s in both.query] == [s.path for s in both.gallery]
+    (cargo_ag,) = [protocol for protocol in encoder.splits["test"] if protocol.name == "CARGO_AG"]
+    for sample in (*both.query, *cargo_ag.query, *cargo_ag.gallery):
+        assert sample.match_id == sample.viewid
 
 
 def test_gains_are_means_over_seeds_and_protocols_with_an_interval_over_persons():
