@@ -7,7 +7,7 @@ An interrupted run is completed by the same command. A folder that this tool did
 
 import argparse
 
-from fastreid.rendered import LAYOUTS, BenchmarkSpec, write_benchmark
+from fastreid.rendered import LAYOUTS, VIEW_GAPS, BenchmarkSpec, write_benchmark
 from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import setup_logger
@@ -42,6 +42,12 @@ def build_parser() -> CommandLineParser:
     parser.add_argument(
         "--size", type=height_and_width, default=default.size, metavar="HxW", help="pixels (default 256x128)"
     )
+    parser.add_argument(
+        "--view-gap",
+        choices=VIEW_GAPS,
+        default=default.view_gap,
+        help="real: views show different things of a person; none: all views show all (default %(default)s)",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a processor)")
     return parser
 
@@ -52,7 +58,9 @@ def main(args: argparse.Namespace) -> None:
     if args.benchmark not in known:
         near = nearest_name(args.benchmark, known)
         raise UserError(f"unknown benchmark {args.benchmark!r}.{near}", f"choose from {', '.join(known)}")
-    spec = BenchmarkSpec(args.train_ids, args.test_ids, args.images_per_camera, args.size, args.seed)
+    spec = BenchmarkSpec(
+        args.train_ids, args.test_ids, args.images_per_camera, args.size, args.seed, args.view_gap
+    )
     setup_logger()
     for name in names:
         write_benchmark(name, args.root, spec, args.workers)

@@ -4,6 +4,7 @@ World: x to the camera's right, y away from it, z up, metres; the person stands 
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +12,17 @@ ELEVATION = {"ground": (0.0, 15.0), "aerial": (45.0, 80.0)}  # degrees above the
 WANDER = {"ground": 2.0, "aerial": 7.0}  # degrees, standard deviation of one camera's elevation
 DISTANCE = {"ground": (5.0, 13.0), "wearable": (2.2, 5.0), "aerial": (8.0, 30.0)}  # metres
 EYE_HEIGHT = (1.5, 1.75)  # metres, of a wearable camera
+AERIAL_DETAIL, AERIAL_HAZE = 0.9, (0.08, 0.22)
 GROUND_STYLES = ("asphalt", "slabs", "grass", "bricks", "crossing")
 WALL_STYLES = ("masonry", "windows", "hedge")
+
+
+class Detector(NamedTuple):
+    """The habits of a detector that draws boxes around the people of a view."""
+
+    cut_legs: float  # share of the boxes that end above the feet by mistake
+    lowest: tuple[float, float] = (0.0, 0.0)  # where boxes end, as shares of the person's height
+    widest: float = 1.3  # how much wider a box may be than the picture that it is stretched to
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,9 @@ class Camera:
     wall_distance: float  # metres behind the person
     texture_seed: int
     fixed: bool  # fixed cameras keep their sun and ground; flying and worn ones turn
+    elevations: tuple[float, float]  # degrees, the limits of one picture's
+    haze: tuple[float, float]  # share of it in one picture, at least and at most
+    detector: Detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,35 @@ def sample_camera(rng: np.random.Generator, view: str) -> Camera:
         wall_distance=float(rng.uniform(3, 18)),
         texture_seed=int(rng.integers(2**31)),
         fixed=view == "ground",
+        elevations=ELEVATION.get(view, (0.0, 0.0)),
+        haze=(0.02, 0.1) if view == "aerial" else (0.0, 0.0),
+        detector=Detector(cut_legs=0.0 if view == "aerial" else 0.06),
     )
+
+
+def set_apart(camera: Camera, elevations: tuple[float, float] | None, rng: np.random.Generator) -> Camera:
+    """The same camera with what sets its view apart: its optics, and a drone's `elevations`, where given.
+
+    Drones look through haze, with a cold cast, at fewer pixels, and their boxes end at the thighs; what is
+    worn looks warm.
+    """
+    if camera.view != "aerial":
+        warm = rng.uniform(0.02, 0.1) if camera.view == "wearable" else rng.uniform(-0.02, 0.05)
+        return replace(camera, tint=_cast(camera.tint, warm))
+    low, high = elevations or camera.elevations
+    return replace(
+        camera,
+        elevations=(low, high),
+        elevation=float(rng.uniform(low, high)),
+        detail=camera.detail * AERIAL_DETAIL,
+        tint=_cast(camera.tint, -rng.uniform(0.04, 0.12)),
+        haze=AERIAL_HAZE,
+        detector=Detector(cut_legs=0.0, lowest=(0.4, 0.55), widest=2.2),
+    )
+
+
+def _cast(tint: tuple[float, float, float], warm: float) -> tuple[float, float, float]:
+    return tint[0] * (1 + warm), tint[1], tint[2] * (1 - warm)
 
 
 def _spherical(azimuth: float, elevation: float) -> np.ndarray:
@@ -91,7 +132,7 @@ def elevation_of(camera: Camera, distance: float, height: float, rng: np.random.
     """Radians above the horizontal at which the camera sees the middle of a person of that height."""
     if camera.view == "wearable":
         return float(np.arcsin((rng.uniform(*EYE_HEIGHT) - height / 2) / distance))
-    low, high = ELEVATION[camera.view]
+    low, high = camera.elevations
     return float(np.radians(np.clip(camera.elevation + rng.normal(0, WANDER[camera.view]), low, high)))
 
 

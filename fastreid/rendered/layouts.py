@@ -5,7 +5,7 @@ turns a `BenchmarkSpec` into the complete list of files before anything is rende
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastreid.utils.errors import UserError, nearest_name
 
 PERSON, CAMERA, IMAGE, SIGHTINGS = range(4)  # what a random stream is for
 _LOWEST = {"train_ids": 1, "test_ids": 1, "images_per_camera": 2, "seed": 0}
+VIEW_GAPS = ("real", "none")
 _SIZE_LIMITS = (16, 1024)
 _MOST_IDS = 9000  # four digits in the file names, with room for the junk images' people
 _DATES = ("0211", "0214", "0305", "0318", "0402")
@@ -26,6 +27,7 @@ class BenchmarkSpec:
     `images_per_camera` is the number of pictures of one identity in *each camera that sees it*: both, or all
     three, of AG-ReID; two aerial and two ground cameras out of all for the others. A quarter of them (at
     least one) of every test identity and camera are queries, the rest gallery. `size` is (height, width).
+    With the `view_gap` "real" each view shows other things of a person, with "none" all show all.
     Raises `UserError` for numbers that cannot make a benchmark.
     """
 
@@ -34,12 +36,15 @@ class BenchmarkSpec:
     images_per_camera: int = 4
     size: tuple[int, int] = (256, 128)
     seed: int = 1111
+    view_gap: str = "real"
 
     def __post_init__(self) -> None:
         for name, lowest in _LOWEST.items():
             value = getattr(self, name)
             if value < lowest:
                 raise UserError(f"--{name.replace('_', '-')} is {value}", f"give at least {lowest}")
+        if self.view_gap not in VIEW_GAPS:
+            raise UserError(f"--view-gap is {self.view_gap!r}", f"choose from {', '.join(VIEW_GAPS)}")
         if not all(_SIZE_LIMITS[0] <= side <= _SIZE_LIMITS[1] for side in self.size):
             height, width = self.size
             raise UserError(
@@ -85,6 +90,7 @@ class Layout:
     night: bool = False  # whether some cameras see an identity at night
     junk: bool = False  # whether the training folder holds images of pid -1
     attribute_file: str | None = None
+    elevations: dict[int, tuple[float, float]] = field(default_factory=dict)  # aerial camera -> degrees
 
     def view_of(self, camera: int) -> str:
         """The view of a camera: aerial, ground or wearable."""
@@ -227,6 +233,7 @@ _LAYOUT_LIST = (
         path=_cargo_path,
         protocols={},
         night=True,
+        elevations={1: (78, 88)} | dict.fromkeys((2, 3, 4, 5), (50, 65)),
     ),
     Layout(
         name="AG_ReID_v1",
@@ -268,6 +275,7 @@ _LAYOUT_LIST = (
             "exp5_G2A+G.txt": (_G, _A + _G),
         },
         junk=True,
+        elevations=dict.fromkeys(_LAGPER_AERIAL, (60, 80)),
     ),
     Layout(
         name="G2APS-ReID",

@@ -46,8 +46,8 @@ def develop(
     sigma = float(rng.uniform(0.25, 0.6)) * max(rows / 128, 0.75)
     image = gaussian_filter(image, (sigma, sigma * float(rng.uniform(0.8, 1.3)), 0), truncate=3)
     image = image * np.float32(np.array(camera.tint) * exposure)
-    if camera.view == "aerial":
-        haze = float(rng.uniform(0.02, 0.1))
+    if camera.haze[1]:
+        haze = float(rng.uniform(*camera.haze))
         image = image * (1 - haze) + np.float32(haze * 0.75)
     image += np.float32(camera.noise) * rng.standard_normal(image.shape, np.float32)
     picture = Image.fromarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))

@@ -1,6 +1,6 @@
 """A person as a choice from small palettes, so that people can be told apart but not at a glance."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,8 +57,21 @@ ACCESSORY = {
     "white": (226, 226, 222),
 }
 
+ACCENT = {
+    "white": (236, 236, 232),
+    "black": (30, 30, 34),
+    "red": (206, 36, 40),
+    "orange": (236, 128, 32),
+    "yellow": (238, 208, 52),
+    "green": (44, 140, 64),
+    "teal": (32, 158, 160),
+    "blue": (44, 92, 208),
+    "violet": (122, 58, 168),
+    "pink": (234, 122, 172),
+}
+
 # field -> (its values, how often each occurs)
-_CHOICES: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
+CHOICES: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
     "stature": (("short", "medium", "tall"), (0.3, 0.4, 0.3)),
     "build": (("slim", "average", "heavy"), (0.3, 0.45, 0.25)),
     "skin": (tuple(SKIN), (0.2, 0.25, 0.2, 0.2, 0.15)),
@@ -79,6 +92,21 @@ _CHOICES: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
     "bag": (("none", "backpack", "shoulder_bag", "handbag"), (0.45, 0.25, 0.18, 0.12)),
     "bag_colour": (tuple(ACCESSORY), (1 / 6,) * 6),
 }
+# detail -> its values, equally frequent but for the styles' tastes
+DETAIL_CHOICES: dict[str, tuple[str, ...]] = {
+    "crown": ("button", "ring", "halves", "quarters", "plain"),
+    "crown_colour": tuple(ACCENT),
+    "left_shoulder": tuple(ACCENT),
+    "right_shoulder": tuple(ACCENT),
+    "collar": tuple(ACCENT),
+    "front": ("none", "disc", "bar", "sash"),
+    "front_colour": tuple(ACCENT),
+    "legs": ("plain", "bands", "seams"),
+    "leg_colour": tuple(ACCENT),
+    "knees": tuple(ACCENT),
+    "socks": tuple(ACCENT),
+    "toes": tuple(ACCENT),
+}
 # an attribute that is only there when another field is not this value
 _DEPENDS = {
     "hair_colour": ("hair_style", "bald"),
@@ -86,7 +114,25 @@ _DEPENDS = {
     "second_colour": ("top_pattern", "plain"),
     "bag_colour": ("bag", "none"),
 }
-ATTRIBUTE_NAMES = tuple(f"{field}_{value}" for field, (values, _) in _CHOICES.items() for value in values)
+ATTRIBUTE_NAMES = tuple(f"{field}_{value}" for field, (values, _) in CHOICES.items() for value in values)
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """The looks that a person shows to one view and hardly to another: names out of `DETAIL_CHOICES`."""
+
+    crown: str
+    crown_colour: str
+    left_shoulder: str
+    right_shoulder: str
+    collar: str
+    front: str
+    front_colour: str
+    legs: str
+    leg_colour: str
+    knees: str
+    socks: str
+    toes: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +157,7 @@ class Person:
     bag_colour: str
     height: float  # metres
     girth: float  # widths relative to an average body
+    details: Details | None = None  # what only one view shows
 
 
 _HEIGHT = {"short": 1.58, "medium": 1.71, "tall": 1.84}
@@ -118,10 +165,13 @@ _GIRTH = {"slim": 0.88, "average": 1.0, "heavy": 1.17}
 
 
 def sample_person(rng: np.random.Generator) -> Person:
-    """Draw a person. The two colours of a patterned top always differ."""
-    look = {
-        field: values[rng.choice(len(values), p=weights)] for field, (values, weights) in _CHOICES.items()
-    }
+    """Draw a person without details. The two colours of a patterned top always differ."""
+    look = {field: values[rng.choice(len(values), p=weights)] for field, (values, weights) in CHOICES.items()}
+    return dress(look, None, rng)
+
+
+def dress(look: dict[str, str], details: Details | None, rng: np.random.Generator) -> Person:
+    """Make a person of the looks that were chosen; a second colour that is the first is drawn again."""
     if look["second_colour"] == look["top_colour"]:
         names = list(TOP)
         shift = 1 + int(rng.integers(len(names) - 1))
@@ -130,17 +180,18 @@ def sample_person(rng: np.random.Generator) -> Person:
         **look,
         height=_HEIGHT[look["stature"]] + float(rng.uniform(-0.05, 0.05)),
         girth=_GIRTH[look["build"]] * float(rng.uniform(0.96, 1.04)),
+        details=details,
     )
 
 
 def attributes_of(person: Person) -> dict[str, int]:
     """The 88 binary attributes in the QUT coding: 2 = the person has it, 1 = not."""
-    look = {field.name: getattr(person, field.name) for field in fields(person)}
+    look = {field: getattr(person, field) for field in CHOICES}
     present = {
-        name for name in _CHOICES if name not in _DEPENDS or look[_DEPENDS[name][0]] != _DEPENDS[name][1]
+        name for name in CHOICES if name not in _DEPENDS or look[_DEPENDS[name][0]] != _DEPENDS[name][1]
     }
     return {
         f"{name}_{value}": 2 if name in present and look[name] == value else 1
-        for name, (values, _) in _CHOICES.items()
+        for name, (values, _) in CHOICES.items()
         for value in values
     }

@@ -4,27 +4,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastreid.rendered.body import (
-    CHECKS,
-    FACE,
-    HOOPS,
-    LOGO,
-    STRIPES,
-    YOKE,
-    Cloth,
-    build_body,
-    sample_pose,
-)
-from fastreid.rendered.camera import Camera, Shot, sample_shot
+from fastreid.rendered.body import build_body, sample_pose
+from fastreid.rendered.camera import Camera, Detector, Shot, sample_shot
+from fastreid.rendered.cloth import Cloth, cloth_colour
 from fastreid.rendered.nuisance import develop, encode_jpeg, occlude
 from fastreid.rendered.person import Person, sample_person
 from fastreid.rendered.raycast import Parts, dot, first_hits, in_shadow, perspective_boxes, surface
+from fastreid.rendered.styles import sample_styled_person
 from fastreid.rendered.surroundings import surroundings
 
 PASSER_BY = 0.08  # share of the pictures with a second person in the background
-CUT_LEGS = 0.06  # share of the detector's boxes that miss the legs
-ASPECT = (0.8, 1.3)  # a box may be this much narrower or wider than the picture that it is stretched to
-PERIOD = 0.13  # metres, of stripes and checks
+NARROWEST = 0.8  # how much narrower a box may be than the picture that it is stretched to
 
 
 class Window(NamedTuple):
@@ -36,7 +26,18 @@ class Window(NamedTuple):
     top: float
 
 
-def crop_window(box: np.ndarray, aspect: float, view: str, rng: np.random.Generator) -> Window:
+def box_around(
+    parts: Parts, height: float, camera: Camera, shot: Shot, rng: np.random.Generator
+) -> np.ndarray:
+    """(4,) the box x0, y0, x1, y1 of a person's `parts` that the camera's detector sees."""
+    boxes, (least, most) = perspective_boxes(parts, shot.eye, shot.basis), camera.detector.lowest
+    if most > 0:
+        middles = parts.origin[:, 2] + parts.axes[:, 2, 2] * parts.length / 2
+        boxes = boxes[middles > height * rng.uniform(least, most)]
+    return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+
+
+def crop_window(box: np.ndarray, aspect: float, detector: Detector, rng: np.random.Generator) -> Window:
     """A detector's box around a person: `box` (4,) with margins, jitter and a limited width-to-height ratio.
 
     `aspect` is width over height of the picture that the box will be stretched to.
@@ -45,33 +46,12 @@ def crop_window(box: np.ndarray, aspect: float, view: str, rng: np.random.Genera
     height = top - bottom
     left, right = left - height * rng.uniform(0.0, 0.08), right + height * rng.uniform(0.0, 0.08)
     top += height * rng.uniform(0.0, 0.08)
-    cut = view != "aerial" and rng.random() < CUT_LEGS
+    cut = detector.cut_legs > 0 and rng.random() < detector.cut_legs
     bottom += height * (rng.uniform(0.12, 0.3) if cut else rng.uniform(-0.08, 0.0))
     width, height = right - left, top - bottom
-    wider = max(0.0, ASPECT[0] * aspect * height - width) / 2
-    taller = max(0.0, width / (ASPECT[1] * aspect) - height) / 2
+    wider = max(0.0, NARROWEST * aspect * height - width) / 2
+    taller = max(0.0, width / (detector.widest * aspect) - height) / 2
     return Window(left - wider, bottom - taller, right + wider, top + taller)
-
-
-def cloth_colour(cloth: Cloth, index: np.ndarray, local: np.ndarray) -> np.ndarray:
-    """(N, 3) colour of the cloth at part-space points `local` (N, 3) of the parts `index` (N,)."""
-    x, y, z = (local * cloth.scale[index]).T
-    z = z + cloth.height[index]
-    pattern = cloth.pattern[index]
-    hoop, stripe = np.mod(z, PERIOD) < PERIOD / 2, np.mod(x, PERIOD) < PERIOD / 2
-    front = (y > 0) & (np.abs(x) < 0.075) & (np.abs(z + 0.15) < 0.075)
-    back = (y < 0) & (np.abs(x) < 0.12) & (np.abs(z + 0.17) < 0.13)
-    eyes = (y > 0) & (np.abs(np.abs(x) - 0.03) < 0.013) & (np.abs(local[:, 2] - 0.07) < 0.009)
-    second = (
-        ((pattern == HOOPS) & hoop)
-        | ((pattern == STRIPES) & stripe)
-        | ((pattern == CHECKS) & (hoop ^ stripe))
-        | ((pattern == LOGO) & (front | back))
-        | ((pattern == YOKE) & (z > -0.12))
-        | ((pattern == FACE) & eyes)
-    )
-    folds = 1 + 0.05 * np.sin(31 * z + 9 * x) * np.sin(23 * x + 17 * y)
-    return cloth.colours[index, second.astype(np.intp)] * folds[:, None]
 
 
 def _join(bodies: list[tuple[Parts, Cloth]]) -> tuple[Parts, Cloth]:
@@ -115,12 +95,13 @@ def render(person: Person, camera: Camera, size: tuple[int, int], rng: np.random
     """
     shot = sample_shot(rng, camera, person.height)
     bodies = [build_body(person, sample_pose(rng))]
-    box = perspective_boxes(bodies[0][0], shot.eye, shot.basis)
-    box = np.concatenate([box[:, :2].min(axis=0), box[:, 2:].max(axis=0)])
-    window = crop_window(box, size[1] / size[0], camera.view, rng)
+    window = crop_window(
+        box_around(bodies[0][0], person.height, camera, shot, rng), size[1] / size[0], camera.detector, rng
+    )
     if rng.random() < PASSER_BY:
         place = (float(rng.choice([-1, 1]) * rng.uniform(0.5, 0.9)), float(rng.uniform(0.3, 1.2)))
-        bodies.append(build_body(sample_person(rng), sample_pose(rng), place))
+        passer_by = sample_styled_person(rng) if person.details else sample_person(rng)
+        bodies.append(build_body(passer_by, sample_pose(rng), place))
     parts, cloth = _join(bodies)
     sensor = tuple(max(8, round(side * camera.detail)) for side in size)
     image = light_scene(parts, cloth, camera, shot, window, sensor)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fastreid.rendered.attributes import attribute_file
-from fastreid.rendered.camera import Camera, at_night, sample_camera
+from fastreid.rendered.camera import Camera, at_night, sample_camera, set_apart
 from fastreid.rendered.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from fastreid.rendered.layouts import (
     CAMERA,
@@ -32,6 +32,7 @@ from fastreid.rendered.layouts import (
 from fastreid.rendered.manifest import claim_folder
 from fastreid.rendered.person import Person, sample_person
 from fastreid.rendered.renderer import render_jpeg
+from fastreid.rendered.styles import sample_styled_person
 from fastreid.utils.env import available_cores
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
@@ -161,13 +162,17 @@ def _work(plan: Plan, images: list[Image], folder: Path, pipe: Connection) -> No
 
 @lru_cache(maxsize=4096)
 def _person(spec: BenchmarkSpec, benchmark: str, identity: int) -> Person:
-    return sample_person(random_stream(spec, LAYOUTS[benchmark], PERSON, identity))
+    sample = sample_styled_person if spec.view_gap == "real" else sample_person
+    return sample(random_stream(spec, LAYOUTS[benchmark], PERSON, identity))
 
 
 @lru_cache(maxsize=256)
 def _camera(spec: BenchmarkSpec, benchmark: str, number: int, night: bool) -> Camera:
     layout = LAYOUTS[benchmark]
-    camera = sample_camera(random_stream(spec, layout, CAMERA, number), layout.view_of(number))
+    rng = random_stream(spec, layout, CAMERA, number)
+    camera = sample_camera(rng, layout.view_of(number))
+    if spec.view_gap == "real":
+        camera = set_apart(camera, layout.elevations.get(number), rng)
     return at_night(camera) if night else camera
 
 
