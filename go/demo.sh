@@ -24,12 +24,18 @@ timed() {
   seconds+=(--seconds "$name=$(date +%s.%N | awk -v start="$start" '{ printf "%.1f", $1 - start }')")
 }
 
-evaluate_both() {
-  local stage
-  for stage in 1 2; do
-    "$PYTHON_BIN" tools/train_net.py --config-file "configs/demo/base_stage$stage.yml" --eval-only \
-      MODEL.WEIGHTS "$logs/stage$stage/model_best.pth" OUTPUT_DIR "$logs/evaluation$stage"
-  done
+# Evaluate a stage's checkpoint into the folder that is named, with further KEY VALUE pairs.
+evaluate() {
+  local stage=$1 folder=$2
+  shift 2
+  "$PYTHON_BIN" tools/train_net.py --config-file "configs/demo/base_stage$stage.yml" --eval-only \
+    MODEL.WEIGHTS "$logs/stage$stage/model_best.pth" OUTPUT_DIR "$logs/$folder" "$@"
+}
+
+evaluate_all() {
+  evaluate 1 evaluation1
+  evaluate 1 evaluation1_flips TEST.FLIP.ENABLED True
+  evaluate 2 evaluation2
 }
 
 say "1/5 Data: rendered people in CARGO's layout, seen by drones and by ground cameras ($data)"
@@ -42,11 +48,12 @@ timed stage1 "$PYTHON_BIN" tools/train_net.py --config-file configs/demo/base_st
 say "3/5 Stage 2: a small UNet learns to generate that feature under a view condition; the ViT is frozen"
 timed stage2 "$PYTHON_BIN" tools/train_net.py --config-file configs/demo/base_stage2.yml --resume
 
-say "4/5 Evaluation of both checkpoints: persons who were not in training, across views"
-timed evaluation evaluate_both
+say "4/5 Evaluation: persons who were not in training, across views; Stage 1 also with its mirror images"
+timed evaluation evaluate_all
 
 say "5/5 Results (percent)"
-"$PYTHON_BIN" tools/compare_runs.py --run "stage1=$logs/evaluation1" --run "stage2=$logs/evaluation2" \
+"$PYTHON_BIN" tools/compare_runs.py --run "stage1=$logs/evaluation1" --run "flips=$logs/evaluation1_flips" \
+  --run "stage2=$logs/evaluation2" \
   "${seconds[@]}" --output "$logs/summary.json"
 "$PYTHON_BIN" tools/visualize.py --config-file "$logs/stage2/config.yaml" --compare "$logs/stage1/config.yaml" \
   --output "$logs/report"
