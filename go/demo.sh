@@ -14,6 +14,8 @@ data=datasets/demo
 logs=logs/demo
 mkdir -p "$logs"
 seconds=()
+set -E
+trap 'say "Stopped. What an earlier version left in $data and $logs cannot be gone on with: remove both, and run again"' ERR
 
 # Run the command and remember how long it took under the name in front of it.
 timed() {

@@ -179,13 +179,17 @@ def plan_trainings(contenders: Sequence[Contender], seeds: int, output: Path) ->
             folder = output / contender.name / f"seed{number + 1}"
             start = output / contender.starts_from / folder.name / FINAL if contender.starts_from else None
             training = Training(contender, contender.cfg.MODEL.SEED + number, folder, start)
-            _check_earlier(training)
+            check_earlier(training)
             trainings.append(training)
     return trainings
 
 
-def _check_earlier(training: Training) -> None:
-    """Check that what lies in the folder, if anything, is this training."""
+def check_earlier(training: Training) -> None:
+    """Check that what lies in the folder, if anything, is this training.
+
+    Raises:
+        UserError: if it was planned with other settings.
+    """
     if not training.planned.exists():
         return
     before, now = flat_keys(yaml.safe_load(training.planned.read_text())), flat_keys(training.config())

@@ -29,7 +29,8 @@ def claim_folder(folder: Path, parameters: dict, images: int) -> Iterator[None]:
         raise UserError(f"{folder} is a file", "choose another --root")
     manifest = read_manifest(folder) if folder.exists() else None
     if manifest:
-        _check_parameters(folder, manifest["parameters"], parameters)
+        # before there was a choice all pictures were without a view gap
+        _check_parameters(folder, {"view_gap": "none"} | manifest["parameters"], parameters)
     elif folder.exists() and any(not _is_leftover(path) for path in folder.iterdir()):
         raise UserError(
             f"{folder} is not empty and was not written by this tool (no {MANIFEST})", "choose another --root"

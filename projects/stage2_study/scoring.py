@@ -70,6 +70,21 @@ def save_trial(path: Path, trial: Trial, queries: dict[str, np.ndarray]) -> None
     write_json(path, asdict(trial))
 
 
+def check_trials(output: Path, identities: int) -> None:
+    """Check that the trials below `output`, if any, are of this study and of as many training identities.
+
+    Raises:
+        UserError: if not.
+    """
+    others = {trial.identities for trial, _ in read_trials(output)} - {identities}
+    if others:
+        found = ", ".join(map(str, sorted(others)))
+        raise UserError(
+            f"{output} has trials with {found} training identities, not {identities}",
+            "choose another --output",
+        )
+
+
 def read_trials(output: Path) -> list[tuple[Trial, dict[str, np.ndarray]]]:
     """Return all trials below `output`, with the scores of their queries.
 

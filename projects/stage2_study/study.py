@@ -30,7 +30,7 @@ from projects.stage2_study.diagnostics import diagnose_generated, diagnose_real
 from projects.stage2_study.encoders import Encoder
 from projects.stage2_study.joining import Ways, baseline, join_generated
 from projects.stage2_study.report import write_report
-from projects.stage2_study.scoring import Trial, save_trial, score
+from projects.stage2_study.scoring import Trial, check_trials, save_trial, score
 from projects.stage2_study.settings import PROTOCOLS, REFERENCE, SETTINGS, Retrieval, Setting
 from projects.stage2_study.trials import (
     generate,
@@ -72,6 +72,7 @@ def main(args: argparse.Namespace) -> None:
     setup_logger()
     output = Path(args.output)
     check_output_folder(output, "--output")
+    check_trials(output, args.identities)
     if not args.report_only:
         run_trials(args, output)
     write_report(output)

@@ -22,12 +22,13 @@ exit_during_imports(__name__)
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from fastreid.comparison.plan import Contender, Training
+from fastreid.comparison.plan import Contender, Training, check_earlier
 from fastreid.comparison.run import Trainings
 from fastreid.config import check_config, load_config
 from fastreid.evaluation.equal_terms import metric_names
 from fastreid.evaluation.report import read_results
 from fastreid.rendered import VIEW_GAPS, BenchmarkSpec, write_benchmark
+from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, write_json
 from fastreid.utils.logger import setup_logger
 
@@ -60,82 +61,106 @@ def main(args: argparse.Namespace) -> None:
     setup_logger()
     output = Path(args.output)
     check_output_file(output / "gap.json", "--output")
-    trainings = [
+    if not args.report_only:
+        train(args, output)
+    write_report(output)
+
+
+def train(args: argparse.Namespace, output: Path) -> None:
+    """Render and train what is not finished."""
+    plans = [
         plan_training(args, layout, gap, identities, seed)
         for identities in args.identities
         for layout in args.layouts
         for gap in args.view_gaps
         for seed in args.seeds
     ]
-    running = Trainings(trainings, args.processes)
-    if not args.report_only:
-        with running:
-            running.run()
-    write_report([read_row(training) for training in trainings if training.finished], output)
+    for training, spec in plans:
+        root = training.contender.cfg.DATASETS.ROOT
+        write_benchmark(training.contender.cfg.DATASETS.NAMES[0], root, spec, args.processes)
+    running = Trainings([training for training, _ in plans], args.processes)
+    with running:
+        running.run()
     running.check()
 
 
-def plan_training(args: argparse.Namespace, layout: str, gap: str, identities: int, seed: int) -> Training:
-    """Render the data of one training, as far as it is not there, and plan it."""
-    root = Path(args.root) / f"{gap}_ids{identities}"
-    if not args.report_only:
-        spec = BenchmarkSpec(identities, args.test_ids, IMAGES_PER_CAMERA[layout], (64, 32), view_gap=gap)
-        write_benchmark(layout, root, spec, args.processes)
-    file, options = str(CONFIGS / f"{layout}.yml"), ("DATASETS.ROOT", str(root), *args.opts)
-    cfg = load_config(file, options)
-    check_config(cfg)
-    cfg.freeze()
+def plan_training(
+    args: argparse.Namespace, layout: str, gap: str, identities: int, seed: int
+) -> tuple[Training, BenchmarkSpec]:
+    """Plan and check one training, and the data that it needs.
+
+    Raises:
+        UserError: for a mistake in a setting, or a folder with another training.
+    """
+    images = IMAGES_PER_CAMERA[layout]
+    spec = BenchmarkSpec(identities, args.test_ids, images, (64, 32), view_gap=gap)
     name = f"{layout}_{gap}_ids{identities}"
-    return Training(Contender(name, file, cfg, options), seed, Path(args.output) / name / f"seed{seed}")
+    root = Path(args.root) / f"{gap}_ids{identities}_test{args.test_ids}"
+    file, options = str(CONFIGS / f"{layout}.yml"), ("DATASETS.ROOT", str(root), *args.opts)
+    cfg = load_config(file, [*options, "MODEL.SEED", str(seed)])
+    check_config(cfg)
+    if not cfg.TEST.EQUAL_TERMS.DISTRACTORS:
+        raise UserError("TEST.EQUAL_TERMS.DISTRACTORS is 0: nothing can be compared", "leave it as it is")
+    cfg.freeze()
+    folder = Path(args.output) / f"{name}_test{args.test_ids}" / f"seed{seed}"
+    training = Training(Contender(name, file, cfg, options), seed, folder)
+    check_earlier(training)
+    return training, spec
 
 
-def read_row(training: Training) -> Row:
-    """Read the mAP at equal terms of every protocol, with what was trained."""
-    distractors = training.contender.cfg.TEST.EQUAL_TERMS.DISTRACTORS
-    _, mean_ap = metric_names(distractors)
-    results = read_results(str(training.folder), [mean_ap])["results"]
-    layout, gap, identities = training.contender.name.rsplit("_", 2)
-    return {
-        "layout": layout,
-        "view gap": gap,
-        "identities": int(identities.removeprefix("ids")),
-        "seed": training.seed,
-        "distractors": distractors,
-        "mAP": {name: values[mean_ap] for name, values in results.items()},
-    }
+def read_rows(output: Path) -> list[Row]:
+    """Read the mAP at equal terms of every protocol of every finished training below `output`.
+
+    Raises:
+        UserError: if there is none.
+    """
+    rows = []
+    for path in sorted(output.glob("*_test*/seed*/results.json")):
+        content = read_results(str(path.parent))
+        distractors = content["config"]["TEST"]["EQUAL_TERMS"]["DISTRACTORS"]
+        _, mean_ap = metric_names(distractors)
+        layout, gap, identities, test_ids = path.parts[-3].rsplit("_", 3)
+        row = {
+            "layout": layout,
+            "view gap": gap,
+            "identities": int(identities.removeprefix("ids")),
+            "test identities": int(test_ids.removeprefix("test")),
+            "seed": content["config"]["MODEL"]["SEED"],
+            "distractors": distractors,
+            "mAP": {name: values[mean_ap] for name, values in content["results"].items()},
+        }
+        rows.append(row | content.get("view_gap", {}))
+    if not rows:
+        raise UserError(f"{output}: no finished training yet", "run without --report-only")
+    keys = ("layout", "view gap", "distractors", "test identities", "identities", "seed")
+    return sorted(rows, key=lambda row: [row[key] for key in keys])
 
 
-def write_report(rows: Sequence[Row], output: Path) -> None:
-    """Write gap.json, gap.md and gap.png, and print the table."""
-    write_json(output / "gap.json", list(rows))
+def write_report(output: Path) -> None:
+    """Write gap.json, gap.md and gap.png of all finished trainings, and print the table."""
+    rows = read_rows(output)
+    write_json(output / "gap.json", rows)
     text = "\n\n".join(_table(layout, rows) for layout in sorted({row["layout"] for row in rows}))
     with atomic_write(output / "gap.md", "w") as file:
         file.write(text + "\n")
-    _draw([row for row in rows if row["layout"] == "CARGO"], output / "gap.png")
+    if measured := [row for row in rows if "gap" in row]:
+        _draw(measured, output / "gap.png")
     print(text)
 
 
-def within_and_across(scores: dict[str, float]) -> tuple[float, float]:
-    """Return the means of CARGO's protocols within a view and of those across views, one way."""
-    within, across = (("CARGO_AA", "CARGO_GG"), ("CARGO_A2G", "CARGO_G2A"))
-    return tuple(statistics.mean(scores[name] for name in names) for names in (within, across))
-
-
 def _table(layout: str, rows: Sequence[Row]) -> str:
-    own = sorted(
-        (row for row in rows if row["layout"] == layout),
-        key=lambda row: (row["view gap"], row["identities"], row["seed"]),
-    )
-    lines = []
-    for row in own:
-        line = [row["view gap"], row["identities"], row["seed"], *(f"{s:.1f}" for s in row["mAP"].values())]
-        if layout == "CARGO":
-            within, across = within_and_across(row["mAP"])
-            line += [f"{within:.1f}", f"{across:.1f}", f"{within - across:.1f}"]
-        lines.append(line)
-    headers = ["view gap", "identities", "seed", *own[0]["mAP"]]
-    headers += ["within a view", "across views", "gap"] if layout == "CARGO" else []
-    title = f"{layout}, mAP in percent with one match and {own[0]['distractors']} distractors"
+    own = [row for row in rows if row["layout"] == layout]
+    labels = ("view gap", "identities", "test identities", "seed", "distractors")
+    gaps = [key for key in ("within", "across", "gap") if any(key in row for row in own)]
+    protocols = list(dict.fromkeys(name for row in own for name in row["mAP"]))
+    lines = [
+        [*(row[label] for label in labels)]
+        + [f"{row['mAP'][name]:.1f}" if name in row["mAP"] else "" for name in protocols]
+        + [f"{row[key]:.1f}" if key in row else "" for key in gaps]
+        for row in own
+    ]
+    headers = [*labels, *protocols, *gaps]
+    title = f"{layout}, mAP in percent with one match and so many distractors"
     return f"{title}\n\n" + tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
@@ -144,25 +169,17 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(6, 4))
     axes = figure.subplots()
     for gap, style in zip(VIEW_GAPS, ("-", "--"), strict=True):
-        counts = sorted({row["identities"] for row in rows if row["view gap"] == gap})
-        means = [
-            [
-                within_and_across(row["mAP"])
-                for row in rows
-                if row["view gap"] == gap and row["identities"] == count
-            ]
-            for count in counts
-        ]
-        for place, name in enumerate(("within a view", "across views")):
-            values = [statistics.mean(pair[place] for pair in pairs) for pairs in means]
-            if values:
-                axes.plot(counts, values, style, marker="o", color=f"C{place}", label=f"{name}, {gap}")
+        own = [row for row in rows if row["view gap"] == gap]
+        counts = sorted({row["identities"] for row in own})
+        for place, key in enumerate(("within", "across")):
+            means = [statistics.mean(row[key] for row in own if row["identities"] == n) for n in counts]
+            if counts:
+                axes.plot(counts, means, style, marker="o", color=f"C{place}", label=f"{key}, {gap}")
     axes.set_xscale("log")
     axes.set_xlabel("training persons")
     axes.set_ylabel("mAP at equal terms, percent")
     axes.set_ylim(0, 100)
-    if rows:
-        axes.legend()
+    axes.legend()
     figure.tight_layout()
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)

@@ -50,7 +50,18 @@ def test_the_table_says_how_far_the_views_are_apart(measured):
 
 def test_what_is_measured_is_not_measured_again(measured):
     command, output = measured
-    log = output / "CARGO_real_ids6" / "seed1" / "log.txt"
+    log = output / "CARGO_real_ids6_test4" / "seed1" / "log.txt"
     before = log.stat().st_mtime_ns
     calibrate.main(command)
     assert log.stat().st_mtime_ns == before
+
+
+def test_another_training_is_not_taken_for_this_one(measured):
+    with pytest.raises(SystemExit):
+        calibrate.main(["SOLVER.BASE_LR", "0.5", *measured[0]])
+
+
+def test_a_report_of_nothing_says_so(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        calibrate.main(["--report-only", "--output", str(tmp_path)])
+    assert "no finished training yet" in capsys.readouterr().err
