@@ -97,11 +97,11 @@ def set_apart(camera: Camera, elevations: tuple[float, float] | None, rng: np.ra
     if camera.view != "aerial":
         warm = rng.uniform(0.02, 0.1) if camera.view == "wearable" else rng.uniform(-0.02, 0.05)
         return replace(camera, tint=_cast(camera.tint, warm))
-    low, high = elevations or camera.elevations
+    elevations = elevations or camera.elevations
     return replace(
         camera,
-        elevations=(low, high),
-        elevation=float(rng.uniform(low, high)),
+        elevations=elevations,
+        elevation=float(rng.uniform(*elevations)),
         detail=camera.detail * AERIAL_DETAIL,
         tint=_cast(camera.tint, -rng.uniform(0.04, 0.12)),
         haze=AERIAL_HAZE,
