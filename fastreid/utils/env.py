@@ -113,15 +113,46 @@ def exact_float32() -> Iterator[None]:
     """In the block float32 is float32 on CUDA, too: no TF32 in matrix products and convolutions.
 
     TF32 keeps 10 bits of the mantissa, so that results would depend on the kernels chosen for a batch size.
+    Both of torch's interfaces for that say so in the block, since torch refuses to answer where they disagree;
+    afterwards each says what it said before.
     """
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    places = _float32_precisions()
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        if place.fp32_precision != "ieee":  # what inherits has it from its parent already, and goes on doing so
+            place.fp32_precision = "ieee"
+    products, convolutions = torch.get_float32_matmul_precision(), _convolutions_may_use_tf32()
     try:
+        if products != "highest":
+            torch.set_float32_matmul_precision("highest")
+        if convolutions:
+            torch.backends.cudnn.allow_tf32 = False
         yield
     finally:
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        if convolutions:  # (they started by following a parent set later, which nobody can set again)
+            torch.backends.cudnn.allow_tf32 = True
+        if products != "highest":
+            torch.set_float32_matmul_precision(products)
+        for place, precision in zip(places, before, strict=True):
+            if place.fp32_precision != precision:
+                place.fp32_precision = precision
+
+
+def _float32_precisions() -> list[Any]:
+    """Return what has an `fp32_precision`, parents before what inherits from them; nothing before torch 2.9."""
+    backends = torch.backends
+    if not hasattr(backends, "fp32_precision"):
+        return []
+    products, gpu, cpu = backends.cuda.matmul, backends.cudnn, backends.mkldnn
+    return [backends, gpu, products, gpu.conv, gpu.rnn, cpu.matmul, cpu.conv, cpu.rnn]
+
+
+def _convolutions_may_use_tf32() -> bool:
+    """Return the older interface's answer, also where torch refuses it, as the newer one says no already."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return True
 
 
 def peak_memory() -> int:

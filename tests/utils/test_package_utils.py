@@ -14,7 +14,6 @@ import torch
 from fastreid.utils import comm
 from fastreid.utils.cli import exit_on_user_error
 from fastreid.utils.env import (
-    exact_float32,
     preserved_rng_state,
     resolve_device,
     rng_state,
@@ -153,19 +152,6 @@ def test_a_cuda_device_that_the_machine_does_not_have_is_named(monkeypatch):
     assert current == [torch.device("cuda:1")]
     with pytest.raises(UserError, match=r"MODEL.DEVICE 'cuda:2': this machine has 2 CUDA device.s., counted"):
         resolve_device("cuda:2")
-
-
-def test_exact_float32_switches_tf32_off_and_restores_it():
-    torch.set_float32_matmul_precision("medium")
-    before = torch.backends.cudnn.allow_tf32
-    try:
-        with exact_float32():
-            assert torch.get_float32_matmul_precision() == "highest"
-            assert not torch.backends.cudnn.allow_tf32
-        assert torch.get_float32_matmul_precision() == "medium"
-        assert torch.backends.cudnn.allow_tf32 == before
-    finally:
-        torch.set_float32_matmul_precision("highest")
 
 
 def test_without_a_process_group_one_process_is_all():
