@@ -29,14 +29,17 @@ def seed_all_rng(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of every random number generator, as plain containers and tensors."""
+    """The state of every random number generator, as plain containers and tensors.
+
+    CUDA's is among them where the process computes on CUDA; asking for it would set up CUDA elsewhere.
+    """
     name, keys, *rest = np.random.get_state()
     state = {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
@@ -47,7 +50,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
+    if "cuda" in state and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(state["cuda"])
 
 

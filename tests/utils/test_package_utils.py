@@ -122,6 +122,18 @@ def test_generator_states_survive_a_file_without_code(tmp_path):
     assert draw() == expected
 
 
+@pytest.mark.parametrize("on_cuda", [False, True])
+def test_the_generator_of_cuda_is_kept_where_cuda_is_in_use_and_not_set_up_elsewhere(monkeypatch, on_cuda):
+    states = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: on_cuda)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: states.append("read") or torch.ones(16))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: states.append("set"))
+    set_rng_state(rng_state())
+    set_rng_state(rng_state() | {"cuda": torch.ones(16)})  # of a checkpoint that a GPU wrote
+    assert states == (["read", "set"] * 2 if on_cuda else [])
+
+
 def test_draws_inside_the_block_leave_those_after_it():
     seed_all_rng(1)
     expected = draw()
