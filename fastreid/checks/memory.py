@@ -10,7 +10,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from fastreid.checks.trial import attempt, training_step
 from fastreid.config import CfgNode
-from fastreid.modeling import MetaArch, method_of
+from fastreid.engine.memory import memory_advice
+from fastreid.modeling import MetaArch
 from fastreid.structures import Finding
 from fastreid.utils.complexity import fake_tensors
 from fastreid.utils.env import AMP_DTYPES, resolve_device
@@ -109,17 +110,10 @@ def check_memory(
         available, where, sharing = _available(resolve_device(cfg.MODEL.DEVICE), processes)
         text += f"; {where} has {_gigabytes(available)}"
         if needed.total * sharing > FULL * available:
-            found.append(Finding("warning", "memory", text, _advice(cfg)))
+            found.append(Finding("warning", "memory", text, memory_advice(cfg, processes * machines)))
         else:
             found.append(Finding("ok", "memory", text))
     return findings + found
-
-
-def _advice(cfg: CfgNode) -> str:
-    ways = ["lower SOLVER.IMS_PER_BATCH", "use more GPUs"]
-    if not cfg.SOLVER.AMP.ENABLED:
-        ways.append("SOLVER.AMP.ENABLED True")
-    return ", or ".join([*ways, *method_of(cfg).memory_advice(cfg)])
 
 
 def _available(device: torch.device, processes: int) -> tuple[int, str, int]:

@@ -21,7 +21,7 @@ from fastreid.evaluation import extract_features
 from fastreid.modeling import MetaArch, check_assets
 from fastreid.structures import Batch
 from fastreid.utils.checkpoint import load_checkpoint
-from fastreid.utils.env import amp_dtype, preserved_rng_state
+from fastreid.utils.env import amp_dtype, cudnn_kernels, preserved_rng_state
 from fastreid.utils.errors import UserError, nearest_name
 
 logger = logging.getLogger(__name__)
@@ -175,8 +175,8 @@ class ReIDModel:
         if images.in_memory or len(images) <= batch_size:
             options["num_workers"] = 0  # processes would take longer than the work
         loader = ReIDLoader(images, batch_size=batch_size, **options)
-        amp, benchmark = amp_dtype(self.cfg.TEST.AMP, self.device), self.cfg.CUDNN_BENCHMARK
-        with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=not benchmark):
+        amp = amp_dtype(self.cfg.TEST.AMP, self.device)
+        with cudnn_kernels(self.cfg.CUDNN_BENCHMARK):
             self.model.on_evaluation_start()
             model = _WithParts(self.model, parts)
             features = extract_features(model, loader, self.cfg.TEST.FLIP.ENABLED, amp).numpy()

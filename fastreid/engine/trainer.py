@@ -18,6 +18,7 @@ from fastreid.data import (
     describe,
 )
 from fastreid.engine import hooks
+from fastreid.engine.memory import training_shortage
 from fastreid.engine.resume import TRAINING_RULES, check_resumed, check_resumed_start
 from fastreid.engine.run_folder import (
     locked_output_dir,
@@ -28,6 +29,7 @@ from fastreid.engine.run_folder import (
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.evaluation import evaluate_protocols
 from fastreid.evaluation.evaluator import check_distractors
+from fastreid.evaluation.extraction import SMALLER_BATCHES
 from fastreid.modeling import MetaArch, build_model, fit_config
 from fastreid.modeling.assets import required_weights
 from fastreid.modeling.weights import check_method, load_model_weights
@@ -37,6 +39,7 @@ from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
 from fastreid.utils.env import AMP_DTYPES, code_version, rng_state, set_rng_state
 from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, Writer
+from fastreid.utils.memory import is_allocation_failure, memory_shortage_named
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +171,8 @@ class DefaultTrainer(SimpleTrainer):
         """Train to the end; returns the results of the last evaluation (None when there was none)."""
         self._log_plan()
         if self.iteration == 0:
-            self.model.on_train_start(self.train_set, self.build_statistics_loader)
+            with memory_shortage_named("taking statistics of the training images", SMALLER_BATCHES):
+                self.model.on_train_start(self.train_set, self.build_statistics_loader)
             comm.broadcast_tensors([*self.model.parameters(), *self.model.buffers()])
         if self.epoch >= self.max_epoch:
             logger.info("All %d epochs are done already", self.max_epoch)
@@ -182,6 +186,14 @@ class DefaultTrainer(SimpleTrainer):
             with self._training_batches() as self.make_loader:
                 super().train()
         return self.last_results
+
+    def run_step(self) -> None:
+        try:
+            super().run_step()
+        except RuntimeError as error:
+            if is_allocation_failure(error):
+                raise training_shortage(self.cfg) from error
+            raise
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact resume needs; call it on all ranks."""

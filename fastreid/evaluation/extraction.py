@@ -16,8 +16,11 @@ from fastreid.data import build_test_loader
 from fastreid.structures import Batch, Sample
 from fastreid.utils import comm
 from fastreid.utils.env import amp_dtype, exact_float32, resolve_device
+from fastreid.utils.memory import memory_shortage_named
 
 logger = logging.getLogger(__name__)
+
+SMALLER_BATCHES = "lower TEST.IMS_PER_BATCH"  # where the GPU's memory is too small
 
 
 def extract_features(
@@ -42,7 +45,8 @@ def extract_features(
     try:
         with tqdm(total=total, unit="img", desc="encode", disable=not sys.stderr.isatty()) as progress:
             for batch in loader:
-                encoded = _encode(model, batch, flip, amp)
+                with memory_shortage_named(f"encoding {len(batch['images'])} images", SMALLER_BATCHES):
+                    encoded = _encode(model, batch, flip, amp)
                 if not done:
                     features = torch.empty(total, encoded.shape[1])
                 features[done : done + len(encoded)] = encoded

@@ -112,17 +112,32 @@ def amp_dtype(settings: Any, device: torch.device) -> torch.dtype | None:
 
 
 @contextmanager
+def cudnn_kernels(benchmark: bool) -> Iterator[None]:
+    """In the block cuDNN chooses its kernels by time, or else such as always give the same result.
+
+    Torch's own `cudnn.flags` would set the precision of float32 as well.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = benchmark, not benchmark
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
+
+
+@contextmanager
 def exact_float32() -> Iterator[None]:
     """In the block float32 is float32 on CUDA, too: no TF32 in matrix products and convolutions.
 
     TF32 keeps 10 bits of the mantissa, so that results would depend on the kernels chosen for a batch size.
-    Both of torch's interfaces for that say so in the block, since torch refuses to answer where they disagree;
+    Both of torch's interfaces say so in the block, because torch refuses to answer where they disagree;
     afterwards each says what it said before.
     """
     places = _float32_precisions()
     before = [place.fp32_precision for place in places]
     for place in places:
-        if place.fp32_precision != "ieee":  # what inherits has it from its parent already, and goes on doing so
+        if place.fp32_precision != "ieee":  # what inherits has it already, and goes on inheriting
             place.fp32_precision = "ieee"
     products, convolutions = torch.get_float32_matmul_precision(), _convolutions_may_use_tf32()
     try:
@@ -142,7 +157,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def _float32_precisions() -> list[Any]:
-    """Return what has an `fp32_precision`, parents before what inherits from them; nothing before torch 2.9."""
+    """Return what has an `fp32_precision`, parents before what inherits from them; nothing in older torch."""
     backends = torch.backends
     if not hasattr(backends, "fp32_precision"):
         return []

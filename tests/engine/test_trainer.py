@@ -9,6 +9,7 @@ from toy_training import DIM, NAMES, ToyLoader, ToyModel
 from fastreid.config import CfgNode, get_cfg
 from fastreid.config.files import flat_keys
 from fastreid.engine import HookBase
+from fastreid.engine.memory import memory_advice
 from fastreid.solver import LRSchedule
 from fastreid.structures import DataNames, Sample
 from fastreid.utils.checkpoint import load_checkpoint
@@ -97,6 +98,37 @@ def test_evaluations_and_writers_are_seams_too(toy_trainer, toy_cfg, tmp_path):
     assert asked == [(trainer.cfg, trainer.model, trainer.test_sets)] * 3
     assert not (tmp_path / "run/metrics.json").exists()
     assert len((tmp_path / "own.json").read_text().splitlines()) >= 12
+
+
+@pytest.mark.parametrize(
+    "failure", [torch.cuda.OutOfMemoryError("x"), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")]
+)
+def test_a_step_that_does_not_fit_into_the_gpu_is_one_line_with_what_to_do(toy_trainer, toy_cfg, failure):
+    class Large(ToyModel):
+        def forward(self, batch):
+            raise failure
+
+    trainer = toy_trainer(toy_cfg)
+    trainer.model.__class__ = Large
+    with pytest.raises(UserError) as error:
+        trainer.train()
+    assert str(error.value) == (
+        "CUDA out of memory: a training step of 8 images (SOLVER.IMS_PER_BATCH 8, 1 process(es)) takes more"
+        " than the GPU has left; lower SOLVER.IMS_PER_BATCH to 4, or use more GPUs (tools/check_setup.py"
+        " estimates what a step takes)"
+    )
+
+
+def test_what_saves_memory_is_what_the_configuration_does_not_have_yet(toy_cfg):
+    toy_cfg.use_method("SDReIDStage2")
+    toy_cfg.SOLVER.IMS_PER_BATCH, toy_cfg.DATALOADER.NUM_INSTANCE = 36, 4
+    lower, more = "lower SOLVER.IMS_PER_BATCH to 16", "use more GPUs"
+    other = "MODEL.SDMODEL.GRADIENT_CHECKPOINTING"
+    assert memory_advice(toy_cfg, processes=1) == f"{lower}, or {more}, or set {other} True"
+    toy_cfg.SOLVER.AMP.ENABLED, toy_cfg.MODEL.SDMODEL.GRADIENT_CHECKPOINTING = False, True
+    assert memory_advice(toy_cfg, processes=4) == f"{lower}, or {more}, or set SOLVER.AMP.ENABLED True"
+    toy_cfg.SOLVER.IMS_PER_BATCH = 4  # one identity: less is no batch
+    assert memory_advice(toy_cfg, processes=1) == f"{more}, or set SOLVER.AMP.ENABLED True"
 
 
 def test_what_the_data_decides_is_filled_in_and_what_was_given_stays_as_it_is(toy_trainer, toy_cfg):

@@ -11,6 +11,7 @@ from fastreid.config import get_cfg
 from fastreid.evaluation import extract_features
 from fastreid.evaluation.extraction import split_batches
 from fastreid.utils.env import amp_dtype
+from fastreid.utils.errors import UserError
 
 
 class LeftHalf(nn.Module):
@@ -52,6 +53,15 @@ def test_the_models_mode_is_restored_even_after_an_error(training):
     with pytest.raises(KeyError):
         extract_features(model, DataLoader([{"pictures": 1}]))
     assert model.training == training
+
+
+def test_batches_that_do_not_fit_into_the_gpu_name_the_setting():
+    class Large(nn.Module):
+        def forward(self, batch):
+            raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(UserError, match="encoding 4 images takes more than .* lower TEST.IMS_PER_BATCH"):
+        extract_features(Large(), loader_of(IMAGES, 4))
 
 
 def test_features_can_be_changed_afterwards():

@@ -13,14 +13,16 @@ def conditions(batch: int = 3, views: int = 2) -> tuple[torch.Tensor, torch.Tens
     return id_tokens, prototypes, [f"{index}.jpg" for index in range(batch)]
 
 
-def count_rows(unet: torch.nn.Module, most: int | None = None) -> list[int]:
-    """The batch size of each call from now on; with `most`, larger calls run out of memory."""
+def count_rows(
+    unet: torch.nn.Module, most: int | None = None, failure: type[Exception] = torch.cuda.OutOfMemoryError
+) -> list[int]:
+    """The batch size of each call from now on; with `most`, larger calls raise `failure`."""
     calls = []
 
     def record(module, args, kwargs):
         calls.append(len(args[0]))
         if most is not None and len(args[0]) > most:
-            raise torch.cuda.OutOfMemoryError("simulated")
+            raise failure("simulated CUBLAS_STATUS_ALLOC_FAILED")
 
     unet.register_forward_pre_hook(record, with_kwargs=True)
     return calls

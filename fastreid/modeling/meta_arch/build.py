@@ -9,6 +9,7 @@ from fastreid.config import CfgNode
 from fastreid.modeling.meta_arch.base import MetaArch
 from fastreid.structures import DataNames
 from fastreid.utils.env import resolve_device
+from fastreid.utils.memory import memory_shortage_named
 from fastreid.utils.registry import Registry
 
 TEST_LABELS = ("camids", "viewids")
@@ -76,9 +77,12 @@ def build_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:
         names: what the training data calls things.
 
     Raises:
-        UserError: for a configuration that does not describe a model, or missing pretrained folders.
+        UserError: for a configuration that does not describe a model, missing pretrained folders, or a GPU
+            without room for the model.
     """
-    return method_of(cfg)(cfg, names).to(resolve_device(cfg.MODEL.DEVICE))
+    model = method_of(cfg)(cfg, names)
+    with memory_shortage_named("the model", "free that GPU, or choose another by MODEL.DEVICE"):
+        return model.to(resolve_device(cfg.MODEL.DEVICE))
 
 
 def build_meta_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:

@@ -108,11 +108,12 @@ class TestGeneration:
             assert max(calls) == max(4, rows // 4 * 4)
             torch.testing.assert_close(chunked, whole, atol=1e-5 * whole.abs().max().item(), rtol=0)
 
-    def test_what_does_not_fit_in_memory_is_computed_in_smaller_chunks(self, generator):
+    @pytest.mark.parametrize("failure", [torch.cuda.OutOfMemoryError, RuntimeError])
+    def test_what_does_not_fit_in_memory_is_computed_in_smaller_chunks(self, generator, failure):
         model = generator()
         id_tokens, prototypes, names = conditions(batch=5)
         whole = model.generate(id_tokens, prototypes, names)
-        calls = count_rows(model.unet, most=9)
+        calls = count_rows(model.unet, 9, failure)
         chunked = model.generate(id_tokens, prototypes, names)
         torch.testing.assert_close(chunked, whole, atol=1e-5 * whole.abs().max().item(), rtol=0)
         failed = sum(rows > 9 for rows in calls)
@@ -141,6 +142,13 @@ class TestGeneration:
         count_rows(model.unet, most=1)
         with pytest.raises(torch.cuda.OutOfMemoryError):
             model.generate(*conditions(batch=2))
+
+    def test_another_failure_is_not_tried_again(self, generator):
+        model = generator()
+        calls = count_rows(model.unet, 1, ValueError)
+        with pytest.raises(ValueError, match="simulated"):
+            model.generate(*conditions(batch=2))
+        assert len(calls) == 1
 
     def test_common_noise_computes_the_first_unconditional_step_once(self, generator):
         """All images start from the same noise: 2 + 10 rows instead of 20, then both branches of all."""

@@ -19,12 +19,13 @@ from fastreid.data import TrainSet, build_train_loader
 from fastreid.data.image_set import ImageSet
 from fastreid.data.loaders import ReIDLoader, loader_options
 from fastreid.data.transforms import mirror_decision, resize
-from fastreid.evaluation.extraction import split_batches
+from fastreid.evaluation.extraction import SMALLER_BATCHES, split_batches
 from fastreid.modeling.meta_arch.base import MakeLoader
 from fastreid.structures import Batch, EncoderOutput, Sample
 from fastreid.utils import comm
 from fastreid.utils.env import amp_dtype
 from fastreid.utils.errors import UserError
+from fastreid.utils.memory import memory_shortage_named
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ def encode_images(cfg: CfgNode, model: nn.Module, samples: list[Sample], folder:
     row, stop = shares[comm.get_rank()]
     amp = amp_dtype(cfg.SOLVER.AMP, model.device)
     progress = tqdm(total=stop - row, unit="img", desc="encode once", disable=not sys.stderr.isatty())
-    with progress, torch.autocast("cuda", amp, enabled=amp is not None):
+    within = memory_shortage_named(f"encoding {cfg.TEST.IMS_PER_BATCH} images", SMALLER_BATCHES)
+    with progress, within, torch.autocast("cuda", amp, enabled=amp is not None):
         for batch in _plain_loader(cfg, samples[row:stop]):
             images = batch["images"]
             for mirrored, pixels in enumerate((images, images.flip(3))):

@@ -1,0 +1,48 @@
+"""Too little memory on a GPU: recognised in each of its forms, and told in one line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fastreid.utils.errors import UserError
+
+_FAILURES = re.compile(r"out of memory|_ALLOC(ATION)?_FAILED")
+
+
+def is_allocation_failure(error: BaseException) -> bool:
+    """Tell whether `error` says that the GPU's memory was too small.
+
+    Torch's own allocator raises `OutOfMemoryError`. The CUDA runtime, NCCL, cuDNN, cuBLAS and their kin
+    allocate beside it; theirs is any RuntimeError, whose text has the status: CUBLAS_STATUS_ALLOC_FAILED, …
+    """
+    return isinstance(error, torch.cuda.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and _FAILURES.search(str(error)) is not None
+    )
+
+
+@contextmanager
+def memory_shortage_named(what: str, fix: str) -> Iterator[None]:
+    """Turn an allocation failure in the block into the UserError of `memory_shortage`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_allocation_failure(error):
+            raise memory_shortage(what, fix) from error
+        raise
+
+
+def memory_shortage(what: str, fix: str) -> UserError:
+    """Return the error that says that the GPU has too little memory for `what`, and what it has."""
+    return UserError(f"CUDA out of memory: {what} takes more than the GPU has left{_figures()}", fix)
+
+
+def _figures() -> str:
+    """Tell what the current device has and who holds it; nothing where CUDA is not in use."""
+    if not torch.cuda.is_initialized():
+        return ""
+    free, total = torch.cuda.mem_get_info()
+    peak, elsewhere = torch.cuda.max_memory_allocated(), total - free - torch.cuda.memory_reserved()
+    parts = [f"{size / 1e9:.2f} GB" for size in (total, peak, elsewhere)]
+    return " ({}; tensors here held up to {}; CUDA itself and other processes hold {})".format(*parts)
