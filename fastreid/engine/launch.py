@@ -182,11 +182,12 @@ def _work(main: Callable[..., Any], args: tuple, settings: tuple, failures: Any)
 
 
 def _init_process_group(store: dist.Store, rank: int, local_rank: int, world_size: int, device: str) -> None:
-    backend = "gloo"
+    backend, own_device = "gloo", None
     if uses_cuda(device):
-        torch.cuda.set_device(local_rank)
-        backend = "nccl"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+        backend, own_device = "nccl", torch.device("cuda", local_rank)
+        torch.cuda.set_device(own_device)
+    place = {"store": store, "rank": rank, "world_size": world_size, "device_id": own_device}
+    dist.init_process_group(backend, timeout=TIMEOUT, **place)
 
 
 def _run_under_torchrun(main: Callable[..., Any], args: tuple, device: str) -> None:

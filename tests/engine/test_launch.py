@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import toy_workers
 from toy_training import ToyLoader
 
 from fastreid.engine import WorkerError, launch
+from fastreid.engine.launch import TIMEOUT
 from fastreid.modeling.losses.triplet import triplet
 from fastreid.utils.errors import UserError
 
@@ -151,6 +153,24 @@ def test_a_signal_to_the_parent_stops_all_processes_after_the_same_iteration(tmp
         launch(toy_workers.wait_for_signal, 2, args=(str(tmp_path),), device="cpu")
     assert stopped.value.code == 143
     assert (tmp_path / "saved0").read_text() == (tmp_path / "saved1").read_text()
+
+
+def test_on_cuda_every_process_of_a_machine_has_its_own_device_from_the_start(monkeypatch):
+    """So NCCL never has to guess which device is whose; two machines of two GPUs each."""
+    made = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", made.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: made.append((backend, options)))
+    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([("store", 3, 4)]))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    launch(len, args=([],), device="auto")
+    device, (backend, options) = made
+    assert device == torch.device("cuda", 1)
+    assert (backend, options.pop("device_id"), options.pop("timeout")) == ("nccl", device, TIMEOUT)
+    assert options == {"store": "store", "rank": 3, "world_size": 4}
 
 
 @pytest.mark.parametrize(
