@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fastreid.utils import comm
 from fastreid.utils.env import peak_memory
 from fastreid.utils.file_io import atomic_write
 from fastreid.utils.logger import warn_once
@@ -24,7 +25,8 @@ def put_scalar(name: str, value: float | torch.Tensor) -> None:
     """Record `value` under `name` for the current iteration of the running training loop.
 
     A 0-dim tensor stays where it is until a writer needs the number, so recording never waits for
-    the GPU. Outside a training loop nothing happens.
+    the GPU. It is taken to be of this rank's share of the batch, and logged as the mean over the ranks; a
+    plain number is logged as rank 0 has it. Outside a training loop nothing happens.
     """
     if _active:
         _active[-1].put_scalar(name, value)
@@ -72,8 +74,25 @@ class EventStorage:
         self._updated.clear()
         return updates
 
+    def average_over_ranks(self) -> None:
+        """Replace the tensors recorded since the last call by their means over the ranks.
+
+        To be called on all ranks, when the numbers are needed. Of a rank that has not recorded a name as
+        often as this one, nothing is taken.
+        """
+        if comm.get_world_size() == 1:
+            return
+        own = {name: [float(v) for v in self._history[name] if torch.is_tensor(v)] for name in self._history}
+        gathered = comm.all_gather_object(own)
+        for name, history in self._history.items():
+            shares = [rank[name] for rank in gathered if len(rank.get(name, ())) == len(own[name])]
+            means = (sum(values) / len(values) for values in zip(*shares, strict=True))
+            averaged = [next(means) if torch.is_tensor(value) else value for value in history]
+            self._history[name] = deque(averaged, self.window)
+
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, so that a resumed run logs what the uninterrupted one would have."""
+        """Plain numbers, so that a resumed run logs what the uninterrupted one would have; for all ranks."""
+        self.average_over_ranks()
         history = {name: self._numbers(name) for name in self._history}
         return {"history": history, "updated": sorted(self._updated)}
 

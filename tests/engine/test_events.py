@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from fastreid.utils import comm
 from fastreid.utils.events import EventStorage, JSONWriter, TensorBoardWriter, put_scalar
 from fastreid.utils.logger import warn_once
 
@@ -46,6 +47,27 @@ def test_tensors_are_kept_as_they_were_without_their_graph():
     assert isinstance(kept, torch.Tensor)
     assert not kept.requires_grad
     assert storage.latest("loss") == 2.0
+
+
+def test_of_the_ranks_tensors_the_mean_is_kept_and_of_plain_numbers_the_own(monkeypatch):
+    told = []
+
+    def gather(own: dict) -> list[dict]:
+        told.append(own)
+        return [own, {"loss": [5.0, 7.0], "time": [], "rare": [9.0, 9.0]}]
+
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(comm, "all_gather_object", gather)
+    storage = EventStorage()
+    storage.load_state_dict({"history": {"loss": [2.0]}, "updated": []})  # a mean already
+    for value in (1.0, 3.0):
+        storage.put_scalar("loss", torch.tensor(value))
+        storage.put_scalar("time", value)
+    storage.put_scalar("rare", torch.tensor(4.0))  # which the other rank has recorded twice
+    assert storage.state_dict()["history"] == {"loss": [2.0, 3.0, 5.0], "time": [1.0, 3.0], "rare": [4.0]}
+    assert told == [{"loss": [1.0, 3.0], "time": [], "rare": [4.0]}]
+    storage.state_dict()
+    assert told[1] == {"loss": [], "time": [], "rare": []}  # each number travels once
 
 
 def test_only_single_numbers_are_scalars():

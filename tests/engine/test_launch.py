@@ -1,5 +1,6 @@
 """Several processes on gloo: they train one model, and the first failure ends all."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -37,15 +38,27 @@ def check_two_ranks(folder, reference: dict[str, torch.Tensor]) -> None:
             torch.testing.assert_close(first[name], value)
 
 
+def losses_in(folder) -> list[list[float]]:
+    return json.loads((folder / "losses.json").read_text())
+
+
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory) -> dict[str, torch.Tensor]:
-    """The model that one process trains on whole batches."""
+def alone(tmp_path_factory) -> Path:
+    """The folder of one process, which trains on whole batches."""
     folder = tmp_path_factory.mktemp("one")
     launch(toy_workers.train, 1, args=(str(folder),), device="cpu")
-    return states_in(folder)[0]
+    return folder
 
 
-def test_two_runs_at_once_of_two_processes_each_train_the_model_of_one(tmp_path, reference):
+@pytest.fixture(scope="module")
+def reference(alone) -> dict[str, torch.Tensor]:
+    """The model that it trains."""
+    return states_in(alone)[0]
+
+
+def test_two_runs_at_once_of_two_processes_each_train_the_model_of_one(tmp_path, alone, reference):
+    """They log its losses, too: those of whole batches, not of the first process's halves."""
+
     def train(name: str) -> None:  # each at a port of its own, which nobody had to choose
         (tmp_path / name).mkdir()
         launch(toy_workers.train, 2, args=(str(tmp_path / name),), device="cpu")
@@ -56,6 +69,8 @@ def test_two_runs_at_once_of_two_processes_each_train_the_model_of_one(tmp_path,
     other.join()
     for name in ("one", "other"):
         check_two_ranks(tmp_path / name, reference)
+        for logged, expected in zip(losses_in(tmp_path / name), losses_in(alone), strict=True):
+            assert logged == pytest.approx(expected, rel=1e-5)
 
 
 def test_triplets_are_mined_within_each_rank_and_gradients_averaged(tmp_path):
@@ -161,7 +176,9 @@ def test_on_cuda_every_process_of_a_machine_has_its_own_device_from_the_start(mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", made.append)
-    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: made.append((backend, options)))
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda backend, **options: made.append((backend, options))
+    )
     monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([("store", 3, 4)]))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():

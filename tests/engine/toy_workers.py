@@ -1,6 +1,7 @@
 """What the processes of the launch tests do; spawned processes import it by name."""
 
 import copy
+import json
 import os
 import signal
 import time
@@ -12,10 +13,11 @@ from torch import nn
 from toy_training import DIM, IDENTITIES, ToyLoader
 
 from fastreid.engine import SimpleTrainer
-from fastreid.engine.hooks import LayerFreeze, StopOnSignal
+from fastreid.engine.hooks import LayerFreeze, PeriodicWriter, StopOnSignal
 from fastreid.modeling.losses.triplet import triplet
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
+from fastreid.utils.events import Writer
 
 
 class Halves:
@@ -46,12 +48,27 @@ class Classifier(nn.Module):
         return {"loss": nn.functional.cross_entropy(self.classifier(features), batch["targets"])}
 
 
+class LossWriter(Writer):
+    """Appends the last loss and the mean of the last ones to ``losses.json``."""
+
+    def __init__(self, folder: str) -> None:
+        self.path, self.lines = Path(folder) / "losses.json", []
+
+    def write(self, storage, updates) -> None:
+        self.lines.append([updates["loss"], storage.smoothed("loss")])
+        self.path.write_text(json.dumps(self.lines))
+
+
 def train(folder: str) -> None:
-    """Train with the first layer frozen for two of six iterations; every rank writes its model."""
+    """Train with the first layer frozen for two of six iterations, and log every second one.
+
+    Every rank writes its model.
+    """
     torch.manual_seed(0)
     model = Classifier()
     trainer = SimpleTrainer(model, torch.optim.SGD(model.parameters(), 0.1), Halves, 2, 3)
-    trainer.register_hooks([LayerFreeze(model, ["hidden"], 2)])
+    log = PeriodicWriter(lambda: [LossWriter(folder)], period=2)
+    trainer.register_hooks([LayerFreeze(model, ["hidden"], 2), log])
     trainer.train()
     torch.save(model.state_dict(), Path(folder) / f"rank{comm.get_rank()}.pth")
 

@@ -67,6 +67,7 @@ class PeriodicWriter(HookBase):
     def after_step(self) -> None:
         trainer = self.trainer
         if trainer.iteration % self.period == 0 or trainer.iteration == trainer.max_iteration:
+            trainer.storage.average_over_ranks()
             trainer.write_scalars(trainer.storage.take_updates())
 
     def after_train(self) -> None:
