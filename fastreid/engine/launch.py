@@ -20,7 +20,7 @@ from fastreid.engine.failures import Failure, FailureBoard
 from fastreid.utils.errors import UserError
 from fastreid.utils.signals import let_stop_signals_through, stop_signals_held_back, stop_signals_to
 
-TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may encode alone for a while
+TIMEOUT = timedelta(minutes=30)  # of a collective: one rank may be slow to encode, or to write
 GRACE_SECONDS = 5.0  # between a failure and the killing of the other ranks
 ASKED_TO_STOP = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of processes that did so cleanly
 

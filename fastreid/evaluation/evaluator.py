@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -134,18 +134,7 @@ def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[Retrie
             )
     checkpoint = None if model.training else cfg.MODEL.WEIGHTS
     encoded = encode_protocols(cfg, model, datasets)
-    outcome: Any = None
-    if comm.is_main_process():
-        try:
-            outcome = _score_protocols(cfg, evaluator, encoded, checkpoint)
-        except Exception as error:
-            # the other ranks wait for an outcome: they get this one
-            comm.broadcast_object(error)
-            raise
-    outcome = comm.broadcast_object(outcome)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+    return comm.on_main_process(lambda: _score_protocols(cfg, evaluator, encoded, checkpoint))
 
 
 def encode_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[RetrievalTask]) -> list[Encoded]:

@@ -1,10 +1,21 @@
 """Processes of a run among each other. Every function also works without a process group."""
 
-from collections.abc import Iterable
-from typing import Any
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
+
+BEAT = 1.0  # seconds between two signs of life of a rank that works alone
+LOOK = 0.05  # seconds between two looks whether it is done
+
+_turns = itertools.count()  # the same on all ranks, as they call `on_main_process` equally often
 
 
 def is_distributed() -> bool:
@@ -45,6 +56,68 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
     holder = [value]
     dist.broadcast_object_list(holder, src=source)
     return holder[0]
+
+
+def on_main_process(work: Callable[[], T]) -> T:
+    """Call `work` on rank 0 alone, and give every rank what it returns; it may take hours.
+
+    The others do not wait in a collective, which has a timeout, but at the store of the process group. Rank 0
+    gives signs of life there, so that the wait ends when rank 0 does, by whatever means the run was launched.
+
+    Args:
+        work: its result, or what it raises, must be picklable.
+
+    Raises:
+        Exception: on every rank, what `work` raised.
+        DistError: on the others, when rank 0 has been silent for the timeout of a collective.
+    """
+    if get_world_size() == 1:
+        return work()
+    store, key = dist.distributed_c10d._get_default_store(), f"fastreid/main_process/{next(_turns)}"
+    outcome: Any = None
+    if is_main_process():
+        with _signs_of_life(store, key):
+            try:
+                outcome = work()
+            except Exception as error:
+                outcome = error
+    else:
+        _wait_for_main(store, key)
+    outcome = broadcast_object(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+@contextmanager
+def _signs_of_life(store: dist.Store, key: str) -> Iterator[None]:
+    """Count up in the store while the block runs, then say there that it is done."""
+    done = threading.Event()
+
+    def beat() -> None:
+        with suppress(RuntimeError):  # without the store the next collective fails, and says why
+            while not done.wait(BEAT):
+                store.add(f"{key}/beats", 1)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        store.set(f"{key}/done", "")
+
+
+def _wait_for_main(store: dist.Store, key: str) -> None:
+    beats, heard = 0, time.monotonic()
+    while not store.check([f"{key}/done"]):
+        found = store.add(f"{key}/beats", 0)
+        if found != beats:
+            beats, heard = found, time.monotonic()
+        elif time.monotonic() - heard > store.timeout.total_seconds():
+            raise dist.DistError(f"rank 0 has given no sign of life for {store.timeout}")
+        time.sleep(LOOK)
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:

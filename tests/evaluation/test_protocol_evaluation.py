@@ -175,12 +175,20 @@ def test_features_that_are_not_finite_are_an_error(cfg, protocols, reranks):
         evaluate_protocols(cfg, model, protocols)
 
 
-def test_several_processes_share_the_work_and_agree_to_the_bit(cfg, protocols, tmp_path):
-    """Also when there are fewer batches than processes: 40 images in batches of 7 and of 64."""
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """The folder in which two processes have evaluated protocols."""
     torch.set_num_threads(1)
-    torch.save(protocols, tmp_path / "protocols.pt")
-    mp.spawn(evaluate_as_rank, (2, tmp_path, [7, 64]), nprocs=2)
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+    folder = tmp_path_factory.mktemp("two_ranks")
+    torch.save(make_protocols(folder), folder / "protocols.pt")
+    mp.spawn(evaluate_as_rank, (2, folder, [7, 64]), nprocs=2)
+    return folder
+
+
+def test_several_processes_share_the_work_and_agree_to_the_bit(cfg, two_ranks):
+    """Also when there are fewer batches than processes: 40 images in batches of 7 and of 64."""
+    protocols = torch.load(two_ranks / "protocols.pt", weights_only=False)
+    ranks = [torch.load(two_ranks / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
     for batch_size, outcomes in zip([7, 64], zip(*ranks, strict=True), strict=True):
         cfg.TEST.IMS_PER_BATCH = batch_size
         expected = evaluate_protocols(cfg, ToyModel(), protocols)
@@ -188,5 +196,13 @@ def test_several_processes_share_the_work_and_agree_to_the_bit(cfg, protocols, t
         encoded = [path for _, paths in outcomes for path in paths]
         assert len(encoded) == len(set(encoded)) == 40
         assert sum(1 for _, paths in outcomes if paths) == min(2, -(-40 // batch_size))
-        written = json.loads((tmp_path / f"batches_of_{batch_size}" / "run" / "results.json").read_text())
+        written = json.loads((two_ranks / f"batches_of_{batch_size}" / "run" / "results.json").read_text())
         assert written["results"]["FIRST"]["mAP"] == expected["FIRST"]["mAP"]
+
+
+def test_other_ranks_wait_for_rank_0_longer_than_a_collective_may_take_but_not_when_it_is_gone(two_ranks):
+    """As `wait_for_rank_0` in toy_evaluation.py has it; a collective may take 1 s, a silence 2 s."""
+    done, mistake, seconds, message = json.loads((two_ranks / "waits1.json").read_text())
+    assert (done, mistake) == ("done", "division by zero")
+    assert message == "rank 0 has given no sign of life for 0:00:02"
+    assert 2 < seconds < 30

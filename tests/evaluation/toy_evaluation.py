@@ -1,5 +1,9 @@
 """Protocols of small random pictures with a toy model, also for several processes."""
 
+import json
+import os
+import time
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +16,7 @@ from torch import nn
 from fastreid.config import CfgNode, get_cfg
 from fastreid.data import Sample
 from fastreid.evaluation import evaluate_protocols
+from fastreid.utils import comm
 
 
 class ToyModel(nn.Module):
@@ -62,7 +67,10 @@ def make_protocols(folder: Path) -> list[SimpleNamespace]:
 
 
 def evaluate_as_rank(rank: int, world_size: int, folder: Path, batch_sizes: list[int]) -> None:
-    """One process: evaluates the protocols in `folder`, by batch size; saves what it got and encoded."""
+    """One process: evaluates the protocols in `folder`, by batch size; saves what it got and encoded.
+
+    Then it takes part in `wait_for_rank_0`.
+    """
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     outcomes = []
@@ -72,4 +80,27 @@ def evaluate_as_rank(rank: int, world_size: int, folder: Path, batch_sizes: list
         results = evaluate_protocols(cfg, model, torch.load(folder / "protocols.pt", weights_only=False))
         outcomes.append((results, model.encoded))
     torch.save(outcomes, folder / f"rank{rank}.pt")
-    dist.destroy_process_group()
+    (folder / f"waits{rank}.json").write_text(json.dumps(wait_for_rank_0()))
+
+
+def wait_for_rank_0() -> list:
+    """Let rank 0 work alone: for longer than a collective may take, then in vain; then rank 0 dies of it.
+
+    Returns:
+        What came of the first two, and on the others the seconds until the third ended, with its message.
+    """
+    dist.barrier()
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # the start of the processes takes longer
+    dist.distributed_c10d._get_default_store().set_timeout(timedelta(seconds=2))
+    told = [comm.on_main_process(lambda: time.sleep(2.5) or "done")]
+    try:
+        comm.on_main_process(lambda: 1 / 0)
+    except ZeroDivisionError as error:
+        told.append(str(error))
+    dist.barrier()
+    started = time.monotonic()
+    try:
+        comm.on_main_process(lambda: os._exit(0))
+    except dist.DistError as error:
+        told += [time.monotonic() - started, str(error)]
+    return told
