@@ -90,7 +90,9 @@ def wait_for_rank_0() -> list:
         What came of the first two, and on the others the seconds until the third ended, with its message.
     """
     dist.barrier()
-    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # the start of the processes takes longer
+    older = not hasattr(dist, "set_timeout")
+    set_timeout = dist.distributed_c10d._set_pg_timeout if older else dist.set_timeout
+    set_timeout(timedelta(seconds=1))  # not before: the start of the processes takes longer
     dist.distributed_c10d._get_default_store().set_timeout(timedelta(seconds=2))
     told = [comm.on_main_process(lambda: time.sleep(2.5) or "done")]
     try:
