@@ -1,4 +1,4 @@
-"""The precision of float32: exact in the block, and what a program had set after it."""
+"""The precision of float32: exact in the block, and as before after it. The choice of cuDNN's kernels."""
 
 import warnings
 from functools import partial
@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastreid.utils.env import exact_float32
+from fastreid.utils.env import cudnn_kernels, exact_float32
 
 
 def older_settings():
@@ -70,3 +70,17 @@ def test_exact_float32_leaves_products_following_the_setting_of_all(plain_precis
         pass
     torch.backends.fp32_precision = "tf32"
     assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+@given(made=st.lists(st.sampled_from([*older_settings(), *newer_settings()]), max_size=3))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_choice_of_cudnns_kernels_changes_no_precision(plain_precision, made):
+    for make in made:
+        make()
+    cudnn = torch.backends.cudnn
+    before, chosen = precisions(), (cudnn.benchmark, cudnn.deterministic)
+    for benchmark in (True, False):
+        with cudnn_kernels(benchmark):
+            assert (cudnn.benchmark, cudnn.deterministic) == (benchmark, not benchmark)
+            assert precisions() == before
+        assert (cudnn.benchmark, cudnn.deterministic) == chosen
