@@ -144,8 +144,9 @@ TEST: dict[str, Any] = {
     "IMS_PER_BATCH": Key(128, "images encoded at a time", POSITIVE, NOTHING),
     "METRIC": Key("cosine", "distance of features", Registered("fastreid.evaluation"), NOTHING),
     "AMP": {
-        "ENABLED": Key(False, "mixed precision in evaluation, on CUDA only", None, FEATURES),
+        "ENABLED": Key(False, "mixed precision in evaluation", None, FEATURES),
         "DTYPE": Key("bf16", "of it", AMP_DTYPE, FEATURES),
+        "DEVICES": Key(["cuda"], "that have it; others compute in float32", choice("cuda", "cpu"), FEATURES),
     },
     "FLIP": {"ENABLED": Key(False, "average the features of the image and its mirror image", None, FEATURES)},
     "AQE": {

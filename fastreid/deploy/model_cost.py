@@ -23,7 +23,7 @@ from fastreid.utils.complexity import (
     measure,
     part_names,
 )
-from fastreid.utils.env import amp_dtype
+from fastreid.utils.env import amp_dtype, autocast
 from fastreid.utils.errors import UserError
 
 
@@ -92,5 +92,5 @@ def measure_parts(weights: Weights, batch_size: int, repeats: int) -> dict[str, 
     work = {first: lambda: model(batch, [first])}
     if others:
         work["whole feature"] = lambda: model(batch)
-    with torch.inference_mode(), torch.autocast("cuda", amp, enabled=amp is not None):
+    with torch.inference_mode(), autocast(amp, model.device):
         return {name: measure(each, model.device, repeats) for name, each in work.items()}

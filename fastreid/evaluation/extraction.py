@@ -15,7 +15,7 @@ from fastreid.config import CfgNode
 from fastreid.data import build_test_loader
 from fastreid.structures import Batch, Sample
 from fastreid.utils import comm
-from fastreid.utils.env import amp_dtype, exact_float32, resolve_device
+from fastreid.utils.env import amp_dtype, autocast, exact_float32, resolve_device
 from fastreid.utils.memory import memory_shortage_named
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,11 @@ SMALLER_BATCHES = "lower TEST.IMS_PER_BATCH"  # where the GPU's memory is too sm
 
 
 def extract_features(
-    model: nn.Module, loader: Iterable[Batch], flip: bool = False, amp: torch.dtype | None = None
+    model: nn.Module,
+    loader: Iterable[Batch],
+    flip: bool = False,
+    amp: torch.dtype | None = None,
+    device: torch.device | str = "cuda",
 ) -> torch.Tensor:
     """Encode the images of `loader` in its order.
 
@@ -33,7 +37,8 @@ def extract_features(
         loader: yields batches. Its ``dataset`` has a length.
         flip: average the features of each image and its mirror image. They are not normalised here, so
             that normalising happens once, in the metric.
-        amp: encode under CUDA's autocast in this dtype; None computes in float32.
+        amp: encode under autocast in this dtype; None computes in float32.
+        device: of the model; read with `amp` alone.
 
     Returns:
         (N, D) float32 on the CPU; (0, 0) for an empty loader.
@@ -46,7 +51,7 @@ def extract_features(
         with tqdm(total=total, unit="img", desc="encode", disable=not sys.stderr.isatty()) as progress:
             for batch in loader:
                 with memory_shortage_named(f"encoding {len(batch['images'])} images", SMALLER_BATCHES):
-                    encoded = _encode(model, batch, flip, amp)
+                    encoded = _encode(model, batch, flip, amp, device)
                 if not done:
                     features = torch.empty(total, encoded.shape[1])
                 features[done : done + len(encoded)] = encoded
@@ -62,8 +67,10 @@ def extract_features(
 
 
 @torch.inference_mode()
-def _encode(model: nn.Module, batch: Batch, flip: bool, amp: torch.dtype | None) -> torch.Tensor:
-    with exact_float32(), torch.autocast("cuda", amp, enabled=amp is not None):
+def _encode(
+    model: nn.Module, batch: Batch, flip: bool, amp: torch.dtype | None, device: torch.device | str
+) -> torch.Tensor:
+    with exact_float32(), autocast(amp, torch.device(device)):
         features = model(batch).float()
         if flip:
             mirrored = model({**batch, "images": batch["images"].flip(3)}).float()
@@ -81,8 +88,9 @@ def extract_over_ranks(cfg: CfgNode, model: nn.Module, samples: list[Sample]) ->
     own = samples[slice(*shares[comm.get_rank()])]
     features = torch.empty(0, 0)
     if own:
-        amp = amp_dtype(cfg.TEST.AMP, resolve_device(cfg.MODEL.DEVICE))
-        features = extract_features(model, build_test_loader(cfg, own), cfg.TEST.FLIP.ENABLED, amp)
+        device = resolve_device(cfg.MODEL.DEVICE)
+        amp = amp_dtype(cfg.TEST.AMP, device)
+        features = extract_features(model, build_test_loader(cfg, own), cfg.TEST.FLIP.ENABLED, amp, device)
     return _gather_on_main(features, shares)
 
 

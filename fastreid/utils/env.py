@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,23 @@ def use_device(name: str) -> torch.device:
     return device
 
 
-def amp_dtype(settings: Any, device: torch.device) -> torch.dtype | None:
-    """Return the dtype of autocast by ``SOLVER.AMP`` or ``TEST.AMP``; None: float32, the CPU's only one."""
-    return AMP_DTYPES[settings.DTYPE] if settings.ENABLED and device.type == "cuda" else None
+def amp_dtype(settings: Any, device: torch.device, enabled: bool | None = None) -> torch.dtype | None:
+    """Return the dtype of autocast on `device` by ``SOLVER.AMP`` or ``TEST.AMP``; None: float32.
+
+    Training has it on CUDA alone, evaluation on ``TEST.AMP.DEVICES``.
+
+    Args:
+        enabled: stands in for the settings' ``ENABLED``.
+    """
+    enabled = settings.ENABLED if enabled is None else enabled
+    return (
+        AMP_DTYPES[settings.DTYPE] if enabled and device.type in settings.get("DEVICES", ["cuda"]) else None
+    )
+
+
+def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
+    """In the block what runs on `device` computes in mixed precision; None: in the precision that it has."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 @contextmanager

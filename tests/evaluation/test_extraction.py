@@ -70,7 +70,7 @@ def test_features_can_be_changed_afterwards():
     assert not features.is_inference()
 
 
-def test_mixed_precision_is_a_setting_for_cuda_alone():
+def test_mixed_precision_is_a_setting_for_cuda_alone_unless_the_cpu_is_named():
     settings = get_cfg().TEST.AMP
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert amp_dtype(settings, cuda) is None  # off by default
@@ -79,6 +79,10 @@ def test_mixed_precision_is_a_setting_for_cuda_alone():
     settings.DTYPE = "fp16"
     assert amp_dtype(settings, cuda) == torch.float16
     assert amp_dtype(settings, cpu) is None
+    settings.DEVICES = ["cpu"]
+    assert amp_dtype(settings, cpu) == torch.float16
+    assert amp_dtype(settings, cuda) is None
+    assert amp_dtype(settings, cpu, enabled=False) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

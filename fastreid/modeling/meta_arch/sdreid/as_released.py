@@ -59,6 +59,7 @@ class SDReIDStage2AsReleased(SDReIDStage2):
 
     def __init__(self, cfg: CfgNode, names: DataNames = DataNames()) -> None:
         super().__init__(cfg, names)
+        self.generates_in_amp = False  # the release evaluates in float32
         warn_once(
             __name__,
             f"{type(self).__name__} computes what the release's code does, not what the paper describes:"

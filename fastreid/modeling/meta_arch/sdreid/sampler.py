@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastreid.modeling.meta_arch.sdreid.assets import SCHEDULER
@@ -85,7 +86,8 @@ class Sampler:
             inputs = self.scheduler.scale_model_input(latents, timestep)
             predicted = predict(inputs, on_device[index], index == 0).float()
             options = self._noise_options(noise[1 + index]) if self.ancestral else {}
-            latents = self.scheduler.step(predicted, timestep, latents, **options).prev_sample
+            with torch.autocast(latents.device.type, enabled=False):  # UniPC's products would be rounded
+                latents = self.scheduler.step(predicted, timestep, latents, **options).prev_sample
         return latents
 
     def _noise_options(self, noise: Tensor) -> dict:

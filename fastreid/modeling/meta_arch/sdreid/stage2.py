@@ -19,6 +19,7 @@ from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, remove_cached_features
 from fastreid.modeling.meta_arch.sdreid.identity_means import IdentityMeans
 from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Tensors
+from fastreid.utils.env import amp_dtype, autocast
 from fastreid.utils.events import put_scalar
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class SDReIDStage2(SDReIDEncoder):
         self.token_mixing = settings.TOKEN_MIXING
         self.generated_neck = test.GENERATED_NECK
         self.real_own_view = test.REAL_OWN_VIEW
+        self.generates_in_amp = test.AMP
         if not self.real_own_view:
             self.test_labels = frozenset()
         self.view_weight = test.VIEW_WEIGHT if test.FUSION == "weighted" else None
@@ -131,7 +133,8 @@ class SDReIDStage2(SDReIDEncoder):
         generated = own = None
         if views:
             prototypes = self.memory_bank.prototypes
-            generated = self.generator.generate(encoded.id_tokens, prototypes, batch["img_paths"], views)
+            with self.generation_precision():
+                generated = self.generator.generate(encoded.id_tokens, prototypes, batch["img_paths"], views)
             if self.real_own_view:
                 own = self.labels(batch, "viewids")[:, None] == torch.tensor(views, device=self.device)
         fused = self.fused(person, generated, own).float()
@@ -141,6 +144,10 @@ class SDReIDStage2(SDReIDEncoder):
         widths = self.feature_parts()
         columns = dict(zip(computed, fused.split([widths[name] for name in computed], dim=1), strict=True))
         return torch.cat([columns[name] for name in names], dim=1)
+
+    def generation_precision(self) -> AbstractContextManager[object]:
+        """Generate in the block in the precision that TEST.SDMODEL.AMP asks for."""
+        return autocast(amp_dtype(self.cfg.TEST.AMP, self.device, self.generates_in_amp), self.device)
 
     def feature_parts(self) -> dict[str, int]:
         width = self.heads.embedding_dim if self.generated_neck else self.backbone.feat_dim
