@@ -7,6 +7,7 @@ from diffusers import UNet2DConditionModel
 from fastreid.config import CfgNode
 from fastreid.modeling.meta_arch.sdreid.assets import UNET, read_unet_config
 from fastreid.modeling.meta_arch.sdreid.attention import KeepingAttnProcessor
+from fastreid.modeling.meta_arch.sdreid.cast_once import cast_frozen_weights_once
 from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS
 from fastreid.utils.errors import UserError
 
@@ -29,6 +30,7 @@ def build_unet(settings: CfgNode, context_dim: int) -> UNet2DConditionModel:
     unet = _described_unet(path, context_dim) if path else _small_unet(settings, context_dim)
     unet.set_attn_processor(KeepingAttnProcessor())
     _select_trainable(unet, settings)
+    cast_frozen_weights_once(unet)
     return unet
 
 
