@@ -112,6 +112,7 @@ SOLVER: dict[str, Any] = {
     "MAX_EPOCH": Key(120, "length of the run", POSITIVE, resumable=_only_lengthens),
     "ITERS_PER_EPOCH": Key(0, "0 = training images // IMS_PER_BATCH", NOT_NEGATIVE),
     "OPT": Key("SGD", "the optimiser", Registered("fastreid.solver")),
+    "FUSED": Key(True, "all parameters in one kernel on CUDA, where OPT is torch's", changes=NOTHING),
     "BASE_LR": Key(0.008, "learning rate", POSITIVE),
     "HEADS_LR_FACTOR": Key(1.0, "of the heads' learning rate", NOT_NEGATIVE),
     "BIAS_LR_FACTOR": Key(1.0, "of the biases' learning rate", NOT_NEGATIVE),

@@ -33,7 +33,13 @@ from fastreid.evaluation.extraction import SMALLER_BATCHES
 from fastreid.modeling import MetaArch, build_model, fit_config
 from fastreid.modeling.assets import required_weights
 from fastreid.modeling.weights import check_method, load_model_weights
-from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
+from fastreid.solver import (
+    LRSchedule,
+    build_gradient_clipper,
+    build_lr_scheduler,
+    build_optimizer,
+    load_optimizer_state,
+)
 from fastreid.structures import Batch, DataNames, Results, RetrievalTask, Sample
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
@@ -230,7 +236,7 @@ class DefaultTrainer(SimpleTrainer):
         check_resumed(self.cfg, self.model, self.iters_per_epoch, checkpoint, source)
         check_resumed_start(self.cfg, self.model, checkpoint["model"], source)
         load_model_weights(self.model, checkpoint["model"], "resume", source=source)
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        load_optimizer_state(self.optimizer, checkpoint["optimizer"])
         self.scheduler.load_state_dict(checkpoint["scheduler"])
         if checkpoint["grad_scaler"]:  # empty without loss scaling, which the resumed run may switch on
             self.grad_scaler.load_state_dict(checkpoint["grad_scaler"])

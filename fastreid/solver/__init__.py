@@ -6,4 +6,10 @@ from fastreid.solver.lr_scheduler import (
     build_lr_scheduler,
     rate_without_warmup,
 )
-from fastreid.solver.optimizer import OPTIMIZER_REGISTRY, build_gradient_clipper, build_optimizer, total_norm
+from fastreid.solver.optimizer import (
+    OPTIMIZER_REGISTRY,
+    build_gradient_clipper,
+    build_optimizer,
+    load_optimizer_state,
+    total_norm,
+)

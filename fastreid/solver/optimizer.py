@@ -29,17 +29,41 @@ SGD = {"MOMENTUM": Key(0.9, "of SGD", NOT_NEGATIVE), "NESTEROV": Key(False, "mom
 @OPTIMIZER_REGISTRY.register("SGD", state_copies=lambda c: int(c.SOLVER.MOMENTUM > 0), KEYS={"SOLVER": SGD})
 def _sgd(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
-    return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    momentum = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+    return torch.optim.SGD(groups, lr=solver.BASE_LR, fused=_fused(groups, cfg), **momentum)
 
 
 @OPTIMIZER_REGISTRY.register("Adam", state_copies=lambda cfg: 2)
 def _adam(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=cfg.SOLVER.BASE_LR)
+    return torch.optim.Adam(groups, lr=cfg.SOLVER.BASE_LR, fused=_fused(groups, cfg))
 
 
 @OPTIMIZER_REGISTRY.register("AdamW", state_copies=lambda cfg: 2)
 def _adamw(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
+    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, fused=_fused(groups, cfg))
+
+
+def _fused(groups: list[dict], cfg: CfgNode) -> bool | None:
+    """Tell torch to update all parameters in one kernel; None: as it likes, which on the CPU is not fused."""
+    return (cfg.SOLVER.FUSED and all(p.is_cuda for group in groups for p in group["params"])) or None
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore what ``optimizer.state_dict()`` gave, also of one that was fused where this is not, or reverse.
+
+    Args:
+        state: on the CPU; it is not changed and not kept, so that it may be mapped from a file.
+    """
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    # Whether it is fused decides where torch keeps the count of steps.
+    groups = [saved | {"fused": own["fused"]} if "fused" in own else saved for saved, own in pairs]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for own in optimizer.state.values():
+        own.update({name: value.clone() for name, value in own.items() if _is_on_cpu(value)})
+
+
+def _is_on_cpu(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.device.type == "cpu"
 
 
 def build_optimizer(

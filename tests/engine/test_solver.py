@@ -1,13 +1,16 @@
 """Which parameter gets which rate and weight decay, and the clipping of gradients."""
 
+import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastreid.config import get_cfg
-from fastreid.solver import build_gradient_clipper, build_optimizer, total_norm
+from fastreid.solver import build_gradient_clipper, build_optimizer, load_optimizer_state, total_norm
 from fastreid.utils.errors import UserError
 
 
@@ -66,6 +69,47 @@ def test_each_parameter_gets_the_rate_and_decay_of_its_kind():
 @pytest.mark.parametrize(("name", "kind"), [("SGD", "SGD"), ("Adam", "Adam"), ("AdamW", "AdamW")])
 def test_optimisers_by_name(name, kind):
     assert type(build_optimizer(cfg_with(OPT=name), nn.Linear(1, 1))).__name__ == kind
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_torchs_optimisers_are_fused_on_cuda_alone(name):
+    cfg = cfg_with(OPT=name)
+    assert build_optimizer(cfg, nn.Linear(1, 1)).defaults["fused"] is None
+    with FakeTensorMode():  # a CUDA device that need not be there
+        model = nn.Module()
+        model.weight = nn.Parameter(torch.empty(2, device="cuda"))
+        assert build_optimizer(cfg, model).defaults["fused"] is True
+        assert build_optimizer(cfg_with(OPT=name, FUSED=False), model).defaults["fused"] is None
+
+
+@pytest.mark.parametrize(
+    "kind", [partial(torch.optim.SGD, momentum=0.9), torch.optim.Adam, torch.optim.AdamW]
+)
+@pytest.mark.parametrize("fused", [(None, True), (True, None), (None, None)], ids=str)
+def test_an_optimiser_goes_on_from_the_state_of_one_that_was_fused_or_was_not(kind, fused):
+    """torch fuses on the CPU, too, and rounds otherwise there."""
+
+    def steps(state: dict | None, weight: torch.Tensor, fused: bool | None, count: int) -> tuple:
+        parameter = nn.Parameter(weight.clone())
+        optimizer = kind([parameter], lr=0.1, fused=fused)
+        if state is not None:
+            load_optimizer_state(optimizer, state)
+        for _ in range(count):
+            parameter.grad = torch.sin(parameter.detach() * 3)
+            optimizer.step()
+        return optimizer.state_dict(), parameter.detach(), optimizer
+
+    start = torch.linspace(-1, 1, 50)
+    before, after = fused
+    _, expected, _ = steps(None, start, None, 5)
+    state, weight, _ = steps(None, start, before, 2)
+    kept = copy.deepcopy(state)
+    _, found, optimizer = steps(state, weight, after, 3)
+    assert optimizer.param_groups[0]["fused"] is after
+    torch.testing.assert_close(found, expected)
+    if fused == (None, None):
+        assert torch.equal(found, expected)
+    torch.testing.assert_close(state, kept, rtol=0, atol=0)  # neither changed nor shared
 
 
 def test_a_fully_frozen_model_is_refused():
