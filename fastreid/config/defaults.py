@@ -46,6 +46,7 @@ MODEL: dict[str, Any] = {
         "DROP_PATH_RATIO": Key(0.1, "of the last block; rises with depth", FRACTION, BOTH),
         "DROP_RATIO": Key(0.0, "of tokens and projections", FRACTION, BOTH),
         "ATT_DROP_RATE": Key(0.0, "of attention weights", FRACTION, BOTH),
+        "COMPILE": Key(False, "torch.compile it: the first calls take minutes", changes=NOTHING),
     },
     "HEADS": {
         "NAME": Key("EmbeddingHead", "from a feature to logits and the retrieval feature", METHODS, BOTH),

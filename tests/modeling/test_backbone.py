@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 
 from fastreid.config import check_config, get_cfg
-from fastreid.modeling.backbones import BACKBONE_REGISTRY, PatchEmbed, ViewPromptTransformer
+from fastreid.modeling import build_meta_model
+from fastreid.modeling.backbones import BACKBONE_REGISTRY, PatchEmbed, ViewPromptTransformer, build_backbone
 from fastreid.utils.errors import UserError
 
 
@@ -172,6 +173,36 @@ def test_the_view_prompt_learns_from_both_outputs():
         assert gradient.abs().max() > 0
     (gradient,) = torch.autograd.grad(output.id_tokens.sum(), encoder.view_prompt, allow_unused=True)
     assert gradient is None
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param("eager", id="traced"), pytest.param("inductor", marks=pytest.mark.slow)]
+)
+def test_a_compiled_encoder_computes_the_same_under_the_same_names(monkeypatch, backend):
+    """In one piece: nothing of it falls back to Python."""
+    compile_it = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compile_it(module, backend=backend, fullgraph=True)
+    )
+    cfg = small_cfg(NUM_LAYERS=2)
+    plain = build_backbone(cfg).eval()
+    cfg.MODEL.BACKBONE.COMPILE = True
+    compiled = build_backbone(cfg).eval()
+    compiled.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, 64, 32)
+    results = []
+    for encoder in (plain, compiled):
+        outputs = encoder(images)
+        sum(output.square().mean() for output in outputs).backward()
+        results.append((*outputs, *(parameter.grad for parameter in encoder.parameters())))
+    assert compiled._compiled_call_impl is not None
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_without_numbers_is_not_compiled():
+    cfg = small_cfg(COMPILE=True)
+    cfg.MODEL.SDMODEL.VIEW_NUM = cfg.MODEL.HEADS.NUM_CLASSES = 2
+    assert build_meta_model(cfg).backbone._compiled_call_impl is None
 
 
 @pytest.mark.parametrize(("depth", "width"), [("tiny", 192), ("small", 384), ("base", 768), ("large", 1024)])

@@ -13,7 +13,8 @@ BACKBONE_REGISTRY = Registry("backbone", "MODEL.BACKBONE.NAME")
 def build_backbone(cfg: CfgNode) -> nn.Module:
     """Return the backbone of ``MODEL.BACKBONE.NAME``, randomly initialised.
 
-    It has `feat_dim`, the width of its features, which heads and losses go by.
+    It has `feat_dim`, the width of its features, which heads and losses go by. MODEL.BACKBONE.COMPILE
+    compiles its calls, unless it is on the ``meta`` device.
 
     Raises:
         UserError: for an unknown name, sizes that contradict each other, or a backbone without `feat_dim`.
@@ -25,6 +26,8 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
             " its features are",
             "give it the attribute feat_dim, a whole number",
         )
+    if cfg.MODEL.BACKBONE.COMPILE and not any(p.device.type == "meta" for p in backbone.parameters()):
+        backbone.compile()  # in place: the names in the state dict stay
     return backbone
 
 

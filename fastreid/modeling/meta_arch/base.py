@@ -147,6 +147,7 @@ class MetaArch(nn.Module, ABC):
     @classmethod
     def prepare_export(cls, cfg: CfgNode) -> None:
         """Switch off what an exported model cannot have, such as compilation; `cfg` is changed."""
+        cfg.MODEL.BACKBONE.COMPILE = False
 
     # ------------------------------------------------------------------------------- the model itself
 

@@ -7,12 +7,19 @@ import torch
 from toy_conditions import DIM, conditions, count_rows
 
 from fastreid.config import check_config
+from fastreid.modeling.meta_arch.sdreid import generator as generator_module
 from fastreid.modeling.meta_arch.sdreid.noise import noise_generators
 from fastreid.modeling.meta_arch.sdreid.sampler import Sampler, clean_latents
 from fastreid.modeling.meta_arch.sdreid.scheduler_names import DIFFUSION_SCHEDULER_REGISTRY
 from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler, schedule_settings
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import refined_unet
 from fastreid.utils.errors import UserError
+
+
+def is_channels_last(unet):
+    weights = [module.weight for module in unet.modules() if isinstance(module, torch.nn.Conv2d)]
+    return all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
 
 SCHEDULERS = list(DIFFUSION_SCHEDULER_REGISTRY)
 
@@ -136,6 +143,14 @@ class TestGeneration:
             model(id_tokens, prototypes, torch.randn(2, DIM), torch.randn(2, DIM))["loss_noise"].backward()
             gradients.append([p.grad for p in model.parameters() if p.requires_grad])
         torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-3)
+
+    @pytest.mark.parametrize("wanted", [True, False])
+    def test_convolutions_are_in_channels_last_memory_on_cuda_unless_it_is_off(
+        self, generator, monkeypatch, wanted
+    ):
+        assert not is_channels_last(generator().unet)
+        monkeypatch.setattr(generator_module, "resolve_device", lambda name: torch.device("cuda"))
+        assert is_channels_last(generator("MODEL.SDMODEL.CHANNELS_LAST", str(wanted)).unet) == wanted
 
     def test_too_little_memory_for_one_image_is_an_error(self, generator):
         model = generator()

@@ -50,6 +50,7 @@ TRAINING: dict[str, Any] = {
     "STANDARDIZE_TOKENS": Key(False, "the same for the identity tokens", None, BOTH),
     "CACHE_FEATURES": Key(False, "encode training images once; flip alone augments", changes=NOTHING),
     "GRADIENT_CHECKPOINTING": Key(False, "of the UNet: less memory, a third more time", changes=NOTHING),
+    "CHANNELS_LAST": Key(True, "memory of the UNet's convolutions on CUDA", changes=NOTHING),
     "COMPILE": Key(False, "torch.compile the UNet: the first calls take minutes", changes=NOTHING),
     "FIRST_STAGE_CONFIG": {
         "PRETRAINED_PATH": Key("", "VAE folder; checked when named, no part of retrieval", changes=NOTHING)

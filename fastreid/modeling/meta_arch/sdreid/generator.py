@@ -97,7 +97,7 @@ class FeatureGenerator(nn.Module):
             test.NOISE == "per_image",
             cfg.MODEL.SEED,
         )
-        if resolve_device(cfg.MODEL.DEVICE).type == "cuda":
+        if settings.CHANNELS_LAST and resolve_device(cfg.MODEL.DEVICE).type == "cuda":
             unet.to(memory_format=torch.channels_last)  # as its kernels want
         if settings.GRADIENT_CHECKPOINTING:
             unet.enable_gradient_checkpointing()
