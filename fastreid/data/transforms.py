@@ -96,19 +96,16 @@ def augmentation_seed(seed: int, draw: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def mirror_decision(cfg: CfgNode) -> Callable[[int], bool]:
-    """Tell, by the number of the draw, whether the training transform mirrors an image.
+def mirror_decisions(cfg: CfgNode, numbers: Sequence[int]) -> torch.Tensor:
+    """Tell, by the numbers of the draws, whether the training transform mirrors an image: (N,) bool.
 
-    Only for an ``INPUT`` whose sole augmentation is the flip.
+    Only for an ``INPUT`` whose sole augmentation is the flip: it takes one uniform number. The global
+    generator is left alone, so that another thread may ask.
     """
-    steps = v2.Compose(_build_augmentations(cfg)) if cfg.INPUT.FLIP.ENABLED else v2.Identity()
-    left_to_right = torch.tensor([[[0, 1]]], dtype=torch.uint8)
-
-    def is_mirrored(number: int) -> bool:
-        with seeded_rng(augmentation_seed(cfg.MODEL.SEED, number)):
-            return bool(steps(left_to_right)[0, 0, 0])
-
-    return is_mirrored
+    generator, uniform = torch.Generator(), torch.empty(len(numbers))
+    for own, number in zip(uniform.split(1), numbers, strict=True):
+        own.uniform_(generator=generator.manual_seed(augmentation_seed(cfg.MODEL.SEED, number)))
+    return uniform < (cfg.INPUT.FLIP.PROB if cfg.INPUT.FLIP.ENABLED else 0)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Both stages as whole models: shapes, losses against independent computations, what trains."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.sdreid.stage2 import cross_view_targets
+from fastreid.utils import comm
 
 
 class TestStage1:
@@ -150,6 +152,40 @@ class TestStage2:
         learner = model.generator.condition_learner
         torch.testing.assert_close(learner.token_mean, tokens.mean(0), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(learner.token_std, tokens.std(0, correction=0), atol=1e-4, rtol=1e-3)
+
+    @pytest.mark.parametrize("skips", [False, True])
+    def test_statistics_are_the_same_to_the_last_bit_on_one_rank_and_on_three(
+        self, stage2, make_batch, monkeypatch, skips
+    ):
+        """Each encodes its share, unless the choice of what replaces a bad image would depend on it."""
+        standardize = ["MODEL.SDMODEL.STANDARDIZE_LATENT", "True", "MODEL.SDMODEL.STANDARDIZE_TOKENS", "True"]
+        options = [*standardize, "MODEL.SDMODEL.TARGET", "identity_mean", "TEST.IMS_PER_BATCH", "12"]
+        options += ["DATALOADER.ON_BAD_IMAGE", "skip" if skips else "error"]
+        images = [make_batch(seed=seed) for seed in range(7)]  # batches of 12
+        encoded, shares = [], []
+
+        def fitted(rank: int, ranks: int, gather) -> dict[str, torch.Tensor]:
+            model, train_set = stage2(2, *options), SimpleNamespace(samples=list(range(7 * 12)))
+            with monkeypatch.context() as patch:
+                patch.setattr(comm, "get_rank", lambda: rank)
+                patch.setattr(comm, "get_world_size", lambda: ranks)
+                patch.setattr(comm, "all_gather_object", gather)
+                model.on_train_start(train_set, lambda samples: [take(n // 12) for n in samples[::12]])
+            return model.state_dict()
+
+        def take(number: int) -> dict:
+            encoded.append(number)
+            return images[number]
+
+        alone = fitted(0, 1, lambda own: [own])
+        encoded.clear()
+        for rank in range(3):
+            fitted(rank, 3, lambda own: shares.append(own) or [own])
+        assert sorted(encoded) == sorted(list(range(7)) * (3 if skips else 1))
+        together = fitted(2, 3, lambda own: shares)
+        fit = [name for name in alone if name.endswith(("mean", "std", "means")) and "heads" not in name]
+        assert len(fit) == 5
+        assert all(torch.equal(together[name], alone[name]) for name in fit)
 
     def test_same_image_targets_are_the_papers_and_cross_view_is_a_setting(self, stage2, make_batch):
         model, batch = stage2().train(), make_batch()

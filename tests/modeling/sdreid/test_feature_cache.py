@@ -1,14 +1,17 @@
 """MODEL.SDMODEL.CACHE_FEATURES: the same training from features that are encoded once."""
 
+import itertools
 import json
+import threading
 
+import numpy as np
 import pytest
 import torch
 from worlds.options import tiny_cfg
 
 from fastreid.config import check_config
 from fastreid.data import Draw, build_train_dataset
-from fastreid.data.transforms import mirror_decision
+from fastreid.data.transforms import mirror_decisions
 from fastreid.engine import DefaultTrainer
 from fastreid.modeling import build_model, fit_config
 from fastreid.modeling.meta_arch.sdreid import feature_cache
@@ -96,15 +99,16 @@ def test_the_features_are_those_of_the_drawn_images(stage2_cfg):
 
 def test_the_flip_is_the_decision_of_the_training_transform(stage2_cfg):
     train_set = build_train_dataset(stage2_cfg)
-    is_mirrored = mirror_decision(stage2_cfg)
     plain = stage2_cfg.clone()
     plain.INPUT.FLIP.ENABLED = False
     image = build_train_dataset(plain)[Draw(0, 0)]["images"]
-    decisions = [is_mirrored(number) for number in range(40)]
+    state = torch.get_rng_state()
+    decisions = mirror_decisions(stage2_cfg, range(40)).tolist()
+    assert torch.equal(torch.get_rng_state(), state)  # another thread decides
     for number, mirrored in enumerate(decisions):
         assert torch.equal(train_set[Draw(0, number)]["images"], image.flip(2) if mirrored else image)
     assert 10 < sum(decisions) < 30
-    assert not any(map(mirror_decision(plain), range(40)))
+    assert not mirror_decisions(plain, range(40)).any()
 
 
 @pytest.mark.parametrize(
@@ -159,3 +163,23 @@ def test_the_files_are_removed_however_training_ends(stage2_cfg, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not folder.exists()
+
+
+def test_batches_are_rows_of_the_files_in_the_samplers_order_and_the_reading_ends(stage2_cfg, tmp_path):
+    trainer = DefaultTrainer(stage2_cfg)
+    draws = iter(trainer.make_loader(1).batch_sampler)
+    threads = threading.active_count()
+    with feature_cache.cached_batches(stage2_cfg, trainer.model, trainer.train_set) as make_loader:
+        files = {path.stem: np.load(path) for path in (tmp_path / "run" / feature_cache.FOLDER).glob("*.npy")}
+        batches = iter(make_loader(1))
+        for drawn, batch in zip(itertools.islice(draws, 4), batches, strict=False):
+            rows = [draw.index for draw in drawn]
+            sides = mirror_decisions(stage2_cfg, [draw.number for draw in drawn]).long().numpy()
+            for name, file in files.items():
+                assert np.array_equal(batch[name].numpy(), file[rows, sides])
+            samples = [trainer.train_set.samples[row] for row in rows]
+            assert batch["img_paths"] == [sample.path for sample in samples]
+            assert batch["targets"].tolist() == [sample.pid for sample in samples]
+        assert threading.active_count() == threads + 1
+        batches.close()
+        assert threading.active_count() == threads

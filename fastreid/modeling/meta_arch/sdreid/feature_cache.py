@@ -3,7 +3,9 @@
 import logging
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from fastreid.config import CfgNode
 from fastreid.data import TrainSet, build_train_loader
 from fastreid.data.image_set import ImageSet
 from fastreid.data.loaders import ReIDLoader, loader_options
-from fastreid.data.transforms import mirror_decision, resize
+from fastreid.data.transforms import mirror_decisions, resize
 from fastreid.evaluation.extraction import SMALLER_BATCHES, split_batches
 from fastreid.modeling.meta_arch.base import MakeLoader
 from fastreid.structures import Batch, EncoderOutput, Sample
@@ -30,6 +32,7 @@ from fastreid.utils.memory import memory_shortage_named
 logger = logging.getLogger(__name__)
 
 FOLDER = "encoded_training_set"
+AHEAD = 2  # batches that are read while one trains
 
 
 @contextmanager
@@ -90,13 +93,17 @@ class EncodedLoader:
     """Endless batches as :func:`fastreid.data.build_train_loader` gives them, with encoded images.
 
     In place of ``images`` a batch has ``features``, ``view_token`` (B, D) and ``id_tokens`` (B, L-1, D),
-    float32, of the images that the training set would have given: mirrored where it would have been.
+    float32, of the images that the training set would have given: mirrored where it would have been. They
+    are read ahead in a thread and, for CUDA, into pinned memory, which is copied without waiting.
     """
 
     def __init__(self, cfg: CfgNode, train_set: TrainSet, folder: Path, start_iter: int) -> None:
         self._draws = build_train_loader(cfg, train_set, start_iter).batch_sampler
-        self._is_mirrored = mirror_decision(cfg)
-        self._files = _open(folder, "r")
+        self._cfg = cfg
+        self._pin = loader_options(cfg)["pin_memory"]
+        # Copy on write: torch takes no memory that is read-only, and nobody writes.
+        files = _open(folder, "c")
+        self._rows = {name: torch.from_numpy(file).flatten(0, 1) for name, file in files.items()}
         samples = train_set.samples
         self._labels = {
             "targets": torch.tensor([sample.pid for sample in samples]),
@@ -106,15 +113,34 @@ class EncodedLoader:
         self._paths = [sample.path for sample in samples]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        settings = {}
+        if self._pin:  # pinned memory belongs to the thread's device
+            settings = {"initializer": torch.cuda.set_device, "initargs": (torch.cuda.current_device(),)}
+        pool, batches = ThreadPoolExecutor(1, **settings), self._batches()
+        try:
+            waiting: deque[Future] = deque(pool.submit(next, batches) for _ in range(AHEAD))
+            while True:
+                waiting.append(pool.submit(next, batches))
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
         for draws in self._draws:
-            mirrored = [int(self._is_mirrored(draw.number)) for draw in draws]
-            yield self.take([draw.index for draw in draws], mirrored)
+            mirrored = mirror_decisions(self._cfg, [draw.number for draw in draws])
+            yield self.take([draw.index for draw in draws], mirrored.tolist())
 
     def take(self, rows: list[int], mirrored: list[int]) -> dict[str, Any]:
         """Return a batch of these images of the training set; `mirrored`: 1 for each that is, else 0."""
-        encoded = {name: torch.from_numpy(file[rows, mirrored]) for name, file in self._files.items()}
-        labels = {name: values[rows] for name, values in self._labels.items()}
+        images = torch.tensor(rows)
+        places = 2 * images + torch.tensor(mirrored, dtype=images.dtype)
+        encoded = {name: self._selected(values, places) for name, values in self._rows.items()}
+        labels = {name: self._selected(values, images) for name, values in self._labels.items()}
         return labels | {"img_paths": [self._paths[row] for row in rows]} | encoded
+
+    def _selected(self, values: Tensor, places: Tensor) -> Tensor:
+        out = torch.empty(len(places), *values.shape[1:], dtype=values.dtype, pin_memory=self._pin)
+        return torch.index_select(values, 0, places, out=out)
 
 
 def _plain_loader(cfg: CfgNode, samples: list[Sample]) -> Iterable[Batch]:

@@ -26,9 +26,9 @@ class IdentityMeans(nn.Module):
         return torch.zeros(identities * views, dim + 1, dtype=torch.float64)
 
     def add(self, sums: Tensor, features: Tensor, targets: Tensor, views: Tensor) -> None:
-        """Add features (B, D) of identities and views (B,) to `sums`."""
-        rows = (targets * self.means.shape[1] + views).cpu()  # there, additions have one order
-        counted = nn.functional.pad(features.double().cpu(), (0, 1), value=1.0)
+        """Add features (B, D) of identities and views (B,), all on the CPU, to `sums`, in their order."""
+        rows = targets * self.means.shape[1] + views
+        counted = nn.functional.pad(features.double(), (0, 1), value=1.0)
         sums.index_add_(0, rows, counted)
 
     def fit(self, sums: Tensor) -> None:

@@ -18,6 +18,7 @@ from fastreid.modeling.meta_arch.sdreid.assets import diffusion_assets
 from fastreid.modeling.meta_arch.sdreid.encoder import SDReIDEncoder
 from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, remove_cached_features
 from fastreid.modeling.meta_arch.sdreid.identity_means import IdentityMeans
+from fastreid.modeling.meta_arch.sdreid.training_statistics import fit_statistics
 from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Tensors
 from fastreid.utils.env import amp_dtype, autocast
 from fastreid.utils.events import put_scalar
@@ -202,21 +203,7 @@ class SDReIDStage2(SDReIDEncoder):
         if not fits and means is None:
             return
         logger.info("Computing statistics of %d training images", len(train_set.samples))
-        count, sums = 0, {name: [0.0, 0.0] for name in fits}
-        by_identity = None if means is None else means.sums()
-        for batch in build_loader(train_set.samples):
-            encoded = self.encode(batch)
-            count += len(encoded.features)
-            for name, (total, squares) in sums.items():
-                values = getattr(encoded, name).double()
-                sums[name] = [total + values.sum(0), squares + values.square().sum(0)]
-            if means is not None:
-                means.add(by_identity, encoded.features, batch["targets"], batch["viewids"])
-        if means is not None:
-            means.fit(by_identity)
-        for name, (total, squares) in sums.items():
-            mean = total / count
-            fits[name](mean, (squares / count - mean.square()).clamp(min=0).sqrt())
+        fit_statistics(self.cfg, self.encode, train_set.samples, build_loader, fits, means)
 
     def training_batches(
         self, cfg: CfgNode, train_set: TrainSet, make_loader: MakeLoader
