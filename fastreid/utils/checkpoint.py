@@ -22,6 +22,9 @@ ANOTHER = "use another checkpoint of the run or copy it again"
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without running any code that it may hold.
 
+    Tensors are mapped from the file: what nobody reads is not read, and processes share what they do. As long
+    as one of them is used, the file may be replaced or removed, but not be written over in place.
+
     Returns:
         At least ``{"model": state_dict, "meta": {…}}``. A file that is a bare state_dict comes back in
         that form with an empty ``meta``.
@@ -54,7 +57,7 @@ def _read(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd files, which are refused anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=magic == ZIP_MAGIC)
     except pickle.UnpicklingError as error:
         if magic == ZIP_MAGIC or magic[:1] == b"\x80":
             raise UserError(

@@ -39,6 +39,30 @@ def test_a_bare_state_dict_is_a_checkpoint_without_meta(tmp_path):
     assert loaded["model"].keys() == ToyModel().state_dict().keys()
 
 
+def mapped_files() -> str:
+    """The files that this process has mapped, as Linux lists them."""
+    return Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_tensors_are_mapped_from_the_file_which_may_be_replaced_meanwhile(tmp_path):
+    saver = Checkpointer(tmp_path)
+    path = saver.save("model_0001.pth", state_with(1.0))
+    loaded = load_checkpoint(path)
+    assert str(path) in mapped_files()
+    saver.save("model_0001.pth", state_with(2.0))
+    assert loaded["model"]["weight"].tolist() == [1.0] * 3
+    loaded["model"]["weight"] += 5  # a copy of one's own
+    assert load_checkpoint(path)["model"]["weight"].tolist() == [2.0] * 3
+    del loaded
+    assert str(path) not in mapped_files()
+
+
+def test_a_file_of_torchs_earlier_format_is_read_too(tmp_path):
+    torch.save(state_with(1.0), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert load_checkpoint(tmp_path / "old.pth")["iteration"] == 1
+
+
 class Malicious:
     def __reduce__(self):
         return os.system, ("touch executed",)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,6 +106,17 @@ def test_a_kill_costs_the_iterations_since_the_last_checkpoint_and_changes_nothi
     trainer = run(toy_cfg, resume=True)
     assert trainer.model.starts == 0
     check_same(uninterrupted, tmp_path / "run")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_a_resumed_run_keeps_nothing_of_the_file_that_it_goes_on_from(toy_trainer, toy_cfg, run, tmp_path):
+    """The file is mapped, and the disk would keep it after it is replaced."""
+    with pytest.raises(Interrupted):
+        run(toy_cfg, False, StopAt(6))
+    trainer = toy_trainer(toy_cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.iteration
+    assert str(tmp_path / "run") not in Path("/proc/self/maps").read_text()
 
 
 def test_checkpoints_in_the_middle_of_an_epoch(uninterrupted, toy_cfg, run, tmp_path):

@@ -1,6 +1,7 @@
 """A full disk, or a folder that turns read-only: a clear line, and every earlier checkpoint intact."""
 
 import errno
+import gc
 import os
 import re
 import stat
@@ -32,6 +33,7 @@ def disk(tmp_path):
 
     mount("size=2m")
     yield folder, lambda options: mount(f"remount,{options}")
+    gc.collect()  # of tensors that are mapped from files there
     subprocess.run(["umount", str(folder)], check=True)
 
 
