@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from worlds.noise import write_noise
 from worlds.programs import reset_logger
 
@@ -12,6 +13,13 @@ from fastreid.config import Registered, get_cfg
 from fastreid.rendered import BenchmarkSpec, write_benchmark
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs CUDA"))
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ PROGRAMS = sorted(path for path in TOOLS.glob("*.py") if path.name != "checkout.
 EVERY = [
     *([path.name] for path in PROGRAMS if path.name not in ("search.py", "benchmark.py")),
     *(["search.py", command] for command in ("build", "query")),
-    *(["benchmark.py", name] for name in ("evaluation", "generation", "loader")),
+    *(["benchmark.py", name] for name in ("evaluation", "generation", "gpu", "loader")),
 ]
 
 

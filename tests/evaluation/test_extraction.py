@@ -85,7 +85,7 @@ def test_mixed_precision_is_a_setting_for_cuda_alone_unless_the_cpu_is_named():
     assert amp_dtype(settings, cpu, enabled=False) is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 def test_encoding_runs_in_the_precision_asked_for():
     class Precision(nn.Module):
         def forward(self, batch):

@@ -8,11 +8,9 @@ The weights are random: the curve's speeds hold for trained ones too, its cosine
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -26,9 +24,10 @@ from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch.sdreid.sampler import Sampler
 from fastreid.modeling.meta_arch.sdreid.scheduler_names import DIFFUSION_SCHEDULER_REGISTRY
 from fastreid.modeling.meta_arch.sdreid.schedulers import schedule_settings
-from fastreid.utils.complexity import flop_counter, measure, seconds_of
-from fastreid.utils.env import amp_dtype, exact_float32, use_device
+from fastreid.utils.complexity import seconds_of
+from fastreid.utils.env import amp_dtype, autocast, exact_float32, use_device
 from tools.benchmarks.baselines.generation import generate_plainly
+from tools.benchmarks.comparing import Compared, compare
 
 PARTS = ("generation", "training", "curve")
 CURVE_STEPS = (2, 4, 5, 10, 20)
@@ -62,9 +61,12 @@ def main(args: argparse.Namespace) -> None:
     rows: list[list[str]] = []
     for batch_size in args.batch_sizes:
         if "generation" in args.parts:
-            rows += bench_generation(cfg, model, args, batch_size)
+            compared, cosine = measure_generation(cfg, model, args, batch_size)
+            rows += as_rows(f"generation of {batch_size}", compared, f"cosine >= {cosine:.6f}")
         if "training" in args.parts:
-            rows += bench_training(cfg, model, args, batch_size)
+            compared, losses = measure_training(cfg, model, args, batch_size)
+            agreement = f"loss {losses['ours']:.6f}, plain {losses['plain']:.6f}"
+            rows += as_rows(f"training step of {batch_size}", compared, agreement)
     if rows:
         headers = ["what", "method", "images/s", "ratio", "memory", "share of peak", "agreement"]
         print(tabulate(rows, headers, disable_numparse=True))
@@ -111,10 +113,14 @@ def make_model(cfg: CfgNode) -> nn.Module:
     return model.eval()
 
 
-def bench_generation(
+def measure_generation(
     cfg: CfgNode, model: nn.Module, args: argparse.Namespace, batch_size: int
-) -> list[list[str]]:
-    """Measure the way from the encoder's outputs to the generated features, plain and fast."""
+) -> tuple[list[Compared], float]:
+    """Measure the way from the encoder's outputs to the generated features, plain and fast.
+
+    Returns:
+        Both, and the lowest cosine of their features.
+    """
     id_tokens, names = make_conditions(cfg, model, batch_size)
     generator, prototypes = model.generator, model.memory_bank.prototypes
     amp = amp_dtype(cfg.TEST.AMP, model.device)
@@ -124,22 +130,22 @@ def bench_generation(
         results["plain"] = generate_plainly(cfg, generator, id_tokens, prototypes, names)
 
     def fast() -> None:
-        with torch.inference_mode(), torch.autocast("cuda", amp, enabled=amp is not None):
+        with torch.inference_mode(), autocast(amp, model.device):
             results["fast"] = generator.generate(id_tokens, prototypes, names)
 
     methods = {"plain loop, float32": plain, f"ours, {_precision(amp)}": fast}
-    rows = compare(
-        f"generation of {batch_size}", methods, [None, amp], batch_size, args.repeats, model.device
-    )
-    cosine = torch.cosine_similarity(results["plain"], results["fast"], dim=-1).min()
-    rows[-1][-1] = f"cosine >= {cosine:.6f}"
-    return rows
+    compared = compare(methods, [None, amp], batch_size, args.repeats, model.device)
+    return compared, torch.cosine_similarity(results["plain"], results["fast"], dim=-1).min().item()
 
 
-def bench_training(
+def measure_training(
     cfg: CfgNode, model: nn.Module, args: argparse.Namespace, batch_size: int
-) -> list[list[str]]:
-    """Measure a step from images, and one from cached features; both with the optimiser's."""
+) -> tuple[list[Compared], dict[str, float]]:
+    """Measure a step from images, and one from cached features; both with the optimiser's.
+
+    Returns:
+        Both, and the losses of their first steps, which start from the same weights.
+    """
     size = (batch_size, 3, *cfg.INPUT.SIZE_TRAIN)
     numbers = torch.arange(batch_size)
     labels = {"targets": numbers // 4, "viewids": numbers % args.views}
@@ -154,7 +160,7 @@ def bench_training(
 
     def step(batch: dict, dtype: torch.dtype | None, name: str) -> None:
         torch.manual_seed(0)
-        with torch.autocast("cuda", dtype, enabled=dtype is not None):
+        with autocast(dtype, model.device):
             loss = model(labels | batch)["loss_noise"]
         optimizer.zero_grad()
         loss.backward()
@@ -168,12 +174,9 @@ def bench_training(
         f"ours from cached features, {_precision(amp)}": lambda: step(encoded, amp, "ours"),
     }
     model.train()
-    rows = compare(
-        f"training step of {batch_size}", methods, [None, amp], batch_size, args.repeats, model.device
-    )
+    compared = compare(methods, [None, amp], batch_size, args.repeats, model.device)
     model.eval()
-    rows[-1][-1] = f"loss {losses['ours']:.6f}, plain {losses['plain']:.6f}"
-    return rows
+    return compared, {name: loss.item() for name, loss in losses.items()}
 
 
 def cost_curve(
@@ -187,7 +190,7 @@ def cost_curve(
 
     def generate(scheduler: str, steps: int) -> torch.Tensor:
         generator.sampler = Sampler(scheduler, schedule_settings(cfg), steps)
-        with torch.inference_mode(), torch.autocast("cuda", amp, enabled=amp is not None):
+        with torch.inference_mode(), autocast(amp, model.device):
             return generator.generate(id_tokens, model.memory_bank.prototypes, names)
 
     points = []
@@ -227,44 +230,22 @@ def make_conditions(cfg: CfgNode, model: nn.Module, images: int) -> tuple[torch.
     return torch.randn(shape).to(model.device), [f"{number}.jpg" for number in range(images)]
 
 
-def compare(
-    what: str,
-    methods: dict[str, Callable[[], None]],
-    precisions: list[torch.dtype | None],
-    batch_size: int,
-    repeats: int,
-    device: torch.device,
-) -> list[list[str]]:
-    """Return a row of the table for each method; the first one is what the others are compared with."""
-    flops, memory = {}, {}
-    for name, method in methods.items():  # this also warms up
-        method()
-        with flop_counter() as counter:
-            method()
-        flops[name] = counter.get_total_flops()
-        memory[name] = measure(method, device, repeats=0).peak_bytes
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in tqdm(range(repeats), desc=what, unit="repeat", disable=not sys.stderr.isatty()):
-        for name, method in methods.items():
-            seconds[name].append(seconds_of(method, device))
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    baseline = median[next(iter(methods))]
-    rows = []
-    for name, precision in zip(methods, precisions, strict=True):
-        rates = [batch_size / value for value in seconds[name]]
-        share = flops[name] / median[name] / matmul_peak(precision or torch.float32, device)
-        rates_text = f"{batch_size / median[name]:.2f} ({min(rates):.2f} - {max(rates):.2f})"
-        ratio, gigabytes = f"{baseline / median[name]:.2f}x", f"{memory[name] / 2**30:.2f} GB"
-        rows.append([what, name, rates_text, ratio, gigabytes, f"{100 * share:.0f} %", ""])
+def as_rows(what: str, compared: list[Compared], agreement: str) -> list[list[str]]:
+    """Return a row of the table for each method."""
+    rows = [
+        [
+            what,
+            each.method,
+            f"{each.rate:.2f} ({min(each.rates):.2f} - {max(each.rates):.2f})",
+            f"{each.ratio:.2f}x",
+            f"{each.peak_bytes / 2**30:.2f} GB",
+            f"{100 * each.peak_share:.0f} %",
+            "",
+        ]
+        for each in compared
+    ]
+    rows[-1][-1] = agreement
     return rows
-
-
-@cache
-def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Measure the floating point operations per second of a large matrix product, the best of ten."""
-    size = 8192 if device.type == "cuda" else 2048
-    factor = torch.randn(size, size, dtype=dtype, device=device)
-    return 2 * size**3 / min(seconds_of(lambda: factor @ factor, device) for _ in range(10))
 
 
 def _precision(amp: torch.dtype | None) -> str:

@@ -183,3 +183,14 @@ def test_batches_are_rows_of_the_files_in_the_samplers_order_and_the_reading_end
         assert threading.active_count() == threads + 1
         batches.close()
         assert threading.active_count() == threads
+
+
+@pytest.mark.cuda
+def test_batches_for_a_gpu_are_in_pinned_memory(stage2_cfg):
+    stage2_cfg.MODEL.DEVICE = "cuda"
+    trainer = DefaultTrainer(stage2_cfg)
+    with feature_cache.cached_batches(stage2_cfg, trainer.model, trainer.train_set) as make_loader:
+        batch = next(iter(make_loader(0)))
+    tensors = [value for value in batch.values() if torch.is_tensor(value)]
+    assert len(tensors) == 6
+    assert all(tensor.is_pinned() for tensor in tensors)

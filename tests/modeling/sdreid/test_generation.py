@@ -192,7 +192,7 @@ class TestGeneration:
         assert together.dtype == torch.float32
         assert torch.cosine_similarity(alone, together, dim=-1).min() > 0.9999
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+    @pytest.mark.cuda
     @pytest.mark.parametrize("name", ["ddpm", "ddim", "euler", "pndm", "dpmsolver++"])
     def test_no_step_waits_for_the_gpu(self, generator, name):
         model = generator("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", name).cuda()

@@ -8,6 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from fastreid.evaluation.rank_cylib import setup as kernel_build
 
@@ -101,3 +104,25 @@ def _mix(original: np.ndarray, encodings: np.ndarray, lambda_value: float) -> np
             overlap[rows] += np.minimum(encodings[query, member], encodings[rows, member])
         jaccard[query] = 1 - overlap / (2 - overlap)
     return (1 - lambda_value) * jaccard + lambda_value * original
+
+
+def rank_query_by_query(
+    q_feats: Tensor,
+    g_feats: Tensor,
+    q_pids: np.ndarray,
+    g_pids: np.ndarray,
+    q_camids: np.ndarray,
+    g_camids: np.ndarray,
+    device: torch.device,
+) -> list[float]:
+    """Return the average precisions of the queries with a match: the whole matrix, each row sorted."""
+    q_feats, g_feats = (normalize(feats.to(device)) for feats in (q_feats, g_feats))
+    distances = (1 - q_feats @ g_feats.T).cpu().numpy()
+    precisions = []
+    for row, pid, camid in zip(distances, q_pids, q_camids, strict=True):
+        order = np.argsort(row)
+        order = order[(g_pids[order] != pid) | (g_camids[order] != camid)]
+        ranks = np.flatnonzero(g_pids[order] == pid) + 1
+        if len(ranks):
+            precisions.append(float(np.mean(np.arange(1, len(ranks) + 1) / ranks)))
+    return precisions

@@ -1,0 +1,130 @@
+"""Everything that a GPU speeds up, measured in at most eight minutes on the one that is there.
+
+Each part is measured beside the plain way of doing it, in the same run: Stage 1's step and timm's ViT under
+autocast, Stage 2's step and generation and the plain float32 loop, files to features and PIL with timm's ViT,
+features to metrics and sorting. Features are compared with the CPU's, and the tests that need CUDA run. The
+networks are ViT-Base and Stable Diffusion v1.5's UNet with random weights. The figures, beside their targets,
+go into gpu.json and gpu.md. On the CPU the same program runs at tiny size, where there are no targets.
+"""
+
+import argparse
+import gc
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from fastreid.utils.env import code_version, use_device
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import check_output_folder, named_output, write_json
+from tools.benchmarks.figures import Figure, markdown
+from tools.benchmarks.gpu_parts import Bench
+
+FULL = {"batch": 128, "steps": 20, "sampling": 10, "repeats": 3, "pictures": 1024, "images": 8192}
+TINY = {
+    "batch": 8,
+    "steps": 1,
+    "sampling": 2,
+    "repeats": 1,
+    "pictures": 8,
+    "images": 12,
+    "queries": 20,
+    "gallery": 200,
+}
+SIZES = {"full": FULL | {"queries": 2000, "gallery": 51000}, "tiny": TINY}
+PARTS = ("peak", "stage1", "generation", "stage2", "extraction", "evaluation", "cuda_tests", "agreement")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
+    parser.add_argument("--size", choices=SIZES, help="default: full on CUDA, tiny on the CPU")
+    parser.add_argument("--minutes", type=float, default=8.0, help="limit of all (default: %(default)s)")
+    parser.add_argument("--tests", default="tests", help="where tests of CUDA are (default: %(default)s)")
+    parser.add_argument("--output", default="logs/gpu", help="folder to write (default: %(default)s)")
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.device != "cpu" and not torch.cuda.is_available():
+        problem = "this machine has no CUDA device, which this program is to measure"
+        raise UserError(problem, "run it where there is one; --device cpu tries it at tiny size")
+    device = use_device(args.device)
+    check_output_folder(args.output, "--output")
+    start = time.monotonic()
+    deadline = start + 60 * args.minutes
+    size = args.size or ("full" if device.type == "cuda" else "tiny")
+    bench = Bench(device, size, SIZES[size], args.tests)
+    figures: list[Figure] = []
+    left_out: dict[str, str] = {}
+    for name in tqdm(PARTS, unit="part", disable=not sys.stderr.isatty()):
+        if name in args.parts:
+            found, reason = attempt(bench, name, deadline)
+            figures += found
+            left_out |= {name: reason} if reason else {}
+    facts = machine(device) | {"size": size, "seconds": round(time.monotonic() - start, 1)}
+    report(Path(args.output), facts, figures, left_out)
+
+
+def attempt(bench: Bench, name: str, deadline: float) -> tuple[list[Figure], str]:
+    """Measure a part; return its figures, or why there are none."""
+    figures: list[Figure] = []
+    try:
+        with time_limit(deadline - time.monotonic()):
+            figures += bench.parts[name]()
+    except TimeoutError:
+        return [], "the time is up"
+    except torch.cuda.OutOfMemoryError:
+        return [], "the GPU's memory is too small"
+    except UserError as error:
+        return [], str(error)
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()
+    return figures, ""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise a TimeoutError in the block when it takes longer; where it stands still in a kernel, after it."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    if seconds <= 0:
+        raise TimeoutError
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Describe the device and the versions."""
+    facts = {"device": "CPU", "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {"device": properties.name, "memory_gb": round(properties.total_memory / 1e9, 1)}
+        facts |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return facts | {"torch": torch.__version__, "fastreid": code_version()}
+
+
+def report(folder: Path, facts: dict[str, Any], figures: list[Figure], left_out: dict[str, str]) -> None:
+    """Print the table, and write it and the JSON."""
+    table = markdown(f"{facts['device']}, torch {facts['torch']}, {facts['seconds']} s", figures, left_out)
+    print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"figures": [figure.to_dict() for figure in figures], "left_out": left_out}
+    with named_output(folder):
+        write_json(folder / "gpu.json", facts | values)
+        (folder / "gpu.md").write_text(table, encoding="utf-8")
+    print(folder / "gpu.json", folder / "gpu.md", sep="\n")
