@@ -72,17 +72,17 @@ class Row:
         joined = np.concatenate(weighted)
         return Gain(float(joined.mean()), *paired_bootstrap(joined, np.concatenate(persons)))
 
-    def seed_gains(self, protocols: tuple[str, ...]) -> dict[int, float]:
-        """Return each seed's gain in the mean over `protocols`."""
+    def seed_gains(self, protocols: tuple[str, ...], way: str = "") -> dict[int, float]:
+        """Return each seed's gain in the mean over `protocols`, joined in this row's way or another."""
         return {
-            trial.seed: _mean_map(trial, "test", self.way, protocols)
+            trial.seed: _mean_map(trial, "test", way or self.way, protocols)
             - _mean_map(reference, "test", _only_way([(reference, {})]), protocols)
             for (trial, _), (reference, _) in zip(self.trials, self.references, strict=True)
         }
 
 
 def write_report(output: Path) -> None:
-    """Read all finished trials below `output`; write results.json, table.md and gains.png there.
+    """Read all finished trials below `output`; write results.json, table.md and two pictures there.
 
     Raises:
         UserError: if no trial is finished, or seeds were scored on other queries.
@@ -100,6 +100,7 @@ def write_report(output: Path) -> None:
     with atomic_write(output / "table.md", "w") as file:
         file.write(text + "\n")
     _draw(layouts, output / "gains.png")
+    _draw_weights(layouts, output / "weights.png")
     print(text)
 
 
@@ -227,3 +228,27 @@ def _draw_row(axis: object, place: int, row: Row, goal: tuple[str, ...]) -> None
     axis.plot([gain.low, gain.high], [place, place], color="grey")
     for seed, value in row.seed_gains(goal).items():
         axis.plot(value, place, ".", color=f"C{seed}", label=f"seed {seed}")
+
+
+def _draw_weights(layouts: dict[str, list[Row]], path: Path) -> None:
+    """Draw the gain of rows of all seeds by the weight of their parts; a ring is the chosen weight."""
+    figure = Figure(figsize=(1 + 5 * len(layouts), 5.5))
+    axes = figure.subplots(1, max(1, len(layouts)), squeeze=False)
+    for (layout, rows), axis in zip(layouts.items(), axes[0], strict=True):
+        seeds = max((len(row.trials) for row in rows), default=0)
+        for row in rows:
+            weights = [way for way in row.trials[0][0].mAP["test"] if way.startswith("weight")]
+            if row.way in weights and len(row.trials) == seeds:
+                gains = [statistics.mean(row.seed_gains(GOALS[layout], way).values()) for way in weights]
+                name, chosen = ", ".join(filter(None, row.names)), weights.index(row.way)
+                ring = {"markevery": [chosen], "marker": "o", "markerfacecolor": "none"}
+                axis.plot([float(way.removeprefix("weight ")) for way in weights], gains, label=name, **ring)
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set_title(layout)
+        axis.set_xlabel("weight of the joined parts; the person feature has 1")
+        axis.set_ylabel(f"mAP over {REFERENCE}, points")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=8)
+    figure.tight_layout(rect=(0, 0.2, 1, 1))
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)

@@ -3,9 +3,10 @@
     python projects/stage2_study/study.py --output logs/study MODEL.DEVICE cpu
 
 It renders the data, trains an encoder for every layout and seed, then the generators, and writes
-results.json, table.md and gains.png to the output folder. What is finished is not done again, so that the
-same command goes on after an interruption, and runs for other layouts and seeds may share an output folder
-at the same time. Weights of joined parts are chosen on identities that were held out from training.
+results.json, table.md, gains.png and weights.png to the output folder. What is finished is not done again,
+so that the same command goes on after an interruption, and runs for other layouts and seeds may share an
+output folder at the same time. Weights of joined parts are chosen on identities that were held out from
+training.
 """
 
 import argparse

@@ -74,7 +74,8 @@ def test_the_report_has_a_table_and_a_plot(tiny_study):
     table = (tiny_study[1] / "table.md").read_text()
     for text in ("CARGO_A2G", "CARGO_G2A", "CARGO_AG", "LDA", "as published", "right view (chance)", "2, ±"):
         assert text in table
-    assert (tiny_study[1] / "gains.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("gains.png", "weights.png"):
+        assert (tiny_study[1] / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_generators_train_on_images_that_are_encoded_as_they_are(encoder):
