@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fastreid.engine.finite import FiniteCheck
 from fastreid.solver import total_norm
 from fastreid.structures import Results
 from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
-from fastreid.utils.errors import UserError
 from fastreid.utils.events import EventStorage, Writer, put_scalar
 
 logger = logging.getLogger(__name__)
@@ -102,8 +102,12 @@ class TrainerBase:
             finally:
                 self._call("after_train")
 
+    def confirm_steps(self) -> None:
+        """Called before anything is written or evaluated; subclasses raise where a step has gone wrong."""
+
     def write_scalars(self, scalars: dict[str, float]) -> None:
         """Give `scalars` of the current iteration to all writers."""
+        self.confirm_steps()
         for writer in self.writers:
             writer.write(self.storage, scalars)
 
@@ -135,6 +139,7 @@ class TrainerBase:
             self.run_step()
             self.iteration += 1
             self._call("after_step")
+        self.confirm_steps()
         self.epoch += 1
         self._call("after_epoch")
 
@@ -151,6 +156,8 @@ class SimpleTrainer(TrainerBase):
     of loader workers, or an evaluation in between changes nothing. With several ranks the gradients are
     averaged, and after each step so are the running statistics of BatchNorm layers, so that all ranks
     always hold the same model and the statistics come from the whole batch.
+
+    A step whose loss or gradients are not finite is never taken, see `FiniteCheck`.
 
     Args:
         model: on its device.
@@ -183,7 +190,7 @@ class SimpleTrainer(TrainerBase):
         self.amp_dtype = amp_dtype if self.device.type == "cuda" else None
         self.grad_scaler = torch.amp.GradScaler("cuda", enabled=self.amp_dtype == torch.float16)
         self.max_skipped = max_skipped
-        self.skipped = 0
+        self.finite_check = FiniteCheck(optimizer, self.device)
         self.clip = clip
         self.seed = seed
         self.parallel_model: nn.Module = model
@@ -233,10 +240,10 @@ class SimpleTrainer(TrainerBase):
         norm = self.clip(parameters)
         for name, value in {"total_loss": total, **losses, "grad_norm": norm}.items():
             put_scalar(name, value)
-        if not self._check_finite(total, norm, losses):
-            self._restore_buffers(buffers)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+        most = self.max_skipped if self.grad_scaler.is_enabled() else 1
+        finite = self.finite_check.judge(self.iteration + 1, total, norm, losses, most)
+        self._restore_buffers(buffers, unless=finite)
+        self.finite_check.step(self.grad_scaler)
         average_batch_norm_statistics(self._batch_norms)
 
     def _copies_of_buffers(self) -> list[torch.Tensor]:
@@ -244,32 +251,26 @@ class SimpleTrainer(TrainerBase):
         return [buffer.clone() for buffer in self.model.buffers()] if self.grad_scaler.is_enabled() else []
 
     @torch.no_grad()
-    def _restore_buffers(self, copies: list[torch.Tensor]) -> None:
-        for buffer, copy in zip(self.model.buffers(), copies, strict=True):
-            buffer.copy_(copy)
+    def _restore_buffers(self, copies: list[torch.Tensor], unless: torch.Tensor) -> None:
+        for buffer, copy in zip(self.model.buffers() if copies else (), copies, strict=True):
+            buffer.copy_(torch.where(unless, buffer, copy))
 
-    def _check_finite(self, total: torch.Tensor, norm: torch.Tensor, losses: dict[str, torch.Tensor]) -> bool:
-        """Tell whether to take the step; stop before non-finite numbers reach the model.
+    @property
+    def skipped(self) -> int:
+        """Count the steps that float16 has skipped in a row, up to the last one."""
+        return self.finite_check.skipped
 
-        With float16 some steps may be skipped first.
+    @skipped.setter
+    def skipped(self, count: int) -> None:
+        self.finite_check.skipped = count
+
+    def confirm_steps(self) -> None:
+        """Wait for the device, and stop if training has diverged.
 
         Raises:
             UserError: with the iteration, the losses and the learning rate.
         """
-        if torch.isfinite(total.detach() + norm):
-            self.skipped = 0
-            return True
-        self.skipped += 1
-        if self.grad_scaler.is_enabled() and self.skipped < self.max_skipped:
-            return False
-        values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-        after = f" after {self.skipped} skipped steps in a row" if self.grad_scaler.is_enabled() else ""
-        raise UserError(
-            f"training diverged at iteration {self.iteration + 1}{after}: {values}, gradient norm"
-            f" {float(norm):.4g}, learning rate {self.optimizer.param_groups[0]['lr']:.4g}. The checkpoints"
-            f" written so far are good",
-            "lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS",
-        )
+        self.finite_check.look()
 
 
 def step_seed(seed: int, rank: int, iteration: int) -> int:

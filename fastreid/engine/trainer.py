@@ -202,7 +202,8 @@ class DefaultTrainer(SimpleTrainer):
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that an exact resume needs; call it on all ranks."""
+        """Everything that an exact resume needs; call it on all ranks. UserError after a divergence."""
+        self.confirm_steps()
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -11,5 +11,6 @@ from fastreid.solver.optimizer import (
     build_gradient_clipper,
     build_optimizer,
     load_optimizer_state,
+    skips_steps,
     total_norm,
 )

@@ -30,7 +30,9 @@ SGD = {"MOMENTUM": Key(0.9, "of SGD", NOT_NEGATIVE), "NESTEROV": Key(False, "mom
 def _sgd(groups: list[dict], cfg: CfgNode) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
     momentum = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
-    return torch.optim.SGD(groups, lr=solver.BASE_LR, fused=_fused(groups, cfg), **momentum)
+    optimizer = torch.optim.SGD(groups, lr=solver.BASE_LR, fused=_fused(groups, cfg), **momentum)
+    optimizer.register_step_pre_hook(start_fused_momenta)
+    return optimizer
 
 
 @OPTIMIZER_REGISTRY.register("Adam", state_copies=lambda cfg: 2)
@@ -64,6 +66,24 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
 
 def _is_on_cpu(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.device.type == "cpu"
+
+
+def start_fused_momenta(optimizer: torch.optim.SGD, *_: Any) -> None:
+    """Give parameters that a fused SGD sees for the first time momenta of zero, which come to the same.
+
+    Torch's own start uses memory as it finds it where the first step is skipped, and fails where some
+    parameters of a group have been frozen so far.
+    """
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"]:
+            for parameter in group["params"]:
+                if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
+
+
+def skips_steps(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether it skips a step on the device where its ``found_inf`` is 1, as torch's fused ones do."""
+    return all(group.get("fused") for group in optimizer.param_groups)
 
 
 def build_optimizer(

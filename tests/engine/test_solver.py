@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastreid.config import get_cfg
 from fastreid.solver import build_gradient_clipper, build_optimizer, load_optimizer_state, total_norm
+from fastreid.solver.optimizer import start_fused_momenta
 from fastreid.utils.errors import UserError
 
 
@@ -110,6 +111,27 @@ def test_an_optimiser_goes_on_from_the_state_of_one_that_was_fused_or_was_not(ki
     if fused == (None, None):
         assert torch.equal(found, expected)
     torch.testing.assert_close(state, kept, rtol=0, atol=0)  # neither changed nor shared
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_fused_sgd_starts_as_the_plain_one_after_a_skipped_step_and_with_a_parameter_freed_later(nesterov):
+    def steps(fused: bool) -> list[torch.Tensor]:
+        parameters = [nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(2)]
+        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=nesterov, fused=fused)
+        optimizer.register_step_pre_hook(start_fused_momenta)
+        if fused:
+            parameters[0].grad = torch.full((7,), float("nan"))
+            optimizer.found_inf = torch.ones(())
+            optimizer.step()
+            del optimizer.found_inf
+        for step in range(4):
+            for parameter in parameters[: 1 + step // 2]:
+                parameter.grad = torch.cos(parameter.detach() + step)
+            optimizer.step()
+        return parameters
+
+    for found, expected in zip(steps(True), steps(False), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_a_fully_frozen_model_is_refused():
