@@ -171,6 +171,16 @@ def test_precise_statistics_come_before_the_checkpoint_of_an_evaluated_epoch():
     assert calls == [4]
 
 
+def test_ranks_agree_on_signals_every_ten_iterations_and_after_every_epoch(monkeypatch):
+    trainer, agreed = Journal(2, iters_per_epoch=12), []
+    trainer.device = torch.device("cpu")
+    monkeypatch.setattr(hooks.signals.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_, **__: agreed.append(trainer.iteration))
+    trainer.register_hooks([hooks.StopOnSignal()])
+    trainer.train()
+    assert agreed == [10, 12, 20, 24]
+
+
 def test_scalars_are_written_every_period_and_at_the_end(tmp_path):
     trainer = Journal(1, iters_per_epoch=5)
     trainer.register_hooks([hooks.PeriodicWriter(lambda: [JSONWriter(tmp_path / "metrics.json")], 2)])

@@ -8,6 +8,7 @@ from types import FrameType
 
 import torch
 
+from fastreid.engine.finite import LOOK_PERIOD
 from fastreid.engine.hooks.checkpointing import LATEST
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
@@ -19,7 +20,8 @@ logger = logging.getLogger(__name__)
 class StopOnSignal(HookBase):
     """On a signal, finishes the iteration, writes ``model_latest.pth`` and exits with 128 + its number.
 
-    With several ranks, one that is asked stops all after the same iteration. While an evaluation runs
+    With several ranks, one that is asked stops all after the same iteration: they agree every ``LOOK_PERIOD``
+    iterations and after every epoch, as agreeing is waiting for the device. While an evaluation runs
     (`trainer.may_stop_at_once`) nothing has to be saved and the process exits at once. A second signal
     always ends the process at once.
     """
@@ -33,7 +35,8 @@ class StopOnSignal(HookBase):
         self._training.enter_context(stop_signals_to(self._handle))
 
     def after_step(self) -> None:
-        self._stop_if_asked()
+        if comm.get_world_size() == 1 or self.trainer.iteration % LOOK_PERIOD == 0:
+            self._stop_if_asked()
 
     def after_epoch(self) -> None:
         self._stop_if_asked()  # asked while the epoch's checkpoint was written: not only after an evaluation
@@ -63,7 +66,8 @@ class StopOnSignal(HookBase):
         if self.trainer.may_stop_at_once:
             logger.warning("%s during an evaluation; the same command with --resume repeats it", name)
             raise SystemExit(128 + number)
-        logger.warning("%s: saving after this iteration (once more: stop at once, without saving)", name)
+        when = "after this iteration" if comm.get_world_size() == 1 else f"within {LOOK_PERIOD} iterations"
+        logger.warning("%s: saving %s (once more: stop at once, without saving)", name, when)
 
     def _agreed(self) -> int:
         """The signal that any rank got, 0 for none; the same on all ranks."""
