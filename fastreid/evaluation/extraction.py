@@ -70,10 +70,12 @@ def extract_features(
 def _encode(
     model: nn.Module, batch: Batch, flip: bool, amp: torch.dtype | None, device: torch.device | str
 ) -> torch.Tensor:
+    images = batch["images"]
+    images = images.to(next(model.parameters(), images).device, non_blocking=True)  # to mirror them there
     with exact_float32(), autocast(amp, torch.device(device)):
-        features = model(batch).float()
+        features = model({**batch, "images": images}).float()
         if flip:
-            mirrored = model({**batch, "images": batch["images"].flip(3)}).float()
+            mirrored = model({**batch, "images": images.flip(3)}).float()
             features = (features + mirrored) / 2
     return features
 

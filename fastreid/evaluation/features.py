@@ -155,21 +155,24 @@ class _Gallery:
 
         The next block is written over the one before.
         """
-        queries = queries.to(self.device)
+        queries = queries.to(self.device, non_blocking=True)
         room = torch.empty(len(queries) * self.width, device=self.device)
         weighted_room = torch.empty(self.width, queries.shape[1], device=self.device)
         for offset in range(0, len(self.features), self.width):
             columns = slice(offset, offset + self.width)
-            part = self.features[columns].to(self.device)
-            scale = torch.from_numpy(self.scale[columns]).to(self.device, torch.float32)
+            part = self.features[columns].to(self.device, non_blocking=True)
+            scale = self._sent(self.scale[columns])
             weighted = torch.mul(part, scale[:, None], out=weighted_room[: len(part)])
             distances = room[: len(queries) * len(part)].view(len(queries), len(part))
             if self.largest_bias:
-                bias = torch.from_numpy(self.bias[columns]).to(self.device, torch.float32)
+                bias = self._sent(self.bias[columns])
                 torch.addmm(bias, queries, weighted.T, out=distances)
             else:
                 torch.mm(queries, weighted.T, out=distances)
             yield offset, distances.cpu().numpy()
+
+    def _sent(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device, torch.float32, non_blocking=True)
 
 
 def _check_features(q_feats: torch.Tensor, g_feats: torch.Tensor) -> None:

@@ -55,8 +55,9 @@ def update_statistics(model: nn.Module, batches: Iterable[dict]) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch: cumulative mean over the batches
-    for batch in batches:
+    for number, batch in enumerate(batches, 1):
+        for norm in norms:
+            norm.momentum = 1 / number  # a cumulative mean; torch's None for it waits for the device
         model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

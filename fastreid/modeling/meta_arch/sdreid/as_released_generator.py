@@ -86,7 +86,8 @@ class AsReleasedGenerator(FeatureGenerator):
     def _sample(self, context: Tensor, residuals: UNetResiduals, noise: Tensor, part: slice) -> Tensor:
         """Take the steps of one view for some images of the batch; `context` and `noise` are of all."""
         context = context[part]
-        return self.sampler(noise[:, part].to(context.device), self._predictor(context, residuals))
+        noise = noise[:, part].to(context.device, non_blocking=True)
+        return self.sampler(noise, self._predictor(context, residuals))
 
     def _predictor(self, context: Tensor, residuals: UNetResiduals) -> Predict:
         """Return the guided prediction as the sampler calls it, with fewer residuals at every step."""

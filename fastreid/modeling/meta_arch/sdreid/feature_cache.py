@@ -77,7 +77,7 @@ def encode_images(cfg: CfgNode, model: nn.Module, samples: list[Sample], folder:
     within = memory_shortage_named(f"encoding {cfg.TEST.IMS_PER_BATCH} images", SMALLER_BATCHES)
     with progress, within, torch.autocast("cuda", amp, enabled=amp is not None):
         for batch in _plain_loader(cfg, samples[row:stop]):
-            images = batch["images"]
+            images = batch["images"].to(model.device, non_blocking=True)
             for mirrored, pixels in enumerate((images, images.flip(3))):
                 encoded = model.encode({"images": pixels})
                 for name, file in files.items():

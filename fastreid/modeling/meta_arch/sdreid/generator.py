@@ -192,23 +192,26 @@ class FeatureGenerator(nn.Module):
         Returns:
             (B, V, D) float32; it does not depend on how images are batched, nor on the other views.
         """
-        chosen = prototypes if views is None else prototypes[list(views)]
+        chosen = prototypes if views is None else torch.stack([prototypes[view] for view in views])
         residuals = self.residuals(chosen)
         branches = 2 if self.prediction == "sample" and self.guidance_scale != 1.0 else 1
 
         def work(part: slice) -> Tensor:
-            noise = self._noise(names[part], len(prototypes), views)
-            return self._generate(id_tokens[part], chosen, residuals, noise.to(id_tokens.device))
+            noise = self._noise(names[part], len(prototypes), views, id_tokens.device)
+            return self._generate(id_tokens[part], chosen, residuals, noise)
 
         latents = self._chunks(work, len(id_tokens), len(chosen) * branches, id_tokens.device)
         return self.codec.decode(latents).unflatten(0, (-1, len(chosen)))
 
-    def _noise(self, names: Sequence[str], num_views: int, views: Sequence[int] | None) -> Tensor:
+    def _noise(
+        self, names: Sequence[str], num_views: int, views: Sequence[int] | None, device: torch.device
+    ) -> Tensor:
         """Draw (draws, B * V, 4, h, w) for the V chosen of `num_views`; a view always has the same noise."""
-        noise = draw_noise(self.seed, num_views, names, self.per_image_noise, self.draws, self.codec.shape)
-        if views is None:
-            return noise
-        return noise.unflatten(1, (-1, num_views))[:, :, list(views)].flatten(1, 2)
+        distinct = names if self.per_image_noise else names[:1]
+        noise = draw_noise(self.seed, num_views, distinct, self.per_image_noise, self.draws, self.codec.shape)
+        if views is not None:
+            noise = noise.unflatten(1, (-1, num_views))[:, :, list(views)].flatten(1, 2)
+        return noise.to(device, non_blocking=True).repeat(1, len(names) // len(distinct), 1, 1, 1)
 
     def _generate(
         self, id_tokens: Tensor, prototypes: Tensor, residuals: UNetResiduals, noise: Tensor
@@ -233,7 +236,8 @@ class FeatureGenerator(nn.Module):
     def _predict_mean(self, noise: Tensor, context: Tensor, residuals: UNetResiduals) -> Tensor:
         """Return the clean latent as predicted in one call from pure noise, without guidance."""
         last = self.train_steps - 1
-        predicted = refined_unet(self.unet, noise, last, context, residuals).float()
+        timestep = torch.full((), last, device=noise.device)  # to send a plain number is to wait
+        predicted = refined_unet(self.unet, noise, timestep, context, residuals).float()
         kind, kept = self.noise_scheduler.config.prediction_type, self.noise_scheduler.alphas_cumprod[last]
         return clean_latents(kind, predicted, noise, kept)
 

@@ -80,7 +80,7 @@ class Sampler:
         """
         self.scheduler.set_timesteps(self.steps)
         timesteps = self.scheduler.timesteps
-        on_device = timesteps.to(noise.device).unbind()
+        on_device = timesteps.to(noise.device, non_blocking=True).unbind()
         latents = noise[0] * self.scheduler.init_noise_sigma
         for index, timestep in enumerate(timesteps):
             inputs = self.scheduler.scale_model_input(latents, timestep)

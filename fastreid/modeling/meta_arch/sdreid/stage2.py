@@ -137,7 +137,8 @@ class SDReIDStage2(SDReIDEncoder):
             with self.generation_precision():
                 generated = self.generator.generate(encoded.id_tokens, prototypes, batch["img_paths"], views)
             if self.real_own_view:
-                own = self.labels(batch, "viewids")[:, None] == torch.tensor(views, device=self.device)
+                numbers = torch.tensor(views).to(self.device, non_blocking=True)
+                own = self.labels(batch, "viewids")[:, None] == numbers
         fused = self.fused(person, generated, own).float()
         computed = ["person", *(name for name in names if name != "person")]
         if computed == names:
@@ -270,4 +271,7 @@ def cross_view_targets(targets: Tensor, views: Tensor, images: Tensor) -> Tensor
     # Divided by the number of candidates in the same view: every view gets the same total weight.
     weights = candidates / (candidates @ same_view).clamp(min=1)
     alone = candidates.sum(1) == 0
-    return torch.multinomial(weights + torch.diag_embed(alone.float()), 1)[:, 0]
+    weights = weights + torch.diag_embed(alone.float())
+    # As torch.multinomial draws, to the bit, but for its checks of the weights, which wait for the device:
+    # of exponential times, the shortest is an item's with the probability of its rate.
+    return (weights / torch.empty_like(weights).exponential_()).argmax(dim=1)
