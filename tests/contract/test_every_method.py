@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from worlds.options import ANY_METHOD, DEMO, REPO, TINY
+from worlds.options import ANY_METHOD, DEMO, OWN, REPO
 from worlds.programs import run_tool
 
 from fastreid.config import load_config
@@ -20,17 +20,6 @@ from fastreid.modeling import META_ARCH_REGISTRY
 PAGE = REPO / "docs" / "new_method.md"
 TOY = "CameraOffset"
 METHODS = [*META_ARCH_REGISTRY, TOY]
-
-# What a method's own networks need to be small.
-OWN = {"SDReIDStage2": [*TINY, "INPUT.REA.ENABLED", "False"]}
-OWN["ViTBaseline"] = ["MODEL.BACKBONE.NAME", "build_plain_vit_backbone"]
-OWN["BoT"] = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"]
-OWN["BoT"] += ["MODEL.BACKBONE.FEAT_DIM", "512"]
-OWN["VDT"] = ["MODEL.BACKBONE.NAME", "build_view_token_vit_backbone"]
-OWN["SeCap"] = ["MODEL.BACKBONE.NAME", "build_secap_backbone"]
-OWN["TransReID"] = ["MODEL.BACKBONE.NAME", "build_transreid_backbone"]
-OWN["ViSA"] = ["MODEL.BACKBONE.NAME", "build_view_tokens_vit_backbone", "MODEL.BACKBONE.GRAPH_TOP_K", "4"]
-OWN["SDReIDStage2AsReleased"] = [*OWN["SDReIDStage2"], "MODEL.SDMODEL.STANDARDIZE_LATENT", "False"]
 
 # What a method reads of a picture beside its pixels.
 READS = {TOY: "camid", "TransReID": "camid", "ViSA": "viewid"}

@@ -21,6 +21,17 @@ TINY = [  # of SD-ReID's two stages
     *("MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX", "[0, 1, 2]", "TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"),
 ]
 
+# What a method's own networks need to be small.
+OWN = {"SDReIDStage2": [*TINY, "INPUT.REA.ENABLED", "False"]}
+OWN["ViTBaseline"] = ["MODEL.BACKBONE.NAME", "build_plain_vit_backbone"]
+OWN["BoT"] = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"]
+OWN["BoT"] += ["MODEL.BACKBONE.FEAT_DIM", "512"]
+OWN["VDT"] = ["MODEL.BACKBONE.NAME", "build_view_token_vit_backbone"]
+OWN["SeCap"] = ["MODEL.BACKBONE.NAME", "build_secap_backbone"]
+OWN["TransReID"] = ["MODEL.BACKBONE.NAME", "build_transreid_backbone"]
+OWN["ViSA"] = ["MODEL.BACKBONE.NAME", "build_view_tokens_vit_backbone", "MODEL.BACKBONE.GRAPH_TOP_K", "4"]
+OWN["SDReIDStage2AsReleased"] = [*OWN["SDReIDStage2"], "MODEL.SDMODEL.STANDARDIZE_LATENT", "False"]
+
 
 def tiny_cfg(root: Path, *options: str) -> CfgNode:
     """Return Stage 1 of width 128, small enough for seconds, on the CARGO in `root`; it runs in `root`."""
