@@ -54,18 +54,24 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     """Restore what ``optimizer.state_dict()`` gave, also of one that was fused where this is not, or reverse.
 
     Args:
-        state: on the CPU; it is not changed and not kept, so that it may be mapped from a file.
+        state: on the CPU, in whatever memory format; it is not changed and not kept, so that it may be mapped
+            from a file.
     """
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     # Whether it is fused decides where torch keeps the count of steps.
     groups = [saved | {"fused": own["fused"]} if "fused" in own else saved for saved, own in pairs]
     optimizer.load_state_dict({**state, "param_groups": groups})
-    for own in optimizer.state.values():
-        own.update({name: value.clone() for name, value in own.items() if _is_on_cpu(value)})
+    for parameter, own in optimizer.state.items():
+        own.update({name: _own_copy(value, parameter) for name, value in own.items()})
 
 
-def _is_on_cpu(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.device.type == "cpu"
+def _own_copy(value: Any, parameter: nn.Parameter) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.shape != parameter.shape:
+        return value.clone()
+    # A fused kernel pairs numbers by their places in memory, which may be channels-last here and not there.
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def start_fused_momenta(optimizer: torch.optim.SGD, *_: Any) -> None:

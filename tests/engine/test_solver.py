@@ -113,6 +113,27 @@ def test_an_optimiser_goes_on_from_the_state_of_one_that_was_fused_or_was_not(ki
     torch.testing.assert_close(state, kept, rtol=0, atol=0)  # neither changed nor shared
 
 
+@pytest.mark.parametrize("kind", [partial(torch.optim.SGD, momentum=0.9), torch.optim.AdamW])
+def test_an_optimiser_goes_on_where_weights_have_another_memory_format(kind):
+    """As after a change of CHANNELS_LAST, or from the CPU to CUDA; torch's fused kernels look at memory."""
+    start = torch.linspace(-1, 1, 36).view(2, 2, 3, 3)
+
+    def steps(state: dict | None, weight: torch.Tensor, kept: torch.memory_format, fused: bool) -> tuple:
+        parameter = nn.Parameter(weight.clone(memory_format=kept))
+        optimizer = kind([parameter], lr=0.1, fused=fused)
+        if state is not None:
+            load_optimizer_state(optimizer, state)
+        for _ in range(2):
+            parameter.grad = torch.sin(parameter.detach() * 3)
+            optimizer.step()
+        return optimizer.state_dict(), parameter.detach(), kept
+
+    before = steps(None, start, torch.contiguous_format, False)
+    _, expected, _ = steps(*before, False)
+    _, found, _ = steps(*before[:2], torch.channels_last, True)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_a_fused_sgd_starts_as_the_plain_one_after_a_skipped_step_and_with_a_parameter_freed_later(nesterov):
     def steps(fused: bool) -> list[torch.Tensor]:
