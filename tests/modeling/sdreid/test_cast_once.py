@@ -74,6 +74,13 @@ def test_results_and_gradients_are_those_of_autocast():
     assert all(value.dtype == torch.float32 for value in once.state_dict().values())
 
 
+def test_a_bias_may_train_by_itself():
+    _, once = layers()
+    once[3].bias.requires_grad_(True)
+    outputs(once, IMAGES).sum().backward()
+    assert once[3].bias.grad.abs().sum() > 0
+
+
 def change_in_place(network):
     with torch.no_grad():
         network[3].bias.add_(1)

@@ -20,7 +20,7 @@ class _Copies(NamedTuple):
 class _CastOnce(nn.Module):
     """A layer that keeps copies of its weights, as long as these are frozen, outside of its state dict.
 
-    Without autocast, or where its weight trains, it is the layer that it was. So it is under torch.compile,
+    Without autocast, or where one of them trains, it is the layer that it was. So it is under torch.compile,
     which makes the cast a part of its kernels.
     """
 
@@ -30,14 +30,15 @@ class _CastOnce(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         device = inputs.device.type
+        own = [parameter for parameter in (self.weight, self.bias) if parameter is not None]
         if (
-            self.weight.requires_grad
-            or torch.compiler.is_compiling()
+            torch.compiler.is_compiling()
             or not torch.is_autocast_enabled(device)
+            or any(parameter.requires_grad for parameter in own)
         ):
             return super().forward(inputs)
         dtype = torch.get_autocast_dtype(device)
-        made_of = (dtype, *((id(own), own._version) for own in (self.weight, self.bias) if own is not None))
+        made_of = (dtype, *((id(parameter), parameter._version) for parameter in own))
         if self._copies is None or self._copies.made_of != made_of:
             with torch.inference_mode(False), torch.no_grad():  # a backward pass may use them, too
                 bias = None if self.bias is None else self.bias.to(dtype)
