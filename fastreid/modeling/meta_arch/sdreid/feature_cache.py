@@ -25,7 +25,7 @@ from fastreid.evaluation.extraction import SMALLER_BATCHES, split_batches
 from fastreid.modeling.meta_arch.base import MakeLoader
 from fastreid.structures import Batch, EncoderOutput, Sample
 from fastreid.utils import comm
-from fastreid.utils.env import amp_dtype
+from fastreid.utils.env import amp_dtype, autocast
 from fastreid.utils.errors import UserError
 from fastreid.utils.memory import memory_shortage_named
 
@@ -75,7 +75,7 @@ def encode_images(cfg: CfgNode, model: nn.Module, samples: list[Sample], folder:
     amp = amp_dtype(cfg.SOLVER.AMP, model.device)
     progress = tqdm(total=stop - row, unit="img", desc="encode once", disable=not sys.stderr.isatty())
     within = memory_shortage_named(f"encoding {cfg.TEST.IMS_PER_BATCH} images", SMALLER_BATCHES)
-    with progress, within, torch.autocast("cuda", amp, enabled=amp is not None):
+    with progress, within, autocast(amp, model.device):
         for batch in _plain_loader(cfg, samples[row:stop]):
             images = batch["images"].to(model.device, non_blocking=True)
             for mirrored, pixels in enumerate((images, images.flip(3))):
