@@ -7,6 +7,7 @@ import pytest
 import torch
 from worlds.programs import run_tool
 
+from fastreid.utils.errors import UserError
 from tools.benchmarks import gpu
 from tools.benchmarks.figures import Figure, markdown
 from tools.benchmarks.gpu_parts import Bench
@@ -75,16 +76,22 @@ def test_the_time_ends_the_part_that_runs_and_leaves_out_those_that_follow(monke
     assert time.monotonic() - start < 2
 
 
-def test_parts_that_do_not_fit_or_cannot_run_are_left_out_with_their_reason(monkeypatch):
+FAILURES = {
+    "the GPU's memory is too small": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "RuntimeError: device-side assert": RuntimeError("device-side\nassert"),
+    "none of them ran": UserError("none of them ran"),
+}
+
+
+@pytest.mark.parametrize("said", FAILURES)
+def test_a_part_that_fails_is_left_out_with_its_reason(monkeypatch, said):
+    def fails():
+        raise FAILURES[said]
+
     bench = Bench(torch.device("cpu"), "tiny", gpu.SIZES["tiny"], "tests")
-
-    def too_large():
-        raise torch.cuda.OutOfMemoryError("simulated")
-
-    too_large.__name__ = "peak"
-    monkeypatch.setattr(bench, "peak", too_large)
-    figures, reason = gpu.attempt(bench, "peak", time.monotonic() + 60)
-    assert (figures, reason) == ([], "the GPU's memory is too small")
+    fails.__name__ = "peak"
+    monkeypatch.setattr(bench, "peak", fails)
+    assert gpu.attempt(bench, "peak", time.monotonic() + 60) == ([], said)
 
 
 def test_the_table_tells_reached_targets_from_missed_ones():

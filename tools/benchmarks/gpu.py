@@ -12,6 +12,7 @@ import gc
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from fastreid.utils.env import code_version, use_device
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_folder, named_output, write_json
+from fastreid.utils.memory import is_allocation_failure
 from tools.benchmarks.figures import Figure, markdown
 from tools.benchmarks.gpu_parts import Bench
 
@@ -73,17 +75,20 @@ def main(args: argparse.Namespace) -> None:
 
 
 def attempt(bench: Bench, name: str, deadline: float) -> tuple[list[Figure], str]:
-    """Measure a part; return its figures, or why there are none."""
+    """Measure a part; return its figures, or why there are none: one that fails must not cost the others'."""
     figures: list[Figure] = []
     try:
         with time_limit(deadline - time.monotonic()):
             figures += bench.parts[name]()
     except TimeoutError:
         return [], "the time is up"
-    except torch.cuda.OutOfMemoryError:
-        return [], "the GPU's memory is too small"
     except UserError as error:
         return [], str(error)
+    except Exception as error:
+        if is_allocation_failure(error):
+            return [], "the GPU's memory is too small"
+        traceback.print_exc()
+        return [], f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     finally:
         gc.collect()
         torch.cuda.empty_cache()

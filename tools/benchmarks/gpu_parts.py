@@ -79,6 +79,7 @@ class Bench:
         """Stage 1 with random weights."""
         cfg = self.cfg.clone()
         cfg.use_method("SDReIDStage1")
+        cfg.SOLVER.BASE_LR = 1e-5  # many steps on one batch from random weights, which must stay finite
         torch.manual_seed(0)
         return build_model(cfg)
 
