@@ -57,7 +57,7 @@ def _read(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd files, which are refused anyway
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=magic == ZIP_MAGIC)
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=magic == ZIP_MAGIC)
     except pickle.UnpicklingError as error:
         if magic == ZIP_MAGIC or magic[:1] == b"\x80":
             raise UserError(
