@@ -236,13 +236,17 @@ def _draw_weights(layouts: dict[str, list[Row]], path: Path) -> None:
     axes = figure.subplots(1, max(1, len(layouts)), squeeze=False)
     for (layout, rows), axis in zip(layouts.items(), axes[0], strict=True):
         seeds = max((len(row.trials) for row in rows), default=0)
+        colors: dict[str, str] = {}  # of each setting; its second way to retrieve is dashed
         for row in rows:
             weights = [way for way in row.trials[0][0].mAP["test"] if way.startswith("weight")]
             if row.way in weights and len(row.trials) == seeds:
+                style = "--" if row.names[0] in colors else "-"
+                color = colors.setdefault(row.names[0], f"C{len(colors)}")
                 gains = [statistics.mean(row.seed_gains(GOALS[layout], way).values()) for way in weights]
                 name, chosen = ", ".join(filter(None, row.names)), weights.index(row.way)
                 ring = {"markevery": [chosen], "marker": "o", "markerfacecolor": "none"}
-                axis.plot([float(way.removeprefix("weight ")) for way in weights], gains, label=name, **ring)
+                places = [float(way.removeprefix("weight ")) for way in weights]
+                axis.plot(places, gains, style, color=color, label=name, **ring)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set_title(layout)
         axis.set_xlabel("weight of the joined parts; the person feature has 1")
