@@ -29,9 +29,9 @@ class FiniteCheck:
 
     They are judged on the device. An optimiser that can skip a step there (torch's fused ones, told by their
     ``found_inf``) skips every step from the one on at which training is to stop, so that the model stays as
-    it was before; with loss scaling it skips those that are not finite. So the host looks every ``LOOK_PERIOD``
-    iterations only, and whenever :meth:`look` is called: at the latest before anything is written. With
-    another optimiser it looks at every step, before it is taken.
+    it was before; with loss scaling it skips those that are not finite. So the host looks every
+    ``LOOK_PERIOD`` iterations only, and whenever :meth:`look` is called: at the latest before anything is
+    written. With another optimiser it looks at every step, before it is taken.
 
     Args:
         optimizer: of all that trains.

@@ -1,6 +1,7 @@
 """Processes of a run among each other. Every function also works without a process group."""
 
 import itertools
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -65,10 +66,10 @@ def on_main_process(work: Callable[[], T]) -> T:
     gives signs of life there, so that the wait ends when rank 0 does, by whatever means the run was launched.
 
     Args:
-        work: its result, or what it raises, must be picklable.
+        work: its result must be picklable.
 
     Raises:
-        Exception: on every rank, what `work` raised.
+        Exception: on every rank, what `work` raised; a RuntimeError in place of one that cannot be pickled.
         DistError: on the others, when rank 0 has been silent for the timeout of a collective.
     """
     if get_world_size() == 1:
@@ -80,13 +81,22 @@ def on_main_process(work: Callable[[], T]) -> T:
             try:
                 outcome = work()
             except Exception as error:
-                outcome = error
+                outcome = _picklable(error)
     else:
         _wait_for_main(store, key)
     outcome = broadcast_object(outcome)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+def _picklable(error: Exception) -> Exception:
+    """Return `error`, or where it cannot be sent what it says."""
+    try:
+        pickle.dumps(error)
+    except Exception:  # pickling calls code of the object's own
+        return RuntimeError(repr(error))
+    return error
 
 
 @contextmanager

@@ -83,11 +83,15 @@ def evaluate_as_rank(rank: int, world_size: int, folder: Path, batch_sizes: list
     (folder / f"waits{rank}.json").write_text(json.dumps(wait_for_rank_0()))
 
 
+def _fail_unsendably() -> None:
+    raise ValueError("unsendable", lambda: 0)
+
+
 def wait_for_rank_0() -> list:
-    """Let rank 0 work alone: for longer than a collective may take, then in vain; then rank 0 dies of it.
+    """Let rank 0 work alone: for longer than a collective may take, then twice in vain; then rank 0 dies.
 
     Returns:
-        What came of the first two, and on the others the seconds until the third ended, with its message.
+        What came of the first three, and on the others the seconds until the last ended, with its message.
     """
     dist.barrier()
     older = not hasattr(dist, "set_timeout")
@@ -98,6 +102,10 @@ def wait_for_rank_0() -> list:
     try:
         comm.on_main_process(lambda: 1 / 0)
     except ZeroDivisionError as error:
+        told.append(str(error))
+    try:
+        comm.on_main_process(_fail_unsendably)
+    except RuntimeError as error:
         told.append(str(error))
     dist.barrier()
     started = time.monotonic()

@@ -1,5 +1,6 @@
 """Means over the training set before Stage 2, of which every rank encodes a share of the images."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -38,35 +39,36 @@ def fit_statistics(
     What the batches give is added up in their order, whichever rank encoded them: the result is the same to
     the last bit for every number of ranks.
     """
-    batches = (
+    every: Iterable[_OfBatch] = (
         _add_up(encode(batch), batch, fits, means) for batch in _own_batches(cfg, samples, build_loader)
     )
-    every = list(batches)
     if _is_shared(cfg):
-        every = [of_batch for share in comm.all_gather_object(every) for of_batch in share]
-    if means is not None:
-        table = means.sums()
-        for of_batch in every:
+        every = itertools.chain.from_iterable(comm.all_gather_object(list(every)))
+    count, table = 0, None if means is None else means.sums()
+    totals = dict.fromkeys(fits, (0.0, 0.0))
+    for of_batch in every:
+        count += of_batch.count
+        for name, (values, squares) in of_batch.sums.items():
+            totals[name] = totals[name][0] + values, totals[name][1] + squares
+        if means is not None:
             means.add(table, *of_batch.images)
+    if means is not None:
         means.fit(table)
-    count = sum(of_batch.count for of_batch in every)
     for name, fit in fits.items():
-        total, squares = (sum(of_batch.sums[name][kind] for of_batch in every) for kind in (0, 1))
-        mean = total / count
-        fit(mean, (squares / count - mean.square()).clamp(min=0).sqrt())
+        mean, square = (total / count for total in totals[name])
+        fit(mean, (square - mean.square()).clamp(min=0).sqrt())
 
 
 def _is_shared(cfg: CfgNode) -> bool:
     """Tell whether ranks share the work: what stands in for a bad image is chosen among all images."""
-    return cfg.DATALOADER.ON_BAD_IMAGE == "error"
+    return comm.get_world_size() > 1 and cfg.DATALOADER.ON_BAD_IMAGE == "error"
 
 
 def _own_batches(cfg: CfgNode, samples: list[Sample], build_loader: BuildLoader) -> Iterable[Batch]:
     start, stop = 0, len(samples)
     if _is_shared(cfg):
-        start, stop = split_batches(len(samples), cfg.TEST.IMS_PER_BATCH, comm.get_world_size())[
-            comm.get_rank()
-        ]
+        shares = split_batches(len(samples), cfg.TEST.IMS_PER_BATCH, comm.get_world_size())
+        start, stop = shares[comm.get_rank()]
     return build_loader(samples[start:stop]) if start < stop else ()
 
 
