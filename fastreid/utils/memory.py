@@ -8,7 +8,7 @@ import torch
 
 from fastreid.utils.errors import UserError
 
-_FAILURES = re.compile(r"out of memory|_ALLOC(ATION)?_FAILED")
+_FAILURES = re.compile(r"(?i:cuda).*out of memory|_ALLOC(ATION)?_FAILED")
 
 
 def is_allocation_failure(error: BaseException) -> bool:

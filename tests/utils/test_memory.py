@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fastreid.data.loaders import DEAD_WORKER
 from fastreid.utils.errors import UserError
 from fastreid.utils.memory import is_allocation_failure, memory_shortage_named
 
@@ -52,3 +53,7 @@ def test_figures_are_given_only_where_cuda_is_in_use(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     with pytest.raises(UserError, match="GPU has left; do less"), memory_shortage_named("a step", "do less"):
         raise FAILURES[0]
+
+
+def test_a_loader_worker_that_died_is_no_shortage_of_the_gpu():
+    assert not is_allocation_failure(RuntimeError(DEAD_WORKER))
