@@ -192,6 +192,7 @@ class FeatureGenerator(nn.Module):
         Returns:
             (B, V, D) float32; it does not depend on how images are batched, nor on the other views.
         """
+        # one by one: a list as an index would be sent to the device, and waited for
         chosen = prototypes if views is None else torch.stack([prototypes[view] for view in views])
         residuals = self.residuals(chosen)
         branches = 2 if self.prediction == "sample" and self.guidance_scale != 1.0 else 1
@@ -207,11 +208,11 @@ class FeatureGenerator(nn.Module):
         self, names: Sequence[str], num_views: int, views: Sequence[int] | None, device: torch.device
     ) -> Tensor:
         """Draw (draws, B * V, 4, h, w) for the V chosen of `num_views`; a view always has the same noise."""
-        distinct = names if self.per_image_noise else names[:1]
-        noise = draw_noise(self.seed, num_views, distinct, self.per_image_noise, self.draws, self.codec.shape)
+        noise = draw_noise(self.seed, num_views, names, self.per_image_noise, self.draws, self.codec.shape)
         if views is not None:
             noise = noise.unflatten(1, (-1, num_views))[:, :, list(views)].flatten(1, 2)
-        return noise.to(device, non_blocking=True).repeat(1, len(names) // len(distinct), 1, 1, 1)
+        copies = 1 if self.per_image_noise else len(names)
+        return noise.to(device, non_blocking=True).repeat(1, copies, 1, 1, 1)
 
     def _generate(
         self, id_tokens: Tensor, prototypes: Tensor, residuals: UNetResiduals, noise: Tensor

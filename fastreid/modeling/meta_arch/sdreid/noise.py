@@ -11,7 +11,7 @@ from torch import Tensor
 def draw_noise(
     seed: int, views: int, names: Sequence[str], per_image: bool, draws: int, shape: tuple[int, int, int]
 ) -> Tensor:
-    """Draw the noise for all views of some images, images outermost.
+    """Draw the noise for all views of some images, images outermost, or of all images alike.
 
     Args:
         seed, views, names, per_image: as in `noise_generators`.
@@ -19,12 +19,11 @@ def draw_noise(
         shape: of a latent, (4, h, w).
 
     Returns:
-        (draws, B * V, 4, h, w) float32 on the CPU; expanded from V sequences when they are shared.
+        (draws, B * V, 4, h, w) float32 on the CPU; (draws, V, 4, h, w) when all images have the same.
     """
     generators = noise_generators(seed, views, names if per_image else names[:1], per_image)
     sequences = [torch.stack([torch.randn(shape, generator=g) for _ in range(draws)]) for g in generators]
-    noise = torch.stack(sequences, dim=1)
-    return noise if per_image else noise.repeat(1, len(names), 1, 1, 1)
+    return torch.stack(sequences, dim=1)
 
 
 def noise_generators(seed: int, views: int, names: Sequence[str], per_image: bool) -> list[torch.Generator]:
