@@ -179,7 +179,7 @@ class ReIDModel:
         with cudnn_kernels(self.cfg.CUDNN_BENCHMARK):
             self.model.on_evaluation_start()
             model = _WithParts(self.model, parts)
-            features = extract_features(model, loader, self.cfg.TEST.FLIP.ENABLED, amp, self.device).numpy()
+            features = extract_features(model, loader, self.cfg.TEST.FLIP.ENABLED, amp).numpy()
         if bad := images.bad_rows:
             features[bad] = np.nan
             message = "%d of %d pictures cannot be read, first %s: their features are NaN"

@@ -24,11 +24,7 @@ SMALLER_BATCHES = "lower TEST.IMS_PER_BATCH"  # where the GPU's memory is too sm
 
 
 def extract_features(
-    model: nn.Module,
-    loader: Iterable[Batch],
-    flip: bool = False,
-    amp: torch.dtype | None = None,
-    device: torch.device | str = "cuda",
+    model: nn.Module, loader: Iterable[Batch], flip: bool = False, amp: torch.dtype | None = None
 ) -> torch.Tensor:
     """Encode the images of `loader` in its order.
 
@@ -38,7 +34,6 @@ def extract_features(
         flip: average the features of each image and its mirror image. They are not normalised here, so
             that normalising happens once, in the metric.
         amp: encode under autocast in this dtype; None computes in float32.
-        device: of the model; read with `amp` alone.
 
     Returns:
         (N, D) float32 on the CPU; (0, 0) for an empty loader.
@@ -51,7 +46,7 @@ def extract_features(
         with tqdm(total=total, unit="img", desc="encode", disable=not sys.stderr.isatty()) as progress:
             for batch in loader:
                 with memory_shortage_named(f"encoding {len(batch['images'])} images", SMALLER_BATCHES):
-                    encoded = _encode(model, batch, flip, amp, device)
+                    encoded = _encode(model, batch, flip, amp)
                 if not done:
                     features = torch.empty(total, encoded.shape[1])
                 features[done : done + len(encoded)] = encoded
@@ -67,12 +62,10 @@ def extract_features(
 
 
 @torch.inference_mode()
-def _encode(
-    model: nn.Module, batch: Batch, flip: bool, amp: torch.dtype | None, device: torch.device | str
-) -> torch.Tensor:
+def _encode(model: nn.Module, batch: Batch, flip: bool, amp: torch.dtype | None) -> torch.Tensor:
     images = batch["images"]
     images = images.to(next(model.parameters(), images).device, non_blocking=True)  # to mirror them there
-    with exact_float32(), autocast(amp, torch.device(device)):
+    with exact_float32(), autocast(amp, images.device):
         features = model({**batch, "images": images}).float()
         if flip:
             mirrored = model({**batch, "images": images.flip(3)}).float()
@@ -90,9 +83,8 @@ def extract_over_ranks(cfg: CfgNode, model: nn.Module, samples: list[Sample]) ->
     own = samples[slice(*shares[comm.get_rank()])]
     features = torch.empty(0, 0)
     if own:
-        device = resolve_device(cfg.MODEL.DEVICE)
-        amp = amp_dtype(cfg.TEST.AMP, device)
-        features = extract_features(model, build_test_loader(cfg, own), cfg.TEST.FLIP.ENABLED, amp, device)
+        amp = amp_dtype(cfg.TEST.AMP, resolve_device(cfg.MODEL.DEVICE))
+        features = extract_features(model, build_test_loader(cfg, own), cfg.TEST.FLIP.ENABLED, amp)
     return _gather_on_main(features, shares)
 
 

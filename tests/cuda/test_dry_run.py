@@ -109,7 +109,7 @@ def train(
 
 def evaluate(model: MetaArch, amp: torch.dtype | None = None, flip: bool = False) -> None:
     model.on_evaluation_start()
-    features = extract_features(model, Batches([batch()]), flip, amp, CUDA)
+    features = extract_features(model, Batches([batch()]), flip, amp)
     assert (features.device.type, features.dtype) == ("cpu", torch.float32)
     assert features.shape == (BATCH, sum(model.feature_parts().values()))
 

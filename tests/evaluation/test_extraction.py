@@ -88,8 +88,12 @@ def test_mixed_precision_is_a_setting_for_cuda_alone_unless_the_cpu_is_named():
 @pytest.mark.cuda
 def test_encoding_runs_in_the_precision_asked_for():
     class Precision(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(8, 4, device="cuda"))
+
         def forward(self, batch):
-            product = torch.ones(len(batch["images"]), 8, device="cuda") @ torch.ones(8, 4, device="cuda")
+            product = torch.ones(len(batch["images"]), 8, device="cuda") @ self.weight
             return product * (product.dtype == torch.bfloat16)
 
     assert (extract_features(Precision(), loader_of(IMAGES, 4)) == 0).all()

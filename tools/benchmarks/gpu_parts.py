@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property, partial
 from itertools import repeat
 from pathlib import Path
@@ -42,7 +42,7 @@ BF16 = torch.bfloat16
 
 
 class Bench:
-    """The measurements on one device, with the models that they share.
+    """The measurements on one device, each a method of its name, with the models that they share.
 
     Args:
         sizes: ``batch`` images of a batch, ``steps`` timed training steps, ``sampling`` steps, ``repeats``,
@@ -57,13 +57,6 @@ class Bench:
             size=size, views=2, steps=sizes["sampling"], repeats=sizes["repeats"]
         )
         self.targets = device.type == "cuda"  # they are a card's
-
-    @property
-    def parts(self) -> dict[str, Callable[[], Iterable[Figure]]]:
-        """The measurements by name, in the order in which they are made."""
-        named = (self.peak, self.stage1, self.generation, self.stage2)
-        named += (self.extraction, self.evaluation, self.cuda_tests, self.agreement)
-        return {part.__name__: part for part in named}
 
     @cached_property
     def cfg(self) -> CfgNode:
@@ -151,7 +144,7 @@ class Bench:
         cases = {None: "float32", BF16: "bf16"}
         expected = extract_features(model.cpu(), DataLoader(names, 2))
         model.to(self.device)
-        found = {amp: extract_features(model, DataLoader(names, 2), False, amp, self.device) for amp in cases}
+        found = {amp: extract_features(model, DataLoader(names, 2), amp=amp) for amp in cases}
         model.generates_in_amp = generates_in_amp
         for amp, name in cases.items():
             cosine = lowest_cosine(model, expected, found[amp])
@@ -174,7 +167,7 @@ class Bench:
             plain_loader = DataLoader(pictures, cfg.TEST.IMS_PER_BATCH, **options)
             work = {
                 "float32": partial(extract_features, self.encoder, loader),
-                "bf16": partial(extract_features, self.encoder, loader, False, BF16, self.device),
+                "bf16": partial(extract_features, self.encoder, loader, amp=BF16),
                 "plain": partial(encode_plainly, self.plain_encoder.eval(), plain_loader, BF16),
             }
             seconds = {name: seconds_of(each, self.device) for name, each in work.items()}
