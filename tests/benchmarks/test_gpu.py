@@ -69,7 +69,6 @@ def test_the_time_ends_the_part_that_runs_and_leaves_out_those_that_follow(monke
             time.sleep(0.01)
 
     monkeypatch.setattr(bench, "peak", endless)
-    endless.__name__ = "peak"
     start = time.monotonic()
     assert gpu.attempt(bench, "peak", start + 0.2) == ([], "the time is up")
     assert gpu.attempt(bench, "stage1", start + 0.2) == ([], "the time is up")
@@ -89,7 +88,6 @@ def test_a_part_that_fails_is_left_out_with_its_reason(monkeypatch, said):
         raise FAILURES[said]
 
     bench = Bench(torch.device("cpu"), "tiny", gpu.SIZES["tiny"], "tests")
-    fails.__name__ = "peak"
     monkeypatch.setattr(bench, "peak", fails)
     assert gpu.attempt(bench, "peak", time.monotonic() + 60) == ([], said)
 

@@ -24,23 +24,16 @@ from tqdm import tqdm
 
 from fastreid.utils.env import code_version, use_device
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import check_output_folder, named_output, write_json
+from fastreid.utils.file_io import atomic_write, check_output_folder, named_output, write_json
 from fastreid.utils.memory import is_allocation_failure
 from tools.benchmarks.figures import Figure, markdown
 from tools.benchmarks.gpu_parts import Bench
 
-FULL = {"batch": 128, "steps": 20, "sampling": 10, "repeats": 3, "pictures": 1024, "images": 8192}
-TINY = {
-    "batch": 8,
-    "steps": 1,
-    "sampling": 2,
-    "repeats": 1,
-    "pictures": 8,
-    "images": 12,
-    "queries": 20,
-    "gallery": 200,
+WHAT = ("batch", "steps", "sampling", "repeats", "pictures", "images", "queries", "gallery")
+SIZES = {
+    "full": dict(zip(WHAT, (128, 20, 10, 3, 1024, 8192, 2000, 51000), strict=True)),
+    "tiny": dict(zip(WHAT, (8, 1, 2, 1, 8, 12, 20, 200), strict=True)),
 }
-SIZES = {"full": FULL | {"queries": 2000, "gallery": 51000}, "tiny": TINY}
 PARTS = ("peak", "stage1", "generation", "stage2", "extraction", "evaluation", "cuda_tests", "agreement")
 
 
@@ -79,7 +72,7 @@ def attempt(bench: Bench, name: str, deadline: float) -> tuple[list[Figure], str
     figures: list[Figure] = []
     try:
         with time_limit(deadline - time.monotonic()):
-            figures += bench.parts[name]()
+            figures += getattr(bench, name)()
     except TimeoutError:
         return [], "the time is up"
     except UserError as error:
@@ -131,5 +124,6 @@ def report(folder: Path, facts: dict[str, Any], figures: list[Figure], left_out:
     values = {"figures": [figure.to_dict() for figure in figures], "left_out": left_out}
     with named_output(folder):
         write_json(folder / "gpu.json", facts | values)
-        (folder / "gpu.md").write_text(table, encoding="utf-8")
+        with atomic_write(folder / "gpu.md", "w") as file:
+            file.write(table)
     print(folder / "gpu.json", folder / "gpu.md", sep="\n")
