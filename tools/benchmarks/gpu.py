@@ -61,6 +61,8 @@ def main(args: argparse.Namespace) -> None:
     for name in tqdm(PARTS, unit="part", disable=not sys.stderr.isatty()):
         if name in args.parts:
             found, reason = attempt(bench, name, deadline)
+            gc.collect()  # not before: a failure's traceback has kept the part's tensors
+            torch.cuda.empty_cache()
             figures += found
             left_out |= {name: reason} if reason else {}
     facts = machine(device) | {"size": size, "seconds": round(time.monotonic() - start, 1)}
@@ -82,9 +84,6 @@ def attempt(bench: Bench, name: str, deadline: float) -> tuple[list[Figure], str
             return [], "the GPU's memory is too small"
         traceback.print_exc()
         return [], f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    finally:
-        gc.collect()
-        torch.cuda.empty_cache()
     return figures, ""
 
 
