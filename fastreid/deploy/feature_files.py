@@ -19,9 +19,9 @@ from zipfile import BadZipFile
 import numpy as np
 import yaml
 
-from fastreid.config import CfgNode, Changes
+from fastreid.config import CfgNode, Changes, Key
 from fastreid.config.files import flat_keys
-from fastreid.deploy.image_lists import Columns, csv_text, read_columns
+from fastreid.deploy.image_lists import Columns, csv_text, read_columns, stream_rows
 from fastreid.deploy.labels import Names, column_arguments
 from fastreid.deploy.reid_model import ReIDModel
 from fastreid.evaluation.report import describe_checkpoint
@@ -89,6 +89,10 @@ class FeatureSet:
     def columns(self) -> Columns:
         """Read the table of the pictures, as images.csv has it."""
         return read_columns(self.folder / IMAGES)
+
+    def table_rows(self) -> Iterator[list[str]]:
+        """Give the rows of images.csv in turn, the first with the names of the columns."""
+        return stream_rows(self.folder / IMAGES)
 
     def shards(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Give ``(rows, (n, D) float32)`` of each shard in turn; ``npy`` ones stay on disk until read.
@@ -197,6 +201,16 @@ def feature_choice(facts: dict[str, Any]) -> dict[str, Any]:
     return {name: facts[name] for name in ("parts", "views") if name in facts}
 
 
+def different_settings(earlier: dict[str, Any], now: dict[str, Any], declared: dict[str, Key]) -> list[str]:
+    """Return the settings that change features and differ in two configurations, as ``KEY earlier``."""
+    old, new = (flat_keys(CfgNode(config)) for config in (earlier, now))
+    return [
+        f"{key} {old[key]}"
+        for key, about in declared.items()
+        if about.changes & Changes.FEATURES and key in old and key in new and old[key] != new[key]
+    ]
+
+
 def _facts(model: ReIDModel, parts: list[str], count: int, table: bytes) -> dict[str, Any]:
     return {
         "checkpoint": describe_checkpoint(model.cfg.MODEL.WEIGHTS),
@@ -249,10 +263,7 @@ def _check_same(features: FeatureSet, earlier: dict[str, Any], model: ReIDModel)
     if begun != facts["parts"]:
         different.append(f"parts {', '.join(begun)}")
     different += [f"{key} {earlier[key]}" for key in ("format", "shard_size") if earlier[key] != facts[key]]
-    old, new = (flat_keys(CfgNode(content["config"])) for content in (earlier, facts))
-    for key, about in model.cfg.declared.items():
-        if about.changes & Changes.FEATURES and key in old and key in new and old[key] != new[key]:
-            different.append(f"{key} {old[key]}")
+    different += different_settings(earlier["config"], facts["config"], model.cfg.declared)
     if different:
         raise UserError(
             f"{features.folder} holds features of other {', '.join(different)}",

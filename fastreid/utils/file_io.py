@@ -5,6 +5,7 @@ there, `named_output` around the writing.
 """
 
 import errno
+import fcntl
 import json
 import os
 import tempfile
@@ -45,6 +46,25 @@ def sync_folder(folder: str | os.PathLike) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: str | os.PathLike, wait: bool = False) -> Iterator[bool]:
+    """Hold the lock that the file `path`, made if need be, stands for; give False if another process has it.
+
+    The system lets go of it when the process dies, whatever killed it, and knows it on every machine that
+    shares the folder (NFS included). Processes forked from this one do not have it.
+
+    Args:
+        wait: until it is free.
+    """
+    with open(path, "ab") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
