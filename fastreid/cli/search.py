@@ -11,12 +11,15 @@ python tools/search.py remove --index index --where "time < '2026-01-01'"
 import argparse
 import json
 import sys
+from contextlib import nullcontext
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
-from fastreid.deploy.feature_files import FeatureSet, feature_choice
-from fastreid.deploy.image_lists import list_file, list_pictures
+from fastreid.deploy.feature_files import FeatureSet, extract_to_files, feature_choice
+from fastreid.deploy.image_lists import Columns, list_file, list_pictures
 from fastreid.deploy.labels import column_arguments
 from fastreid.deploy.search import (
     SearchIndex,
@@ -25,11 +28,14 @@ from fastreid.deploy.search import (
     compact_index,
     remove_pictures,
 )
+from fastreid.deploy.workers import run_shared, under_torchrun
 from fastreid.utils.cli import CommandLineParser, add_imports_option, command
+from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file, check_output_folder
 from fastreid.utils.logger import setup_logger
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
 
+QUERY_SHARD = 500  # pictures that a process takes at once
 WHERE = "pictures of which this holds, as SQL says it of the columns: \"camid = 3 AND time < '12:00'\""
 
 
@@ -80,6 +86,12 @@ def _add_query(query: CommandLineParser) -> None:
     )
     add_imports_option(query)
     query.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    query.add_count("--num-gpus", 1, "processes for the features, each with a GPU if there are any")
+    query.add_argument(
+        "--query-features",
+        metavar="DIR",
+        help="keep them there: a query that was stopped goes on; for torchrun",
+    )
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")
     query.add_argument("--html", metavar="FILE", help="also write a page with the pictures")
 
@@ -122,11 +134,10 @@ def query(args: argparse.Namespace) -> None:
     if args.html:
         check_output_file(args.html, "--html")
     index = SearchIndex.open(args.index)
-    columns = list_file(args.list) if args.list else {"path": list_pictures(args.pictures)}
-    paths = columns["path"]
-    model = index.load_model(args.checkpoint, args.device, args.imports)
-    labels = column_arguments(model.method, model.model.test_labels, columns)
-    features = model.extract(paths, **feature_choice(index.facts), **labels)
+    paths = query_columns(args)["path"]
+    features = query_features(args, index)
+    if features is None:
+        return
     scores, items = index.search(features, args.top, args.where)
     rows = index.rows(items)
     answers = [
@@ -144,6 +155,37 @@ def query(args: argparse.Namespace) -> None:
         print(f"{describe(index)}{known}")
     if args.html:
         write_page(args, answers)
+
+
+def query_columns(args: argparse.Namespace) -> Columns:
+    return list_file(args.list) if args.list else {"path": list_pictures(args.pictures)}
+
+
+def query_features(args: argparse.Namespace, index: SearchIndex) -> np.ndarray | None:
+    """Return the features of the queries; None in a process of torchrun's that another one answers for."""
+    if args.query_features:
+        check_output_folder(args.query_features, "--query-features")
+    elif under_torchrun():
+        fix = "name a folder that all of them see: --query-features DIR"
+        raise UserError("several processes share out the features of the queries", fix)
+    elif args.num_gpus == 1:
+        columns, model = query_columns(args), index.load_model(args.checkpoint, args.device, args.imports)
+        labels = column_arguments(model.method, model.model.test_labels, columns)
+        return model.extract(columns["path"], **feature_choice(index.facts), **labels)
+    with nullcontext(args.query_features) if args.query_features else TemporaryDirectory() as folder:
+        if not run_shared(extract_queries, (args, folder), args.num_gpus, args.device):
+            return None
+        return FeatureSet.open(folder).load()
+
+
+def extract_queries(args: argparse.Namespace, folder: str) -> None:
+    """Extract what other processes do not, as each of them does."""
+    if not args.json:
+        setup_logger()
+    index = SearchIndex.open(args.index)
+    model = index.load_model(args.checkpoint, args.device, args.imports)
+    chosen = feature_choice(index.facts)
+    extract_to_files(model, query_columns(args), folder, shard_size=QUERY_SHARD, **chosen)
 
 
 def hits(rows: dict[int, dict[str, Any]], scores: Any, items: Any) -> list[dict[str, Any]]:

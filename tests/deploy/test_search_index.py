@@ -1,6 +1,7 @@
 """Searching features: against a comparison of every pair in float64, for every kind of index."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from worlds.checkpoints import write_checkpoint
 from worlds.programs import run_tool
 
 from fastreid import ReIDModel
+from fastreid.cli import search as cli_search
+from fastreid.deploy import workers
 from fastreid.deploy.feature_files import FeatureSet, extract_to_files
 from fastreid.deploy.image_lists import write_columns
 from fastreid.deploy.search import SearchIndex, build_index, recall, writing
@@ -300,7 +303,7 @@ class TestFiles:
         with pytest.raises(UserError, match="earlier version.*build it again from its features"):
             SearchIndex.open(tmp_path)
         build_index(feature_set, tmp_path)
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "generation_00000", "index.json"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["generation_00000", "index.json"]
 
 
 class TestTool:
@@ -358,6 +361,23 @@ class TestTool:
         assert Path(paths[4]).name in text
         assert "person 7, camera 1, view 0" in text
         assert "1 of 1 queries" in err
+
+    def test_several_processes_share_the_queries_out(self, index, paths, tmp_path, monkeypatch):
+        monkeypatch.setattr(workers, "START_METHOD", "fork")
+        monkeypatch.setattr(cli_search, "QUERY_SHARD", 2)
+        code, alone, _ = self.query(index, *paths[:5], "--json")
+        code, shared, _ = self.query(index, *paths[:5], "--json", "--num-gpus", 2)
+        assert code == 0
+        assert re.findall('"path": .*', shared) == re.findall('"path": .*', alone)
+        kept = ("--query-features", tmp_path / "kept")
+        assert self.query(index, *paths[:5], "--json", *kept) == (0, shared, "")
+        assert len(list((tmp_path / "kept").glob("features_*.npy"))) == 3
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "1")
+        assert self.query(index, *paths[:5], "--json", *kept) == (0, "", "")
+        code, _, err = self.query(index, *paths[:5])
+        assert code == 2
+        assert "name a folder that all of them see: --query-features" in err
 
     def test_a_query_whose_name_is_no_text(self, index, paths, tmp_path):
         query = shutil.copy(paths[4], tmp_path / "caf\udce9.jpg")

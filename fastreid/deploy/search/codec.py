@@ -69,6 +69,8 @@ class FeatureCodec:
                 if hasattr(quantiser, "pq"):
                     quantiser.pq.cp.min_points_per_centroid = 1  # no warning: what it costs is measured
                     quantiser.do_polysemous_training = False  # slow, for searches that we do not make
+            if ivf.nlist == 1:
+                ivf.cp.min_points_per_centroid = 1
             ivf.cp.spherical = True  # the features have length 1, and so have the centres
             ivf.train(sample)
             if refinement is not None:

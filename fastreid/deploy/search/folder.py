@@ -20,6 +20,7 @@ from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import locked, write_json
 
 FACTS, TABLE, LOCK = "index.json", "pictures.sqlite", ".lock"
+OURS = ".generation"  # a file that tells a generation from a folder of somebody else
 EARLIER = ("index.faiss", "index.csv")  # of an index that was kept in memory
 KEYS = {"kind", "lists", "probes", "recall", "checkpoint", "config"}
 BUILD = "build one with tools/search.py build"
@@ -96,7 +97,7 @@ def new_generation(folder: str | os.PathLike, facts: dict[str, Any]) -> Iterator
     facts["generation"] = 0 if current is None else current + 1
     place = generation_folder(folder, facts)
     place.mkdir()
-    (place / LOCK).touch()
+    (place / OURS).touch()
     try:
         yield place
     except BaseException:
@@ -117,7 +118,7 @@ def _keep(folder: Path, generation: int | None) -> None:
 
 def _begun(path: Path) -> bool:
     """Tell whether `path` is a generation that a process was killed in before it counted."""
-    return (path / LOCK).is_file()
+    return (path / OURS).is_file()
 
 
 def _read(folder: Path) -> dict[str, Any]:
