@@ -2,6 +2,7 @@
 
 python tools/extract_features.py --checkpoint model_best.pth --folder pictures --output features
 python tools/extract_features.py --checkpoint model_best.pth --dataset CARGO --split gallery --output features
+torchrun --nproc-per-node 8 tools/extract_features.py --checkpoint model_best.pth --folder pictures --output f
 """
 
 import argparse
@@ -10,8 +11,9 @@ from fastreid import ReIDModel
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
 from fastreid.data.datasets import open_dataset
-from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, extract_to_files
+from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, FeatureSet, extract_to_files
 from fastreid.deploy.image_lists import SPLITS, Columns, list_dataset, list_file, list_folder
+from fastreid.deploy.workers import run_shared
 from fastreid.utils.cli import CommandLineParser, add_imports_option, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_folder
@@ -45,6 +47,7 @@ def build_parser() -> CommandLineParser:
         "--skip-bad", action="store_true", help="a row of NaN for a picture that cannot be read, no stop"
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_count("--num-gpus", 1, "processes, each with a GPU if there are any")
     add_imports_option(parser)
     return parser
 
@@ -62,9 +65,8 @@ def list_source(args: argparse.Namespace, cfg: CfgNode) -> Columns:
     return columns
 
 
-@command(build_parser, "finished shards are kept, the same command goes on")
-def main(args: argparse.Namespace) -> None:
-    check_output_folder(args.output, "--output")
+def extract(args: argparse.Namespace) -> None:
+    """Extract what other processes do not, as each of them does."""
     setup_logger()
     model = ReIDModel.from_checkpoint(
         args.checkpoint, args.config_file, args.device, args.opts, imports=args.imports
@@ -73,7 +75,12 @@ def main(args: argparse.Namespace) -> None:
         data = model.cfg.DATASETS
         model.model.check_views(open_dataset(args.dataset, data.ROOT, data.CSV).view_names, args.dataset)
     columns = list_source(args, model.cfg)
-    features = extract_to_files(
-        model, columns, args.output, args.views, args.format, args.shard_size, args.skip_bad
-    )
-    print(f"{len(features)} features of {features.facts['width']} numbers: {args.output}")
+    extract_to_files(model, columns, args.output, args.views, args.format, args.shard_size, args.skip_bad)
+
+
+@command(build_parser, "finished shards are kept, the same command goes on")
+def main(args: argparse.Namespace) -> None:
+    check_output_folder(args.output, "--output")
+    if run_shared(extract, (args,), args.num_gpus, args.device):
+        features = FeatureSet.open(args.output)
+        print(f"{len(features)} features of {features.facts['width']} numbers: {args.output}")

@@ -3,56 +3,121 @@
 python tools/extract_features.py --checkpoint model_best.pth --folder pictures --output features
 python tools/search.py build --features features --index index
 python tools/search.py query --index index --pictures query.jpg more_queries/ --html found.html
+python tools/search.py query --index index --pictures query.jpg --where "camid = 3"
+python tools/search.py add --index index --features new_features
+python tools/search.py remove --index index --where "time < '2026-01-01'"
 """
 
 import argparse
 import json
 import sys
+from contextlib import nullcontext
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
-from fastreid.deploy.feature_files import FeatureSet, feature_choice
-from fastreid.deploy.image_lists import list_file, list_pictures
+from fastreid.deploy.feature_files import FeatureSet, extract_to_files, feature_choice
+from fastreid.deploy.image_lists import Columns, list_file, list_pictures
 from fastreid.deploy.labels import column_arguments
-from fastreid.deploy.search_index import KINDS, SearchIndex, check_index_folder
+from fastreid.deploy.search import (
+    SearchIndex,
+    add_pictures,
+    build_index,
+    compact_index,
+    remove_pictures,
+)
+from fastreid.deploy.workers import run_shared, under_torchrun
 from fastreid.utils.cli import CommandLineParser, add_imports_option, command
+from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file, check_output_folder
+from fastreid.utils.logger import setup_logger
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
+
+QUERY_SHARD = 500  # pictures that a process takes at once
+WHERE = "pictures of which this holds, as SQL says it of the columns: \"camid = 3 AND time < '12:00'\""
 
 
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="make an index of extracted features")
-    build.add_argument("--features", required=True, metavar="DIR", help="what extract_features.py wrote")
+    _add_features(build)
     build.add_argument("--index", required=True, metavar="DIR", help="the folder to write")
     build.add_argument(
-        "--kind", choices=KINDS, default="auto", help="auto: exact up to 100,000 pictures, else ivf"
+        "--kind",
+        default="auto",
+        help="auto (exact up to 100,000 pictures, ivf up to 1,000,000, then ivfpq), exact, ivf, ivfpq, or a"
+        " factory string of faiss, such as OPQ64,IVF4096,PQ32,Refine(PQ64)",
     )
-    query = commands.add_parser("query", help="search an index")
-    query.add_argument("--index", required=True, metavar="DIR", help="what `build` wrote")
+    add = commands.add_parser("add", help="add the pictures of more features to an index")
+    _add_index(add)
+    _add_features(add)
+    remove = commands.add_parser("remove", help="remove pictures from an index")
+    _add_index(remove)
+    which = remove.add_mutually_exclusive_group(required=True)
+    which.add_argument("--where", metavar="SQL", help=WHERE)
+    which.add_argument("--list", metavar="FILE", help="their paths: one a line, or CSV with a column path")
+    compact = commands.add_parser("compact", help="write an index again without what was removed")
+    _add_index(compact)
+    _add_query(commands.add_parser("query", help="search an index"))
+    return parser
+
+
+def _add_features(parser: CommandLineParser) -> None:
+    parser.add_argument("--features", required=True, metavar="DIR", help="what extract_features.py wrote")
+
+
+def _add_index(parser: CommandLineParser) -> None:
+    parser.add_argument("--index", required=True, metavar="DIR", help="what `build` wrote")
+
+
+def _add_query(query: CommandLineParser) -> None:
+    _add_index(query)
     pictures = query.add_mutually_exclusive_group(required=True)
     pictures.add_argument("--pictures", nargs="+", metavar="PATH", help="query pictures, or folders of them")
     listed = "a path a line, or CSV: path, and camid or view where the model reads it"
     pictures.add_argument("--list", metavar="FILE", help=listed)
     query.add_count("--top", 10, "hits", metavar="K")
+    query.add_argument("--where", metavar="SQL", help=WHERE)
     query.add_argument(
         "--checkpoint", metavar="FILE", help="where the model of the features is now, if it was moved"
     )
     add_imports_option(query)
     query.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    query.add_count("--num-gpus", 1, "processes for the features, each with a GPU if there are any")
+    query.add_argument(
+        "--query-features",
+        metavar="DIR",
+        help="keep them there: a query that was stopped goes on; for torchrun",
+    )
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")
     query.add_argument("--html", metavar="FILE", help="also write a page with the pictures")
-    return parser
 
 
 def build(args: argparse.Namespace) -> None:
     check_output_folder(args.index, "--index")
-    check_index_folder(args.index)
-    index = SearchIndex.build(FeatureSet.open(args.features), args.kind)
-    index.save(args.index)
+    setup_logger()
+    index = build_index(FeatureSet.open(args.features), args.index, args.kind)
     print(f"{len(index)} pictures, {describe(index)}: {args.index}")
+
+
+def add(args: argparse.Namespace) -> None:
+    setup_logger()
+    added = add_pictures(args.index, FeatureSet.open(args.features))
+    print(f"{added} pictures added, {len(SearchIndex.open(args.index))} in {args.index}")
+
+
+def remove(args: argparse.Namespace) -> None:
+    paths = list_file(args.list)["path"] if args.list else None
+    removed = remove_pictures(args.index, args.where, paths)
+    print(f"{removed} pictures removed, {len(SearchIndex.open(args.index))} in {args.index}")
+
+
+def compact(args: argparse.Namespace) -> None:
+    compact_index(args.index)
+    print(f"{len(SearchIndex.open(args.index))} pictures in {args.index}")
 
 
 def describe(index: SearchIndex) -> str:
@@ -60,8 +125,8 @@ def describe(index: SearchIndex) -> str:
     if facts["kind"] == "exact":
         return "exact search"
     return (
-        f"IVF search in {facts['probes']} of {facts['lists']} lists, recall@10 {facts['recall']:.3f}"
-        f" for indexed pictures"
+        f"{facts['recipe']}, search in {facts['probes']} of {facts['lists']} lists,"
+        f" recall@10 {facts['recall']:.3f} for indexed pictures"
     )
 
 
@@ -69,35 +134,65 @@ def query(args: argparse.Namespace) -> None:
     if args.html:
         check_output_file(args.html, "--html")
     index = SearchIndex.open(args.index)
-    columns = list_file(args.list) if args.list else {"path": list_pictures(args.pictures)}
-    paths = columns["path"]
-    model = index.load_model(args.checkpoint, args.device, args.imports)
-    labels = column_arguments(model.method, model.model.test_labels, columns)
-    features = model.extract(paths, **feature_choice(index.facts), **labels)
-    scores, rows = index.search(features, args.top)
+    paths = query_columns(args)["path"]
+    features = query_features(args, index)
+    if features is None:
+        return
+    scores, items = index.search(features, args.top, args.where)
+    rows = index.rows(items)
     answers = [
-        {"query": path, "results": hits(index, *found)}
-        for path, *found in zip(paths, scores, rows, strict=True)
+        {"query": path, "results": hits(rows, *found)}
+        for path, *found in zip(paths, scores, items, strict=True)
     ]
-    share = index.recall(features, args.top)
+    share = index.recall(features, args.top, args.where)
     if args.json:
         answer = {"search": index.facts["kind"], "top": args.top, "recall": share, "answers": answers}
         print(json.dumps(answer, indent=2))
     else:
         for answer in answers:
             print(f"{answer['query']}\n{tabulate(answer['results'], headers='keys', floatfmt='.4f')}\n")
-        print(f"{describe(index)}; recall@{args.top} for these queries {share:.3f}")
+        known = "" if share is None else f"; recall@{args.top} for these queries {share:.3f}"
+        print(f"{describe(index)}{known}")
     if args.html:
         write_page(args, answers)
 
 
-def hits(index: SearchIndex, scores: Any, rows: Any) -> list[dict[str, Any]]:
+def query_columns(args: argparse.Namespace) -> Columns:
+    return list_file(args.list) if args.list else {"path": list_pictures(args.pictures)}
+
+
+def query_features(args: argparse.Namespace, index: SearchIndex) -> np.ndarray | None:
+    """Return the features of the queries; None in a process of torchrun's that another one answers for."""
+    if args.query_features:
+        check_output_folder(args.query_features, "--query-features")
+    elif under_torchrun():
+        fix = "name a folder that all of them see: --query-features DIR"
+        raise UserError("several processes share out the features of the queries", fix)
+    elif args.num_gpus == 1:
+        columns, model = query_columns(args), index.load_model(args.checkpoint, args.device, args.imports)
+        labels = column_arguments(model.method, model.model.test_labels, columns)
+        return model.extract(columns["path"], **feature_choice(index.facts), **labels)
+    with nullcontext(args.query_features) if args.query_features else TemporaryDirectory() as folder:
+        if not run_shared(extract_queries, (args, folder), args.num_gpus, args.device):
+            return None
+        return FeatureSet.open(folder).load()
+
+
+def extract_queries(args: argparse.Namespace, folder: str) -> None:
+    """Extract what other processes do not, as each of them does."""
+    if not args.json:
+        setup_logger()
+    index = SearchIndex.open(args.index)
+    model = index.load_model(args.checkpoint, args.device, args.imports)
+    chosen = feature_choice(index.facts)
+    extract_to_files(model, query_columns(args), folder, shard_size=QUERY_SHARD, **chosen)
+
+
+def hits(rows: dict[int, dict[str, Any]], scores: Any, items: Any) -> list[dict[str, Any]]:
     """List what was found for one query, nearest first: rank, score and the columns of the index's table."""
-    found = [(score, row) for score, row in zip(scores.tolist(), rows.tolist(), strict=True) if row >= 0]
-    return [
-        {"rank": rank, "score": score} | {name: values[row] for name, values in index.columns.items()}
-        for rank, (score, row) in enumerate(found, start=1)
-    ]
+    pairs = zip(scores.tolist(), items.tolist(), strict=True)
+    found = [{"score": score} | rows[item] for score, item in pairs if item in rows]
+    return [{"rank": rank} | hit for rank, hit in enumerate(found, start=1)]
 
 
 def write_page(args: argparse.Namespace, answers: list[dict[str, Any]]) -> None:
@@ -118,4 +213,4 @@ def caption(hit: dict[str, Any]) -> str:
 
 @command(build_parser)
 def main(args: argparse.Namespace) -> None:
-    {"build": build, "query": query}[args.command](args)
+    {"build": build, "add": add, "remove": remove, "compact": compact, "query": query}[args.command](args)

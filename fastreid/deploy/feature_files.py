@@ -19,18 +19,19 @@ from zipfile import BadZipFile
 import numpy as np
 import yaml
 
-from fastreid.config import CfgNode, Changes
+from fastreid.config import CfgNode, Changes, Key
 from fastreid.config.files import flat_keys
-from fastreid.deploy.image_lists import Columns, csv_text, read_columns
+from fastreid.deploy.image_lists import Columns, csv_text, read_columns, stream_rows
 from fastreid.deploy.labels import Names, column_arguments
 from fastreid.deploy.reid_model import ReIDModel
 from fastreid.evaluation.report import describe_checkpoint
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write, write_json
+from fastreid.utils.file_io import atomic_write, locked, write_json
 
 logger = logging.getLogger(__name__)
 
-FACTS, IMAGES = "features.json", "images.csv"
+FACTS, IMAGES, LOCK = "features.json", "images.csv", ".lock"
+POLL_SECONDS = 0.5  # between looks at what other processes have done
 FORMATS = ("npy", "npz")
 KEYS = ("checkpoint", "config", "images", "width", "images_sha256", "format", "shard_size")
 SHARD_SIZE = 10_000  # pictures: 31 MB of 768-wide features
@@ -90,6 +91,10 @@ class FeatureSet:
         """Read the table of the pictures, as images.csv has it."""
         return read_columns(self.folder / IMAGES)
 
+    def table_rows(self) -> Iterator[list[str]]:
+        """Give the rows of images.csv in turn, the first with the names of the columns."""
+        return stream_rows(self.folder / IMAGES)
+
     def shards(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Give ``(rows, (n, D) float32)`` of each shard in turn; ``npy`` ones stay on disk until read.
 
@@ -120,6 +125,28 @@ class FeatureSet:
             features[rows] = part
         return features
 
+    def claimed(self) -> Iterator[int]:
+        """Give the missing shards until there is none, each to one process of those that share the folder.
+
+        A shard is this process's until it asks for the next. Those of a process that dies are free again.
+        """
+        while missing := self.missing:
+            idle = True
+            for number in missing:
+                path = self.shard_path(number)
+                if path.is_file():
+                    continue
+                with locked(self.folder / f".{path.stem}.lock") as ours:
+                    if ours and not path.is_file():
+                        for partial in self.folder.glob(
+                            f".{path.name}.*.tmp"
+                        ):  # of a process that was killed
+                            partial.unlink()
+                        idle = False
+                        yield number
+            if idle:
+                time.sleep(POLL_SECONDS)
+
     def write_shard(self, number: int, features: np.ndarray, columns: Columns) -> None:
         """Write shard `number`; `columns` is the whole table."""
         with atomic_write(self.shard_path(number)) as file:
@@ -143,8 +170,9 @@ def extract_to_files(
 ) -> FeatureSet:
     """Write the features of the pictures `columns["path"]` shard by shard; go on where a call was stopped.
 
-    A shard's numbers are the same whether the work was interrupted or not. In memory are the table and one
-    shard. Only one process may write to a folder.
+    Several processes, also on several machines, share the work if they are called alike: each takes a shard
+    that nobody has, and all return when the last one is there. A shard's numbers are the same whoever makes
+    it, and whether the work was interrupted or not. In memory are the table and one shard.
 
     Args:
         columns: a table as `image_lists` makes them, with what the model reads of each picture.
@@ -171,19 +199,18 @@ def extract_to_files(
     features = FeatureSet(folder, facts | {"format": file_format, "shard_size": shard_size})
     try:
         _begin(features, table, model)
-        pending, total = features.missing, features.num_shards
-        done, start = 0, time.perf_counter()
-        if len(pending) < total:
-            logger.info("%d of %d shards are there already", total - len(pending), total)
-        for position, number in enumerate(pending, start=1):
+        before, start = _rows_there(features), time.perf_counter()
+        if before:
+            logger.info("%d of %d pictures are there already", before, len(features))
+        for number in features.claimed():
             rows = features.rows(number)
             paths, own = columns["path"][rows], {name: values[rows] for name, values in labels.items()}
             features.write_shard(number, model.extract(paths, skip_bad=skip_bad, parts=parts, **own), columns)
-            done += len(paths)
-            rate = done / (time.perf_counter() - start)
-            left = sum(features.rows(n).stop - features.rows(n).start for n in pending[position:]) / rate
-            message = "Shard %d of %d written: %.0f images/s, %.1f min left"
-            logger.info(message, number + 1, total, rate, left / 60)
+            there = _rows_there(features)
+            rate = (there - before) / (time.perf_counter() - start)
+            message = "Shard %d written; %d of %d pictures: %.0f images/s, %.1f min left"
+            left = (len(features) - there) / rate / 60
+            logger.info(message, number, there, len(features), rate, left)
     except OSError as error:
         raise UserError(
             f"cannot write features in {folder}: {error.strerror}; finished shards are kept",
@@ -195,6 +222,16 @@ def extract_to_files(
 def feature_choice(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `ReIDModel.extract` that give features of the parts that `facts` name."""
     return {name: facts[name] for name in ("parts", "views") if name in facts}
+
+
+def different_settings(earlier: dict[str, Any], now: dict[str, Any], declared: dict[str, Key]) -> list[str]:
+    """Return the settings that change features and differ in two configurations, as ``KEY earlier``."""
+    old, new = (flat_keys(CfgNode(config)) for config in (earlier, now))
+    return [
+        f"{key} {old[key]}"
+        for key, about in declared.items()
+        if about.changes & Changes.FEATURES and key in old and key in new and old[key] != new[key]
+    ]
 
 
 def _facts(model: ReIDModel, parts: list[str], count: int, table: bytes) -> dict[str, Any]:
@@ -209,21 +246,25 @@ def _facts(model: ReIDModel, parts: list[str], count: int, table: bytes) -> dict
     }
 
 
+def _rows_there(features: FeatureSet) -> int:
+    missing = (features.rows(number) for number in features.missing)
+    return len(features) - sum(rows.stop - rows.start for rows in missing)
+
+
 def _begin(features: FeatureSet, table: bytes, model: ReIDModel) -> None:
     """Begin the folder, or make sure that what it holds was begun with the same facts."""
     features.folder.mkdir(parents=True, exist_ok=True)
     path = features.folder / FACTS
-    if path.is_file():
-        _check_same(features, _read_facts(path), model)
-        for partial in features.folder.glob(".features_*.tmp"):  # left by a process that was killed
-            partial.unlink()
-    elif foreign := [*features.folder.glob(IMAGES), *features.folder.glob("features_*.np[yz]")]:
-        raise UserError(
-            f"{foreign[0]} is there, but no {FACTS} that says what it is", "choose another output folder"
-        )
-    write_json(path, features.facts)  # first, so that all that follows is known as ours
-    with atomic_write(features.folder / IMAGES) as file:
-        file.write(table)
+    with locked(features.folder / LOCK, wait=True):
+        if path.is_file():
+            _check_same(features, _read_facts(path), model)
+        elif foreign := [*features.folder.glob(IMAGES), *features.folder.glob("features_*.np[yz]")]:
+            raise UserError(
+                f"{foreign[0]} is there, but no {FACTS} that says what it is", "choose another output folder"
+            )
+        write_json(path, features.facts)  # first, so that all that follows is known as ours
+        with atomic_write(features.folder / IMAGES) as file:
+            file.write(table)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -249,10 +290,7 @@ def _check_same(features: FeatureSet, earlier: dict[str, Any], model: ReIDModel)
     if begun != facts["parts"]:
         different.append(f"parts {', '.join(begun)}")
     different += [f"{key} {earlier[key]}" for key in ("format", "shard_size") if earlier[key] != facts[key]]
-    old, new = (flat_keys(CfgNode(content["config"])) for content in (earlier, facts))
-    for key, about in model.cfg.declared.items():
-        if about.changes & Changes.FEATURES and key in old and key in new and old[key] != new[key]:
-            different.append(f"{key} {old[key]}")
+    different += different_settings(earlier["config"], facts["config"], model.cfg.declared)
     if different:
         raise UserError(
             f"{features.folder} holds features of other {', '.join(different)}",

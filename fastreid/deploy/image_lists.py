@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -95,19 +96,36 @@ def list_pictures(places: list[str]) -> list[str]:
     return paths
 
 
-def read_columns(path: str | os.PathLike) -> Columns:
-    """Read a table from a CSV file whose first line has the names of the columns, among them ``path``.
+def stream_rows(path: str | os.PathLike) -> Iterator[list[str]]:
+    """Give the rows of a CSV table in turn, the first with the names of the columns; all have its length.
 
     Raises:
         UserError: if it cannot be read.
     """
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            header, *rows = csv.reader(file)
-        values = zip(*rows, strict=True) if rows else [()] * len(header)
-        columns: Columns = dict(zip(header, map(list, values), strict=True))
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if not header:
+                raise ValueError("it is empty")
+            yield header
+            for number, row in enumerate(rows, start=1):
+                if len(row) != len(header):
+                    raise ValueError(f"row {number} has {len(row)} fields, the first line {len(header)}")
+                yield row
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"table of pictures {path} cannot be read: {error}") from error
+
+
+def read_columns(path: str | os.PathLike) -> Columns:
+    """Read a table from a CSV file whose first line has the names of the columns, among them ``path``.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    header, *rows = stream_rows(path)
+    values = zip(*rows, strict=True) if rows else [()] * len(header)
+    columns: Columns = dict(zip(header, map(list, values), strict=True))
     for name in sorted({"pid", "camid", "viewid"} & set(columns)):
         columns[name] = _whole_numbers(columns[name], f"table of pictures {path}, column {name}")
     return columns

@@ -5,8 +5,10 @@ there, `named_output` around the writing.
 """
 
 import errno
+import fcntl
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
     An exception inside the block leaves an existing `path` untouched and removes the temporary file.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, mode) as file:
             yield file
@@ -45,6 +47,43 @@ def sync_folder(folder: str | os.PathLike) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: str | os.PathLike, wait: bool = False) -> Iterator[bool]:
+    """Hold the lock that the file `path` stands for, and remove it; give False if another process has it.
+
+    The system lets go of it when the process dies, whatever killed it, and knows it on every machine that
+    shares the folder (NFS included). Processes forked from this one do not have it. Where the file system has
+    no locks, everybody gets it.
+
+    Args:
+        wait: until it is free.
+    """
+    while True:
+        with open(path, "ab") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    yield False
+                    return
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                    raise
+            if not _is_at(file, path):  # who had it has removed it
+                continue
+            try:
+                yield True
+            finally:
+                Path(path).unlink(missing_ok=True)
+            return
+
+
+def _is_at(file: IO, path: str | os.PathLike) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

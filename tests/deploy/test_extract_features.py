@@ -2,21 +2,26 @@
 
 import csv
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from worlds.checkpoints import write_checkpoint
 from worlds.options import REPO
 from worlds.programs import run_tool
 
 from fastreid import ReIDModel
 from fastreid.data.datasets import open_dataset
-from fastreid.deploy import feature_files
+from fastreid.deploy import feature_files, workers
 from fastreid.deploy.feature_files import FeatureSet, extract_to_files
-from fastreid.deploy.image_lists import read_columns, write_columns
+from fastreid.deploy.image_lists import Columns, read_columns, write_columns
 from fastreid.utils.errors import UserError
 
 
@@ -208,6 +213,72 @@ extract_features.main(sys.argv[1:])
         features = extract_to_files(model, {"path": paths}, tmp_path, shard_size=3)
         assert calls == [0, 1]
         assert features.missing == []
+
+
+class TestSharedWork:
+    """Several processes share the shards of one folder out."""
+
+    @pytest.fixture
+    def several(self, cargo, checkpoints, model, tmp_path) -> tuple[Columns, Path]:
+        """A list of 40 pictures in shards of two, and the folder of one process."""
+        pictures = sorted(map(str, cargo.rglob("*.jpg")))
+        columns = {"path": [pictures[row % len(pictures)] for row in range(40)]}
+        extract_to_files(model, columns, tmp_path / "alone", shard_size=2)
+        return columns, tmp_path / "alone"
+
+    def test_processes_that_come_and_are_killed_leave_the_same_bytes(self, model, several, tmp_path):
+        columns, alone = several
+        shared = tmp_path / "shared"
+
+        def work(killed_in: int | None) -> None:
+            write, made = FeatureSet.write_shard, []
+
+            def slow(self, number, features, columns):
+                made.append(number)
+                if len(made) == killed_in:
+                    (self.folder / f".{self.shard_path(number).name}.1.tmp").write_bytes(b"half a sh")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                write(self, number, features, columns)
+                time.sleep(0.02)
+
+            FeatureSet.write_shard = slow
+            torch.set_num_threads(1)
+            extract_to_files(model, columns, shared, shard_size=2)
+            os._exit(len(made))
+
+        fork = multiprocessing.get_context("fork")
+        workers = [fork.Process(target=work, args=(killed,)) for killed in (None, 3, None, 1)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(60)
+        one, killed, two, killed_at_once = (worker.exitcode for worker in workers)
+        assert (killed, killed_at_once) == (-signal.SIGKILL, -signal.SIGKILL)
+        assert one + two + 2 == 20  # each shard once, but for those that a process was killed in
+        assert one > 1
+        assert two > 1
+        expected = {path.name: path.read_bytes() for path in alone.iterdir()}
+        assert {path.name: path.read_bytes() for path in shared.iterdir()} == expected
+
+    def test_num_gpus_starts_processes(self, extract, several, tmp_path):
+        columns, alone = several
+        (tmp_path / "list.txt").write_text("\n".join(columns["path"]))
+        arguments = ("--list", tmp_path / "list.txt", "--shard-size", 2, "--output", tmp_path / "shared")
+        code, out, _ = extract(*arguments, "--num-gpus", 2)
+        assert code == 0
+        assert out == f"40 features of 128 numbers: {tmp_path / 'shared'}\n"
+        expected = {path.name: path.read_bytes() for path in alone.iterdir()}
+        assert {path.name: path.read_bytes() for path in (tmp_path / "shared").iterdir()} == expected
+
+    def test_a_mistake_in_any_process_is_one_line(self, extract, tmp_path, monkeypatch):
+        monkeypatch.setattr(workers, "START_METHOD", "fork")
+        (tmp_path / "list.txt").write_text("no/such/file.jpg")
+        code, out, err = extract(
+            "--list", tmp_path / "list.txt", "--output", tmp_path / "out", "--num-gpus", 2
+        )
+        assert (code, out) == (2, "")
+        assert len(err.strip().splitlines()) == 1
+        assert "1 of the 1 images" in err
 
 
 class TestOtherWork:

@@ -16,7 +16,7 @@ from fastreid.data.datasets import open_dataset
 from fastreid.deploy.feature_files import FACTS, FeatureSet, extract_to_files
 from fastreid.deploy.image_lists import list_file, write_columns
 from fastreid.deploy.onnx_model import OnnxReIDModel
-from fastreid.deploy.search_index import SearchIndex
+from fastreid.deploy.search import build_index
 from fastreid.engine import load_trained_model
 from fastreid.evaluation.extraction import extract_over_ranks
 from fastreid.utils.errors import UserError
@@ -122,7 +122,7 @@ class TestTools:
 
     def test_search_takes_a_list_of_queries(self, model, table, cargo, tmp_path):
         extract_to_files(model, list_file(str(table)), tmp_path / "features")
-        SearchIndex.build(FeatureSet.open(tmp_path / "features")).save(tmp_path / "index")
+        build_index(FeatureSet.open(tmp_path / "features"), tmp_path / "index")
         query = ("query", "--index", tmp_path / "index", "--top", 1, "--json", "--device", "cpu")
         code, out, _ = run_tool("search.py", *query, "--list", table)
         assert code == 0
@@ -179,7 +179,7 @@ def test_a_wide_backbone_has_wide_features_whatever_feat_dim_says(cargo, tmp_pat
         model, {"path": sorted(map(str, cargo.rglob("query/*/*.jpg")))}, tmp_path / "f"
     )
     assert features.facts["width"] == 640
-    SearchIndex.build(features).save(tmp_path / "index")
+    build_index(features, tmp_path / "index")
     pictures = ("--pictures", cargo / "CARGO" / "query", "--device", "cpu", "--json")
     assert run_tool("search.py", "query", "--index", tmp_path / "index", *pictures)[0] == 0
 
@@ -236,7 +236,7 @@ class TestEarlierFolders:
         return tmp_path / "f"
 
     def test_they_are_indexed_and_searched(self, earlier, paths, tmp_path):
-        SearchIndex.build(FeatureSet.open(earlier)).save(tmp_path / "index")
+        build_index(FeatureSet.open(earlier), tmp_path / "index")
         query = ("query", "--index", tmp_path / "index", "--device", "cpu", "--json", "--pictures", paths[2])
         code, out, _ = run_tool("search.py", *query)
         assert code == 0
@@ -282,4 +282,5 @@ class {name}(SDReIDStage1):
         model = ReIDModel.from_checkpoint(tmp_path / "model.pth", device="cpu", imports=[str(module)])
         assert model.method == name
         extract_to_files(model, {"path": paths}, tmp_path / "f")
-        assert SearchIndex.build(FeatureSet.open(tmp_path / "f")).load_model(device="cpu").method == name
+        index = build_index(FeatureSet.open(tmp_path / "f"), tmp_path / "index")
+        assert index.load_model(device="cpu").method == name

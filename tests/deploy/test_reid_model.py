@@ -47,7 +47,7 @@ import fastreid
 assert not {{"torch", "numpy", "PIL"}} & set(sys.modules)
 assert "ReIDModel" in dir(fastreid)
 from fastreid import ReIDModel
-from fastreid.deploy import feature_files, search_index
+from fastreid.deploy import feature_files, search
 ReIDModel.from_checkpoint({str(checkpoints[1])!r}, device="cpu")
 assert not {{"diffusers", "faiss"}} & set(sys.modules)
 """

@@ -1,6 +1,7 @@
-"""Searching features: against a comparison of every pair in float64, for both kinds of index."""
+"""Searching features: against a comparison of every pair in float64, for every kind of index."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ from worlds.checkpoints import write_checkpoint
 from worlds.programs import run_tool
 
 from fastreid import ReIDModel
-from fastreid.deploy import search_index
+from fastreid.cli import search as cli_search
+from fastreid.deploy import workers
 from fastreid.deploy.feature_files import FeatureSet, extract_to_files
 from fastreid.deploy.image_lists import write_columns
-from fastreid.deploy.search_index import SearchIndex, recall
+from fastreid.deploy.search import SearchIndex, build_index, recall, writing
+from fastreid.deploy.search.codec import balanced_axes, normalised
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json
 
@@ -65,8 +68,11 @@ def feature_set(gallery, tmp_path_factory) -> FeatureSet:
 
 
 @pytest.fixture(scope="module")
-def indices(feature_set) -> dict[str, SearchIndex]:
-    return {kind: SearchIndex.build(feature_set, kind) for kind in ("exact", "ivf")}
+def indices(feature_set, tmp_path_factory) -> dict[str, SearchIndex]:
+    return {
+        kind: build_index(feature_set, tmp_path_factory.mktemp(kind), kind)
+        for kind in ("exact", "ivf", "ivfpq")
+    }
 
 
 class TestIndex:
@@ -96,7 +102,7 @@ class TestIndex:
         def found_share(probes: int) -> float:
             """Of all pictures' ten nearest others."""
             exact = nearest(gallery, gallery, 11)[1]
-            found = index._search(search_index.normalised(gallery), 11, probes)[1]
+            found = index.find(normalised(gallery), 11, probes)[1]
             shares = [
                 len(set(f) & set(e) - {own}) / 10
                 for own, (f, e) in enumerate(zip(found.tolist(), exact.tolist(), strict=True))
@@ -114,37 +120,39 @@ class TestIndex:
         )
         assert index.recall(queries, 5) == pytest.approx(expected)
 
-    def test_building_again_gives_the_same_index(self, indices, feature_set):
-        again, queries = SearchIndex.build(feature_set, "ivf"), clustered(20, seed=3)
-        assert again.facts == indices["ivf"].facts
-        assert np.array_equal(again.search(queries, 10)[1], indices["ivf"].search(queries, 10)[1])
+    def test_building_again_gives_the_same_index(self, indices, feature_set, tmp_path):
+        again, queries = build_index(feature_set, tmp_path, "ivfpq"), clustered(20, seed=3)
+        assert again.facts == indices["ivfpq"].facts
+        assert np.array_equal(again.search(queries, 10)[1], indices["ivfpq"].search(queries, 10)[1])
 
-    def test_the_number_of_pictures_decides_the_kind(self, feature_set, monkeypatch):
-        assert SearchIndex.build(feature_set).facts["kind"] == "exact"
-        monkeypatch.setattr(search_index, "EXACT_LIMIT", 2000)
-        assert SearchIndex.build(feature_set).facts["kind"] == "exact"
-        monkeypatch.setattr(search_index, "EXACT_LIMIT", 1999)
-        assert SearchIndex.build(feature_set).facts["kind"] == "ivf"
+    def test_the_number_of_pictures_decides_the_kind(self, monkeypatch):
+        for count, kind in ((100_000, "exact"), (100_001, "ivf"), (1_000_000, "ivf"), (1_000_001, "ivfpq")):
+            assert writing.choose_recipe("auto", count, 768)[0] == kind
+
+    def test_codes_of_768_numbers_take_104_bytes(self):
+        recipe = writing.choose_recipe("ivfpq", 2_000_000, 768)[1]
+        assert recipe == "OPQ64,IVF4096,PQ32,Refine(PQ64)"  # 32 + 64, and 8 of the number
 
     @pytest.mark.parametrize("kind", ["exact", "ivf"])
     def test_pictures_without_features_are_left_out(self, tmp_path, kind, caplog):
         features = clustered(200)
         features[[0, 77, 150]] = np.nan
-        index = SearchIndex.build(write_features(tmp_path, features, 50), kind)
+        index = build_index(write_features(tmp_path, features, 50), tmp_path / "index", kind)
         kept = np.delete(np.arange(200), [0, 77, 150])
-        assert index.columns["pid"] == kept.tolist()
-        rows = index.search(features[kept], 1, exact=True)[1]
-        assert np.array_equal(rows[:, 0], np.arange(197))
+        assert [row["pid"] for row in index.rows(np.arange(197)).values()] == kept.tolist()
+        items = index.search(features[kept], 1, exact=True)[1]
+        assert np.array_equal(items[:, 0], np.arange(197))
         assert "3 pictures without features" in caplog.text
 
     @pytest.mark.parametrize("count", [0, 3])
     def test_without_any_feature_there_is_no_index(self, tmp_path, count):
         with pytest.raises(UserError, match=f"none of the {count} features"):
-            SearchIndex.build(write_features(tmp_path, np.full((count, 4), np.nan, np.float32)))
+            build_index(write_features(tmp_path, np.full((count, 4), np.nan, np.float32)), tmp_path / "index")
 
     @pytest.mark.parametrize("kind", ["exact", "ivf"])
     def test_one_picture_is_found(self, tmp_path, kind):
-        index = SearchIndex.build(write_features(tmp_path, np.ones((1, 4), np.float32)), kind)
+        features = write_features(tmp_path, np.ones((1, 4), np.float32))
+        index = build_index(features, tmp_path / "index", kind)
         scores, rows = index.search(np.full((1, 4), 3, np.float32), 10)
         assert rows.tolist() == [[0]]
         assert scores[0, 0] == pytest.approx(1)
@@ -153,10 +161,73 @@ class TestIndex:
         with pytest.raises(UserError, match="width 15, the index 16"):
             indices["exact"].search(np.zeros((1, 15), np.float32), 3)
 
-    def test_without_faiss_it_says_what_to_install(self, feature_set, monkeypatch):
+    def test_without_faiss_it_says_what_to_install(self, feature_set, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "faiss", None)
         with pytest.raises(UserError, match="pip install faiss-cpu"):
-            SearchIndex.build(feature_set)
+            build_index(feature_set, tmp_path)
+
+
+class TestCodes:
+    """Indexes that keep less than the features."""
+
+    def test_the_refinement_tells_what_the_code_lost(self, indices, gallery):
+        index, queries = indices["ivfpq"], gallery[:40] + 0.01
+        exact = nearest(queries, gallery, 10)[1]
+        scores, items = index.search(queries, 10, exact=True)
+        assert recall(items, exact) > 0.9
+        true = np.take_along_axis(normalised(queries) @ normalised(gallery).T, items, axis=1)
+        assert np.abs(scores - true).max() < 0.1
+        refinement, index.codec.refinement = index.codec.refinement, None
+        try:
+            coarse = recall(index.search(queries, 10, exact=True)[1], exact)
+        finally:
+            index.codec.refinement = refinement
+        assert coarse < recall(items, exact) - 0.1
+
+    def test_recall_is_measured_with_the_features_while_they_are_at_hand(self, indices, gallery):
+        index = indices["ivfpq"]
+        exact = nearest(gallery, gallery, 11)[1]
+        found = index.find(normalised(gallery), 11, index.facts["probes"])[1]
+        others = [
+            len(set(f) & set(e) - {own}) / 10
+            for own, (f, e) in enumerate(zip(found.tolist(), exact.tolist(), strict=True))
+        ]
+        assert index.facts["recall"] == pytest.approx(np.mean(others), abs=0.03)
+        assert index.recall(gallery[:3], 5) is None
+
+    def test_axes_are_shared_out_to_groups_of_equal_products(self):
+        generator = np.random.default_rng(0)
+        turn = np.linalg.qr(generator.normal(size=(8, 8)))[0]
+        variances = np.array([128, 64, 32, 16, 8, 4, 2, 1.0])
+        sample = (generator.normal(size=(50_000, 8)) * np.sqrt(variances)) @ turn
+        axes = balanced_axes(sample.astype(np.float32), 4)
+        np.testing.assert_allclose(axes @ axes.T, np.eye(8), atol=1e-5)
+        products = np.var(sample @ axes.T, axis=0).reshape(4, 2).prod(axis=1)
+        np.testing.assert_allclose(products, 128, rtol=0.1)
+
+    @pytest.mark.parametrize("recipe", ["IVF20,SQ8", "OPQ4,IVF10,Flat", "IVF8,PQ4,Refine(SQ8)"])
+    def test_a_factory_string_of_faiss(self, feature_set, gallery, tmp_path, recipe):
+        index = build_index(feature_set, tmp_path, recipe)
+        assert index.facts["recipe"] == recipe
+        found = index.search(gallery[:50], 10, exact=True)[1]
+        assert recall(found, nearest(gallery[:50], gallery, 10)[1]) > 0.9
+
+    @pytest.mark.parametrize(
+        ("recipe", "message"),
+        [
+            ("rubbish", "no index of 16 numbers"),
+            ("IVF8,PQ3", "no index of 16 numbers"),
+            ("HNSW32", "cannot be kept on disk; expected"),
+            ("IVF8,PQ8x4fs", "cannot be kept on disk; expected"),
+            ("PCA8,IVF8,Flat", "cannot be kept on disk; expected"),
+            ("OPQ4_8,IVF8,PQ4", "cannot be kept on disk; expected"),
+            ("IVF4000,Flat", "cannot be trained with 2000 features"),
+        ],
+    )
+    def test_others_are_refused(self, feature_set, tmp_path, recipe, message):
+        with pytest.raises(UserError, match=message):
+            build_index(feature_set, tmp_path / "index", recipe)
+        assert not list(tmp_path.glob("index/generation_*"))
 
 
 @given(
@@ -179,52 +250,60 @@ def test_recall_is_the_share_of_true_neighbours_found(rows):
 
 
 class TestFiles:
-    @pytest.mark.parametrize("kind", ["exact", "ivf"])
-    def test_a_saved_index_answers_as_before(self, indices, tmp_path, kind):
-        indices[kind].save(tmp_path)
-        opened, queries = SearchIndex.open(tmp_path), clustered(20, seed=4)
-        assert opened.facts == indices[kind].facts
-        assert opened.columns == indices[kind].columns
-        for found, expected in zip(opened.search(queries, 7), indices[kind].search(queries, 7), strict=True):
-            assert np.array_equal(found, expected)
+    @pytest.fixture
+    def small(self, gallery, tmp_path) -> Path:
+        build_index(write_features(tmp_path / "features", gallery[:300]), tmp_path / "index", "ivf")
+        return tmp_path / "index"
 
     def test_it_may_lie_in_the_folder_of_the_features(self, gallery, tmp_path):
         features = write_features(tmp_path, gallery[:50])
-        SearchIndex.build(features).save(tmp_path)
-        assert len(SearchIndex.open(tmp_path)) == len(FeatureSet.open(tmp_path).load()) == 50
+        assert len(build_index(features, tmp_path)) == len(FeatureSet.open(tmp_path).load()) == 50
 
-    @pytest.mark.parametrize("name", ["index.json", "index.faiss", "index.csv"])
+    @pytest.mark.parametrize("name", ["index.json", "lists.faiss", "lists_00000.bin", "pictures.sqlite"])
     @pytest.mark.parametrize("damage", ["missing", "rubbish"])
-    def test_a_damaged_one_is_refused(self, indices, tmp_path, name, damage):
-        indices["exact"].save(tmp_path)
+    def test_a_damaged_one_is_refused(self, small, name, damage):
+        (path,) = small.rglob(name)
         if damage == "missing":
-            (tmp_path / name).unlink()
+            path.unlink()
         else:
-            (tmp_path / name).write_text("path\nrubbish\n")
-        with pytest.raises(UserError, match="index"):
-            SearchIndex.open(tmp_path)
-
-    def test_an_interrupted_replacement_is_no_index(self, indices, tmp_path, monkeypatch):
-        indices["exact"].save(tmp_path)
-
-        def interrupted(path, columns):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(search_index, "write_columns", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            indices["ivf"].save(tmp_path)
+            path.write_text("path\nrubbish\n")
         with pytest.raises(UserError, match="no usable index"):
-            SearchIndex.open(tmp_path)
-        monkeypatch.undo()
-        indices["ivf"].save(tmp_path)
-        assert SearchIndex.open(tmp_path).facts["kind"] == "ivf"
+            SearchIndex.open(small)
+
+    def test_an_interrupted_replacement_leaves_the_old_one(self, small, feature_set, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(writing, "tune", None)
+            with pytest.raises(TypeError):
+                build_index(feature_set, small, "ivf")
+        assert len(SearchIndex.open(small)) == 300
+        build_index(feature_set, small, "exact")
+        assert SearchIndex.open(small).facts["kind"] == "exact"
+        assert [path.name for path in small.glob("generation_*")] == ["generation_00001"]
+
+    def test_an_open_index_outlives_its_replacement(self, small, gallery, feature_set):
+        index = SearchIndex.open(small)
+        before = index.search(gallery[:5], 3)
+        build_index(feature_set, small, "exact")
+        for now, earlier in zip(index.search(gallery[:5], 3), before, strict=True):
+            assert np.array_equal(now, earlier)
+        assert index.rows(before[1][0])[0]["pid"] == 0
 
     @pytest.mark.parametrize("name", ["index.json", "index.faiss", "index.csv"])
-    def test_a_file_of_its_names_that_is_no_index_stays_as_it_is(self, indices, tmp_path, name):
+    def test_a_file_of_its_names_that_is_no_index_stays_as_it_is(self, feature_set, tmp_path, name):
         (tmp_path / name).write_text('{"mine": 1}')
         with pytest.raises(UserError, match=f"{name} is there, but no index.json of an index"):
-            indices["exact"].save(tmp_path)
+            build_index(feature_set, tmp_path)
         assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"mine": 1}')]
+
+    def test_an_index_of_an_earlier_version_is_built_again(self, feature_set, tmp_path):
+        facts = {"kind": "exact", "lists": 1, "probes": 1, "recall": 1.0, "parts": ["person"]}
+        write_json(tmp_path / "index.json", facts | {"checkpoint": {}, "config": {}})
+        for name in ("index.faiss", "index.csv"):
+            (tmp_path / name).write_bytes(b"")
+        with pytest.raises(UserError, match="earlier version.*build it again from its features"):
+            SearchIndex.open(tmp_path)
+        build_index(feature_set, tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["generation_00000", "index.json"]
 
 
 class TestTool:
@@ -282,6 +361,23 @@ class TestTool:
         assert Path(paths[4]).name in text
         assert "person 7, camera 1, view 0" in text
         assert "1 of 1 queries" in err
+
+    def test_several_processes_share_the_queries_out(self, index, paths, tmp_path, monkeypatch):
+        monkeypatch.setattr(workers, "START_METHOD", "fork")
+        monkeypatch.setattr(cli_search, "QUERY_SHARD", 2)
+        code, alone, _ = self.query(index, *paths[:5], "--json")
+        code, shared, _ = self.query(index, *paths[:5], "--json", "--num-gpus", 2)
+        assert code == 0
+        assert re.findall('"path": .*', shared) == re.findall('"path": .*', alone)
+        kept = ("--query-features", tmp_path / "kept")
+        assert self.query(index, *paths[:5], "--json", *kept) == (0, shared, "")
+        assert len(list((tmp_path / "kept").glob("features_*.npy"))) == 3
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "1")
+        assert self.query(index, *paths[:5], "--json", *kept) == (0, "", "")
+        code, _, err = self.query(index, *paths[:5])
+        assert code == 2
+        assert "name a folder that all of them see: --query-features" in err
 
     def test_a_query_whose_name_is_no_text(self, index, paths, tmp_path):
         query = shutil.copy(paths[4], tmp_path / "caf\udce9.jpg")
