@@ -17,6 +17,7 @@ from fastreid.structures import Batch, RetrievalTask, Sample
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
+from fastreid.utils.signals import end_with_parent
 
 DEAD_WORKER = "a data loading worker died (killed, or out of memory?): lower DATALOADER.NUM_WORKERS"
 
@@ -177,6 +178,7 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
 
 
 def _init_worker(worker_id: int) -> None:
-    """Leave an interrupt from the keyboard to the main process, and take one thread."""
+    """Leave an interrupt from the keyboard to the main process, end with it, and take one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(signal.SIGKILL)  # torch asks who its parent is only now, when it may be gone
     torch.set_num_threads(1)

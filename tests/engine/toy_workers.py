@@ -105,6 +105,17 @@ def fail(how: str) -> None:
     time.sleep(600)
 
 
+def fail_once(folder: str) -> None:
+    """Rank 1 is killed the first time, after the ranks have met; each rank leaves a file behind."""
+    start = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    comm.on_main_process(lambda: time.sleep(0.1))
+    if comm.get_rank() == 1 and start == "0":
+        (Path(folder) / "rank1.0").touch()
+        fail("kill")
+    comm.synchronize()
+    (Path(folder) / f"rank{comm.get_rank()}.{start}").touch()
+
+
 def wait_for_signal(folder: str) -> None:
     """Train without end, until the parent is asked to stop."""
 

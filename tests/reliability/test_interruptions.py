@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from tiny_runs import (
@@ -20,6 +21,8 @@ from tiny_runs import (
     train,
 )
 from worlds.options import REPO
+
+from fastreid.utils.signals import SAME_REQUEST
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_a_second_signal_stops_at_once_without_saving(cargo, tmp_path):
     run.send_signal(signal.SIGTERM)
     output = read_until(run, "SIGTERM")
     assert "once more: stop at once" in output
+    time.sleep(SAME_REQUEST + 0.1)
     run.send_signal(signal.SIGTERM)
     finish(run, -signal.SIGTERM)
     assert not list((tmp_path / "run").glob("model_*.pth"))

@@ -1,0 +1,224 @@
+"""The program that starts a run's processes on one machine, watches them and starts them again.
+
+It is torch's elastic agent, which meets those of the other machines and restarts all processes when one has
+failed. Added here: every machine tells the first failure, nothing is restarted in vain, and signals reach the
+processes, which stop cleanly.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any, NamedTuple
+
+from torch.distributed import Store
+from torch.distributed.elastic import rendezvous
+from torch.distributed.elastic.agent.server import WorkerSpec
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerState
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+from fastreid.utils.errors import UserError
+from fastreid.utils.signals import SAME_REQUEST, STOPPING, stop_signals_held_back, stop_signals_to
+
+TIMEOUT = timedelta(minutes=30)  # of a collective, and of the wait for the other machines
+GRACE_SECONDS = 5.0  # in which the cause of a failure is seen before its consequences
+LONGEST_TEXT = 8000  # characters of a traceback, the last ones
+LOST = "another process of the run has ended (its output tells why), and the connection to it is lost"
+
+
+class WorkerError(RuntimeError):
+    """A process of the run failed; the message holds its traceback."""
+
+
+class Failure(NamedTuple):
+    """The end of a process: `code` is 1 for a fault, 2 for a UserError, 130 or 143 for a stop on a signal."""
+
+    code: int
+    text: str = ""
+    trace: str = ""
+
+    @classmethod
+    def of(cls, rank: int, failure: ProcessFailure) -> "Failure":
+        """Describe the end of process `rank`, if it can from what torch's `record` wrote."""
+        if isinstance(failure.message, dict):
+            kind, _, text = failure.message["message"].partition(": ")
+            trace = failure.message["extraInfo"]["py_callstack"][-LONGEST_TEXT:]
+            if kind in (UserError.__name__, WorkerError.__name__):
+                return cls(2 if kind == UserError.__name__ else 1, text, trace)
+            return cls(1, f"process {rank} of the run failed:\n{trace}")
+        code = failure.exitcode
+        if (number := -code if code < 0 else code - 128) in STOPPING:
+            return cls(128 + number)
+        end = f"was killed by {failure.signal_name()}" if code < 0 else f"exited with code {code}"
+        hint = "; SIGKILL often means too little memory" if number == signal.SIGKILL else ""
+        return cls(1, f"process {rank} of the run {end}{hint}")
+
+    def exception(self) -> BaseException:
+        if self.code == 1:
+            return WorkerError(self.text)
+        return UserError(self.text) if self.code == 2 else SystemExit(self.code)
+
+
+class Agent(LocalElasticAgent):
+    """The agent of machine `machine_rank`. `failure` is what has ended the run."""
+
+    FAILURE, HERE = "fastreid/failure", "fastreid/machines"
+
+    def __init__(self, machine_rank: int, restarts: int, spec: WorkerSpec, log_dir: str) -> None:
+        super().__init__(spec, DefaultLogsSpecs(log_dir))
+        self.machine_rank, self._remaining_restarts = machine_rank, restarts
+        self.failure: Failure | None = None
+        self._asked_at: float | None = None
+
+    @property
+    def restarts(self) -> int:
+        return self._remaining_restarts
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Pass a signal on to the processes; end at once when there are none, or when it comes again."""
+        group, now = self.get_worker_group(), time.monotonic()
+        if group.state != WorkerState.HEALTHY:
+            print(f"stopped by {signal.Signals(number).name}: nothing to save", file=sys.stderr)
+            raise SystemExit(128 + number)
+        self._asked_at = self._asked_at or now
+        again = now - self._asked_at > SAME_REQUEST
+        for worker in group.workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker.id, signal.SIGKILL if again else number)
+        if again:
+            raise SystemExit(128 + number)
+
+    def _assign_worker_ranks(self, store: Store, group_rank: int, *where: Any) -> Any:
+        return super()._assign_worker_ranks(store, self.machine_rank, *where)
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        self.failure = None
+        handled = (*STOPPING, signal.SIGHUP, signal.SIGQUIT)  # by torch; not any more after the start
+        with stop_signals_held_back(), stop_signals_to(self.stop, handled):
+            return super()._start_workers(worker_group)
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        """Look after the processes here, and whether another machine tells of a failure."""
+        result = super()._monitor_workers(worker_group)
+        if result.state == WorkerState.SUCCEEDED:
+            return result
+        own = Failure.of(*next(iter(result.failures.items()))) if result.is_failed() else None
+        self.failure = self._first_failure(worker_group.store, own)
+        if self.failure is None:
+            return result
+        if self.failure.code != 1 or self._asked_at:
+            self._remaining_restarts = 0
+        if self._remaining_restarts:
+            left = f"{self._remaining_restarts} of {worker_group.spec.max_restarts} restarts left"
+            print(f"{self.failure.text}: going on from the last checkpoint ({left})", file=sys.stderr)
+        else:
+            self._exit_barrier(GRACE_SECONDS)
+        return result if own else RunResult(WorkerState.FAILED)
+
+    def _first_failure(self, store: Store, own: Failure | None) -> Failure | None:
+        """Return what failed first on any machine; `own` is of this one."""
+        try:
+            if own:
+                store.compare_set(self.FAILURE, "", json.dumps(own))
+            return Failure(*json.loads(store.get(self.FAILURE))) if store.check([self.FAILURE]) else None
+        except RuntimeError:  # the machine that holds the store is lost
+            return own or Failure(1, LOST)
+
+    def _exit_barrier(self, seconds: float = 300.0) -> None:
+        """Let all machines get here before the one leaves that holds the store."""
+        store, machines = self._worker_group.store, self._worker_group.group_world_size
+        with suppress(RuntimeError):
+            store.add(self.HERE, 1)
+            wait_until(lambda: store.add(self.HERE, 0) >= machines, seconds)
+        if machines > 1 and self.machine_rank == 0:
+            time.sleep(1)  # until the others have seen it, too
+
+
+def run_agent(workers: dict[str, Any], machines: int, machine_rank: int, address: tuple[str, int]) -> None:
+    """Run the processes of this machine; errors as in `launch`.
+
+    Args:
+        workers: of torch's `WorkerSpec`, what concerns the processes of a machine.
+        address: of machine 0; port 0 is any.
+    """
+    log = logging.getLogger("torch.distributed.elastic")
+    log.propagate, log.handlers = False, [logging.NullHandler()]
+    restarts, failure, agent = workers["max_restarts"], Failure(1, LOST), None
+    while restarts >= 0:
+        try:
+            meeting, own_address = _meet(address, machines, machine_rank)
+            spec = WorkerSpec("fastreid", rdzv_handler=meeting, local_addr=own_address, **workers)
+            with TemporaryDirectory(prefix="fastreid_run_") as folder:
+                agent = Agent(machine_rank, restarts, spec, folder)
+                with stop_signals_to(agent.stop):
+                    agent.run()
+            failure = agent.failure
+            break
+        except rendezvous.RendezvousTimeoutError as error:
+            raise UserError(
+                f"the {machines} machines did not meet at tcp://{address[0]}:{address[1]} in {TIMEOUT}",
+                "start the same command on each, with --machine-rank 0, 1, …",
+            ) from error
+        except (rendezvous.RendezvousError, RuntimeError):  # machine 0 is lost, and with it the store
+            if machines == 1:
+                raise
+            restarts = min(restarts - 1, agent.restarts if agent else restarts)
+    if failure:
+        raise failure.exception() from WorkerError(failure.trace)
+
+
+def _meet(address: tuple[str, int], machines: int, machine_rank: int) -> tuple[Any, str]:
+    """Return torch's handler of the place where all machines meet, and this one's address for the others."""
+    host, port = address
+    own_address = _reach(address) if machine_rank else host
+    place = rendezvous.RendezvousParameters(
+        "c10d",
+        endpoint=f"{host}:{port}",
+        run_id=f"{host}:{port}" if port else uuid.uuid4().hex,
+        min_nodes=machines,
+        max_nodes=machines,
+        local_addr=own_address,
+        is_host=machine_rank == 0,
+        keep_alive_interval=1,
+        join_timeout=int(TIMEOUT.total_seconds()),
+    )
+    try:
+        return get_rendezvous_handler(place), own_address
+    except rendezvous.RendezvousConnectionError as error:
+        if machine_rank:
+            raise
+        raise UserError(
+            f"--dist-url tcp://{host}:{port}: this machine cannot listen there"
+            f" ({' '.join(str(error.__cause__).split())[:120]})",
+            "give an address of machine 0 and a free port",
+        ) from error
+
+
+def _reach(address: tuple[str, int]) -> str:
+    """Wait until machine 0 listens; return the address that this machine has for it."""
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(address, timeout=1) as connection:
+            return connection.getsockname()[0]
+        time.sleep(0.1)
+    raise rendezvous.RendezvousTimeoutError
+
+
+def wait_until(done: Callable[[], bool], seconds: float) -> bool:
+    """Tell whether `done` came true in time. It waits in Python, which signals interrupt."""
+    deadline = time.monotonic() + seconds
+    while not (is_done := done()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return is_done
