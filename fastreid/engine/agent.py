@@ -121,8 +121,9 @@ class Agent(LocalElasticAgent):
         if self.failure.code != 1 or self._asked_at:
             self._remaining_restarts = 0
         if self._remaining_restarts:
-            left = f"{self._remaining_restarts} of {worker_group.spec.max_restarts} restarts left"
-            print(f"{self.failure.text}: going on from the last checkpoint ({left})", file=sys.stderr)
+            most = worker_group.spec.max_restarts
+            number = f"{most - self._remaining_restarts + 1} of {most}"
+            print(f"{self.failure.text}; restart {number}, from the last checkpoint", file=sys.stderr)
         else:
             self._exit_barrier(GRACE_SECONDS)
         return result if own else RunResult(WorkerState.FAILED)
@@ -153,8 +154,9 @@ def run_agent(workers: dict[str, Any], machines: int, machine_rank: int, address
         workers: of torch's `WorkerSpec`, what concerns the processes of a machine.
         address: of machine 0; port 0 is any.
     """
-    log = logging.getLogger("torch.distributed.elastic")
-    log.propagate, log.handlers = False, [logging.NullHandler()]
+    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        log = logging.getLogger(name)
+        log.propagate, log.handlers = False, [logging.NullHandler()]
     restarts, failure, agent = workers["max_restarts"], Failure(1, LOST), None
     while restarts >= 0:
         try:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import yaml
 from torch import nn
-from toy_training import DIM, IDENTITIES, ToyLoader
+from toy_training import DIM, IDENTITIES, ToyLoader, ToyTrainer
 
-from fastreid.engine import SimpleTrainer
+from fastreid.config import get_cfg
+from fastreid.engine import HookBase, SimpleTrainer
 from fastreid.engine.hooks import LayerFreeze, PeriodicWriter, StopOnSignal
 from fastreid.modeling.losses.triplet import triplet
 from fastreid.utils import comm
@@ -105,15 +107,22 @@ def fail(how: str) -> None:
     time.sleep(600)
 
 
-def fail_once(folder: str) -> None:
-    """Rank 1 is killed the first time, after the ranks have met; each rank leaves a file behind."""
-    start = os.environ["TORCHELASTIC_RESTART_COUNT"]
-    comm.on_main_process(lambda: time.sleep(0.1))
-    if comm.get_rank() == 1 and start == "0":
-        (Path(folder) / "rank1.0").touch()
-        fail("kill")
-    comm.synchronize()
-    (Path(folder) / f"rank{comm.get_rank()}.{start}").touch()
+def train_left_alone_and_killed(config: str, folder: str, rank: int, iteration: int) -> None:
+    """Train as the YAML text says; then again, where `rank` is killed before `iteration` at the first start."""
+
+    class Kill(HookBase):
+        def before_step(self) -> None:
+            if comm.get_rank() == rank and self.trainer.iteration == iteration:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    for name in ("alone", "killed"):
+        cfg = get_cfg()
+        cfg.merge_values(yaml.safe_load(config) | {"OUTPUT_DIR": f"{folder}/{name}"}, source="test")
+        trainer = type("Trainer", (ToyTrainer,), {"means": [], "evaluated": []})(cfg)
+        if name == "killed" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            trainer.register_hooks([Kill()])
+        trainer.resume_or_load()
+        trainer.train()
 
 
 def wait_for_signal(folder: str) -> None:
