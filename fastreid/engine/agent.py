@@ -82,10 +82,6 @@ class Agent(LocalElasticAgent):
         self.failure: Failure | None = None
         self._asked_at: float | None = None
 
-    @property
-    def restarts(self) -> int:
-        return self._remaining_restarts
-
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Pass a signal on to the processes; end at once when there are none, or when it comes again."""
         group, now = self.get_worker_group(), time.monotonic()
@@ -111,38 +107,26 @@ class Agent(LocalElasticAgent):
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         """Look after the processes here, and whether another machine tells of a failure."""
-        result = super()._monitor_workers(worker_group)
-        if result.state == WorkerState.SUCCEEDED:
+        result, store = super()._monitor_workers(worker_group), worker_group.store
+        if result.is_failed():
+            own = Failure.of(*next(iter(result.failures.items())))
+            store.compare_set(self.FAILURE, "", json.dumps(own))
+        if result.state == WorkerState.SUCCEEDED or not store.check([self.FAILURE]):
             return result
-        own = Failure.of(*next(iter(result.failures.items()))) if result.is_failed() else None
-        self.failure = self._first_failure(worker_group.store, own)
-        if self.failure is None:
-            return result
+        self.failure = Failure(*json.loads(store.get(self.FAILURE)))
         if self.failure.code != 1 or self._asked_at:
             self._remaining_restarts = 0
         if self._remaining_restarts:
-            most = worker_group.spec.max_restarts
-            number = f"{most - self._remaining_restarts + 1} of {most}"
-            print(f"{self.failure.text}; restart {number}, from the last checkpoint", file=sys.stderr)
+            left = f"{self._remaining_restarts - 1} more restarts"
+            print(f"{self.failure.text}; going on from the last checkpoint ({left})", file=sys.stderr)
         else:
             self._exit_barrier(GRACE_SECONDS)
-        return result if own else RunResult(WorkerState.FAILED)
-
-    def _first_failure(self, store: Store, own: Failure | None) -> Failure | None:
-        """Return what failed first on any machine; `own` is of this one."""
-        try:
-            if own:
-                store.compare_set(self.FAILURE, "", json.dumps(own))
-            return Failure(*json.loads(store.get(self.FAILURE))) if store.check([self.FAILURE]) else None
-        except RuntimeError:  # the machine that holds the store is lost
-            return own or Failure(1, LOST)
+        return RunResult(WorkerState.FAILED, failures=result.failures)
 
     def _exit_barrier(self, seconds: float = 300.0) -> None:
         """Let all machines get here before the one leaves that holds the store."""
-        store, machines = self._worker_group.store, self._worker_group.group_world_size
-        with suppress(RuntimeError):
-            store.add(self.HERE, 1)
-            wait_until(lambda: store.add(self.HERE, 0) >= machines, seconds)
+        machines = self._worker_group.group_world_size
+        meet(self._worker_group.store, self.HERE, machines, seconds)
         if machines > 1 and self.machine_rank == 0:
             time.sleep(1)  # until the others have seen it, too
 
@@ -176,7 +160,7 @@ def run_agent(workers: dict[str, Any], machines: int, machine_rank: int, address
         except (rendezvous.RendezvousError, RuntimeError):  # machine 0 is lost, and with it the store
             if machines == 1:
                 raise
-            restarts = min(restarts - 1, agent.restarts if agent else restarts)
+            restarts = (agent._remaining_restarts if agent else restarts) - 1
     if failure:
         raise failure.exception() from WorkerError(failure.trace)
 
@@ -224,3 +208,10 @@ def wait_until(done: Callable[[], bool], seconds: float) -> bool:
     while not (is_done := done()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return is_done
+
+
+def meet(store: Store, key: str, members: int, seconds: float) -> None:
+    """Wait until all members got here, but not longer, and not when the store is lost."""
+    with suppress(RuntimeError):
+        store.add(key, 1)
+        wait_until(lambda: store.add(key, 0) >= members, seconds)

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from fastreid.engine.agent import GRACE_SECONDS, LOST, TIMEOUT, WorkerError, run_agent, wait_until
+from fastreid.engine.agent import GRACE_SECONDS, LOST, TIMEOUT, WorkerError, meet, run_agent, wait_until
 from fastreid.utils.errors import UserError
-from fastreid.utils.signals import end_with_parent, let_stop_signals_through
+from fastreid.utils.signals import STOPPING, end_with_parent, let_stop_signals_through
 
 
 def launch(
@@ -99,6 +99,8 @@ def _check_devices(processes: int, device: str) -> None:
 def _run_spawned(main: Callable[..., Any], args: tuple, device: str) -> None:
     """Runs in a process that the agent has started."""
     os.setpgrp()  # Ctrl-C reaches the agent alone, which passes it on once
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_DFL)
     processes = int(os.environ["LOCAL_WORLD_SIZE"])
     if "OMP_NUM_THREADS" not in os.environ and processes > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
@@ -106,9 +108,10 @@ def _run_spawned(main: Callable[..., Any], args: tuple, device: str) -> None:
     try:
         _run(main, args, device)
         code = 0
-    except (SystemExit, KeyboardInterrupt) as stopped:
-        code = getattr(stopped, "code", 128 + signal.SIGINT)
-        raise SystemExit(code) from None
+    except SystemExit as stopped:
+        code = stopped.code or 0
+        if code:
+            raise
     finally:  # at once: an interpreter that winds down while threads of torch still run can be aborted
         atexit.register(os._exit, code)
 
@@ -128,11 +131,16 @@ def _run(main: Callable[..., Any], args: tuple, device: str) -> None:
     Raises:
         WorkerError: if the connection to another process is lost. Not before its end can have been seen.
     """
+    store = None
     try:
         end_with_parent(signal.SIGTERM)
         let_stop_signals_through()
-        _join_process_group(device)
+        store = _join_process_group(device)
         main(*args)
+    except SystemExit:
+        if store is not None:  # all are asked to stop, and the end of one ends all
+            meet(store, "stopped", dist.get_world_size(), GRACE_SECONDS)
+        raise
     except Exception as error:
         if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
             time.sleep(GRACE_SECONDS)
@@ -141,7 +149,7 @@ def _run(main: Callable[..., Any], args: tuple, device: str) -> None:
     dist.destroy_process_group()
 
 
-def _join_process_group(device: str) -> None:
+def _join_process_group(device: str) -> dist.Store:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
     store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
@@ -149,8 +157,10 @@ def _join_process_group(device: str) -> None:
     if uses_cuda(device):
         backend, own_device = "nccl", torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(own_device)
-    place = {"store": unused_store(store, rank, world_size), "rank": rank, "world_size": world_size}
-    dist.init_process_group(backend, timeout=TIMEOUT, device_id=own_device, **place)
+    store = unused_store(store, rank, world_size)
+    place = {"store": store, "rank": rank, "world_size": world_size, "device_id": own_device}
+    dist.init_process_group(backend, timeout=TIMEOUT, **place)
+    return store
 
 
 def unused_store(store: dist.Store, rank: int, world_size: int) -> dist.Store:

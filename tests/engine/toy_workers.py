@@ -108,7 +108,7 @@ def fail(how: str) -> None:
 
 
 def train_left_alone_and_killed(config: str, folder: str, rank: int, iteration: int) -> None:
-    """Train as the YAML text says; then again, where `rank` is killed before `iteration` at the first start."""
+    """Train as the YAML text says; then again, where `rank` is killed before `iteration`, once."""
 
     class Kill(HookBase):
         def before_step(self) -> None:

@@ -12,6 +12,7 @@ from tiny_runs import (
     EPOCHS,
     ITERATIONS,
     arguments,
+    children,
     final_state,
     finish,
     logged,
@@ -39,7 +40,8 @@ def test_an_interrupted_run_that_is_resumed_equals_the_uninterrupted_one(
     )
     run = start(*first)
     read_until(run, f"iter {ITERATIONS + 1}/")
-    run.send_signal(number)
+    for pid in (*children(run), run.pid):  # as a scheduler does
+        os.kill(pid, number)
     output = finish(run, code)
     stopped_after = int(re.search(r"Stopped after iteration (\d+)", output)[1])
     assert ITERATIONS < stopped_after < EPOCHS * ITERATIONS  # in the middle of an epoch

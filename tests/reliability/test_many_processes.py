@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import rank_work
 import torch
-from tiny_runs import OPTIONS, PROGRAM, arguments, finish, read_until, start
+from tiny_runs import OPTIONS, PROGRAM, arguments, children, finish, read_until, start
 from worlds.options import DEMO
 
 from fastreid.engine import launch
@@ -141,11 +141,6 @@ def two_hosts(prefixes, address, *command) -> Callable[[int], subprocess.Popen]:
         port = probe.getsockname()[1]
     machines = ("--num-machines", "2", "--dist-url", f"tcp://{address}:{port}", "--machine-rank")
     return lambda rank: start(*command, *machines, str(rank), prefix=prefixes[rank])
-
-
-def children(process: subprocess.Popen) -> list[int]:
-    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
-        return [int(pid) for pid in file.read().split()]
 
 
 def lose(host: subprocess.Popen) -> None:
