@@ -88,9 +88,8 @@ def test_every_command_of_the_documentation_runs(after_the_demo):
 
 @pytest.mark.parametrize(("code", "queued"), [(143, True), (0, False), (2, False)])
 def test_the_slurm_script_puts_a_run_that_was_stopped_back_into_the_queue(code, queued, tmp_path):
-    script = re.search(r"^```sh\n(.*?)^```$", (REPO / "docs/scale.md").read_text(), re.MULTILINE | re.DOTALL)[
-        1
-    ]
+    page = (REPO / "docs/scale.md").read_text()
+    script = re.search(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1]
     stubs = {
         "srun": f'eval "$(echo "${{@: -1}}" | sed "s/exec python/echo \\$url/")" >started; exit {code}',
         "scontrol": '[ "$1" = show ] && printf "node1\\nnode2\\n" || echo "$@" >queued',
