@@ -16,26 +16,32 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NamedTuple
 
-from torch.distributed import Store
-from torch.distributed.elastic import rendezvous
+from torch.distributed import Store, TCPStore
 from torch.distributed.elastic.agent.server import WorkerSpec
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
-from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters, RendezvousTimeoutError
+from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, create_handler
 
 from fastreid.utils.errors import UserError
 from fastreid.utils.signals import SAME_REQUEST, STOPPING, stop_signals_held_back, stop_signals_to
 
 TIMEOUT = timedelta(minutes=30)  # of a collective, and of the wait for the other machines
+STORE_TIMEOUT = timedelta(minutes=1)  # of what an agent that has met the others asks of the store
 GRACE_SECONDS = 5.0  # in which the cause of a failure is seen before its consequences
 LONGEST_TEXT = 8000  # characters of a traceback, the last ones
 LOST = "another process of the run has ended (its output tells why), and the connection to it is lost"
+
+
+Address = tuple[str, int]
 
 
 class WorkerError(RuntimeError):
@@ -81,6 +87,7 @@ class Agent(LocalElasticAgent):
         self.machine_rank, self._remaining_restarts = machine_rank, restarts
         self.failure: Failure | None = None
         self._asked_at: float | None = None
+        self._first_start = restarts == spec.max_restarts
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Pass a signal on to the processes; end at once when there are none, or when it comes again."""
@@ -100,7 +107,10 @@ class Agent(LocalElasticAgent):
         return super()._assign_worker_ranks(store, self.machine_rank, *where)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        self.failure = None
+        if not self._first_start:  # torch does not count the one after a machine has come back
+            self._remaining_restarts = min(self._remaining_restarts, worker_group.spec.max_restarts - 1)
+        self.failure, self._first_start = None, False
+        resource_tracker.ensure_running()  # its start lets signals through
         handled = (*STOPPING, signal.SIGHUP, signal.SIGQUIT)  # by torch; not any more after the start
         with stop_signals_held_back(), stop_signals_to(self.stop, handled):
             return super()._start_workers(worker_group)
@@ -116,7 +126,7 @@ class Agent(LocalElasticAgent):
         self.failure = Failure(*json.loads(store.get(self.FAILURE)))
         if self.failure.code != 1 or self._asked_at:
             self._remaining_restarts = 0
-        if self._remaining_restarts:
+        if self._remaining_restarts > 0:
             left = f"{self._remaining_restarts - 1} more restarts"
             print(f"{self.failure.text}; going on from the last checkpoint ({left})", file=sys.stderr)
         else:
@@ -131,75 +141,81 @@ class Agent(LocalElasticAgent):
             time.sleep(1)  # until the others have seen it, too
 
 
-def run_agent(workers: dict[str, Any], machines: int, machine_rank: int, address: tuple[str, int]) -> None:
-    """Run the processes of this machine; errors as in `launch`.
+def run_agent(
+    entry: Callable[..., None], workers: dict[str, Any], machines: int, machine_rank: int, address: Address
+) -> None:
+    """Call `entry(*workers["args"], address)` in each process of this machine; errors as in `launch`.
 
     Args:
+        entry: it gets the address of the store that all processes of the run reach.
         workers: of torch's `WorkerSpec`, what concerns the processes of a machine.
         address: of machine 0; port 0 is any.
     """
     for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
         log = logging.getLogger(name)
         log.propagate, log.handlers = False, [logging.NullHandler()]
+    if machines > 1:  # torch would not tell a machine that comes back where its own second store is
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     restarts, failure, agent = workers["max_restarts"], Failure(1, LOST), None
     while restarts >= 0:
         try:
-            meeting, own_address = _meet(address, machines, machine_rank)
-            spec = WorkerSpec("fastreid", rdzv_handler=meeting, local_addr=own_address, **workers)
+            meeting, store = _meet(address, machines, machine_rank)
+            started = workers | {"entrypoint": entry, "args": (*workers["args"], (address[0], store.port))}
+            spec = WorkerSpec("fastreid", rdzv_handler=meeting, **started)
             with TemporaryDirectory(prefix="fastreid_run_") as folder:
                 agent = Agent(machine_rank, restarts, spec, folder)
-                with stop_signals_to(agent.stop):
-                    agent.run()
+                try:
+                    with stop_signals_to(agent.stop):
+                        agent.run()
+                finally:
+                    meeting._stop_heartbeats()  # a thread in torch at the end of Python would abort it
             failure = agent.failure
             break
-        except rendezvous.RendezvousTimeoutError as error:
+        except RendezvousTimeoutError as error:
             raise UserError(
                 f"the {machines} machines did not meet at tcp://{address[0]}:{address[1]} in {TIMEOUT}",
                 "start the same command on each, with --machine-rank 0, 1, …",
             ) from error
-        except (rendezvous.RendezvousError, RuntimeError):  # machine 0 is lost, and with it the store
+        except (RendezvousError, RuntimeError):  # machine 0 is lost, and with it the store
             if machines == 1:
                 raise
             restarts = (agent._remaining_restarts if agent else restarts) - 1
     if failure:
-        raise failure.exception() from WorkerError(failure.trace)
+        raise failure.exception() from (WorkerError(failure.trace) if failure.code == 2 else None)
 
 
-def _meet(address: tuple[str, int], machines: int, machine_rank: int) -> tuple[Any, str]:
-    """Return torch's handler of the place where all machines meet, and this one's address for the others."""
+def _meet(address: Address, machines: int, machine_rank: int) -> tuple[DynamicRendezvousHandler, TCPStore]:
+    """Return where all machines meet, and the store there, which machine 0 holds."""
     host, port = address
-    own_address = _reach(address) if machine_rank else host
-    place = rendezvous.RendezvousParameters(
-        "c10d",
-        endpoint=f"{host}:{port}",
-        run_id=f"{host}:{port}" if port else uuid.uuid4().hex,
-        min_nodes=machines,
-        max_nodes=machines,
-        local_addr=own_address,
-        is_host=machine_rank == 0,
-        keep_alive_interval=1,
-        join_timeout=int(TIMEOUT.total_seconds()),
-    )
+    if machine_rank:
+        _wait_for(address)
     try:
-        return get_rendezvous_handler(place), own_address
-    except rendezvous.RendezvousConnectionError as error:
+        kind = {"is_master": machine_rank == 0, "wait_for_workers": False, "timeout": STORE_TIMEOUT}
+        store = TCPStore(host, port, **kind)
+    except RuntimeError as error:
         if machine_rank:
             raise
         raise UserError(
             f"--dist-url tcp://{host}:{port}: this machine cannot listen there"
-            f" ({' '.join(str(error.__cause__).split())[:120]})",
+            f" ({' '.join(str(error).split())[:120]})",
             "give an address of machine 0 and a free port",
         ) from error
+    run_id = f"{host}:{port}" if machines > 1 else uuid.uuid4().hex
+    seconds = {"join_timeout": int(TIMEOUT.total_seconds()), "keep_alive_interval": 1}
+    place = RendezvousParameters("c10d", f"{host}:{port}", run_id, machines, machines, **seconds)
+    return create_handler(store, C10dRendezvousBackend(store, run_id), place), store
 
 
-def _reach(address: tuple[str, int]) -> str:
-    """Wait until machine 0 listens; return the address that this machine has for it."""
-    deadline = time.monotonic() + TIMEOUT.total_seconds()
-    while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(address, timeout=1) as connection:
-            return connection.getsockname()[0]
-        time.sleep(0.1)
-    raise rendezvous.RendezvousTimeoutError
+def _wait_for(address: Address) -> None:
+    """Wait until machine 0 listens."""
+
+    def listens() -> bool:
+        with suppress(OSError), socket.create_connection(address, timeout=1):
+            return True
+        return False
+
+    if not wait_until(listens, TIMEOUT.total_seconds()):
+        raise RendezvousTimeoutError
 
 
 def wait_until(done: Callable[[], bool], seconds: float) -> bool:

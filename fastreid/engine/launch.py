@@ -15,7 +15,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from fastreid.engine.agent import GRACE_SECONDS, LOST, TIMEOUT, WorkerError, meet, run_agent, wait_until
+from fastreid.engine.agent import (
+    GRACE_SECONDS,
+    LOST,
+    TIMEOUT,
+    Address,
+    WorkerError,
+    meet,
+    run_agent,
+    wait_until,
+)
 from fastreid.utils.errors import UserError
 from fastreid.utils.signals import STOPPING, end_with_parent, let_stop_signals_through
 
@@ -62,9 +71,9 @@ def launch(
         main(*args)
         return
     _check_devices(num_gpus_per_machine, device)
-    workers = {"entrypoint": _run_spawned, "args": (main, args, device), "max_restarts": max_restarts}
-    workers |= {"local_world_size": num_gpus_per_machine, "monitor_interval": 0.1}
-    run_agent(workers, num_machines, machine_rank, address)
+    workers = {"args": (main, args, device), "max_restarts": max_restarts, "monitor_interval": 0.1}
+    workers["local_world_size"] = num_gpus_per_machine
+    run_agent(_run_spawned, workers, num_machines, machine_rank, address)
 
 
 def _parse(dist_url: str) -> tuple[str, int]:
@@ -96,7 +105,7 @@ def _check_devices(processes: int, device: str) -> None:
         )
 
 
-def _run_spawned(main: Callable[..., Any], args: tuple, device: str) -> None:
+def _run_spawned(main: Callable[..., Any], args: tuple, device: str, address: Address) -> None:
     """Runs in a process that the agent has started."""
     os.setpgrp()  # Ctrl-C reaches the agent alone, which passes it on once
     for number in STOPPING:
@@ -106,7 +115,7 @@ def _run_spawned(main: Callable[..., Any], args: tuple, device: str) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     code: Any = 1
     try:
-        _run(main, args, device)
+        _run(main, args, device, address)
         code = 0
     except SystemExit as stopped:
         code = stopped.code or 0
@@ -125,8 +134,11 @@ def _run_under_torchrun(main: Callable[..., Any], args: tuple, device: str) -> N
             raise
 
 
-def _run(main: Callable[..., Any], args: tuple, device: str) -> None:
+def _run(main: Callable[..., Any], args: tuple, device: str, address: Address | None = None) -> None:
     """Call `main(*args)` in the process group that the environment describes.
+
+    Args:
+        address: of its store; None if the environment says that, too.
 
     Raises:
         WorkerError: if the connection to another process is lost. Not before its end can have been seen.
@@ -135,7 +147,7 @@ def _run(main: Callable[..., Any], args: tuple, device: str) -> None:
     try:
         end_with_parent(signal.SIGTERM)
         let_stop_signals_through()
-        store = _join_process_group(device)
+        store = _join_process_group(device, address)
         main(*args)
     except SystemExit:
         if store is not None:  # all are asked to stop, and the end of one ends all
@@ -149,10 +161,13 @@ def _run(main: Callable[..., Any], args: tuple, device: str) -> None:
     dist.destroy_process_group()
 
 
-def _join_process_group(device: str) -> dist.Store:
+def _join_process_group(device: str, address: Address | None) -> dist.Store:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
-    store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
+    if address:
+        store = dist.TCPStore(*address, is_master=False, timeout=TIMEOUT)
+    else:
+        store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
     backend, own_device = "gloo", None
     if uses_cuda(device):
         backend, own_device = "nccl", torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

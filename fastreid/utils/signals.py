@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-SAME_REQUEST = 1.0  # seconds: a scheduler signals every process, and the launcher passes it on to them again
+SAME_REQUEST = 0.5  # seconds: a scheduler signals every process, and the launcher passes it on to them again
 
 Handler = Callable[[int, FrameType | None], None]
 
