@@ -31,6 +31,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousPara
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, create_handler
 
+from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.signals import SAME_REQUEST, STOPPING, stop_signals_held_back, stop_signals_to
 
@@ -39,7 +40,6 @@ STORE_TIMEOUT = timedelta(minutes=1)  # of what an agent that has met the others
 GRACE_SECONDS = 5.0  # in which the cause of a failure is seen before its consequences
 LONGEST_TEXT = 8000  # characters of a traceback, the last ones
 LOST = "another process of the run has ended (its output tells why), and the connection to it is lost"
-
 
 Address = tuple[str, int]
 
@@ -136,7 +136,7 @@ class Agent(LocalElasticAgent):
     def _exit_barrier(self, seconds: float = 300.0) -> None:
         """Let all machines get here before the one leaves that holds the store."""
         machines = self._worker_group.group_world_size
-        meet(self._worker_group.store, self.HERE, machines, seconds)
+        comm.meet(self._worker_group.store, self.HERE, machines, seconds)
         if machines > 1 and self.machine_rank == 0:
             time.sleep(1)  # until the others have seen it, too
 
@@ -187,8 +187,8 @@ def run_agent(
 def _meet(address: Address, machines: int, machine_rank: int) -> tuple[DynamicRendezvousHandler, TCPStore]:
     """Return where all machines meet, and the store there, which machine 0 holds."""
     host, port = address
-    if machine_rank:
-        _wait_for(address)
+    if machine_rank and not comm.wait_until(lambda: _is_listening(address), TIMEOUT.total_seconds()):
+        raise RendezvousTimeoutError
     try:
         kind = {"is_master": machine_rank == 0, "wait_for_workers": False, "timeout": STORE_TIMEOUT}
         store = TCPStore(host, port, **kind)
@@ -206,28 +206,7 @@ def _meet(address: Address, machines: int, machine_rank: int) -> tuple[DynamicRe
     return create_handler(store, C10dRendezvousBackend(store, run_id), place), store
 
 
-def _wait_for(address: Address) -> None:
-    """Wait until machine 0 listens."""
-
-    def listens() -> bool:
-        with suppress(OSError), socket.create_connection(address, timeout=1):
-            return True
-        return False
-
-    if not wait_until(listens, TIMEOUT.total_seconds()):
-        raise RendezvousTimeoutError
-
-
-def wait_until(done: Callable[[], bool], seconds: float) -> bool:
-    """Tell whether `done` came true in time. It waits in Python, which signals interrupt."""
-    deadline = time.monotonic() + seconds
-    while not (is_done := done()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return is_done
-
-
-def meet(store: Store, key: str, members: int, seconds: float) -> None:
-    """Wait until all members got here, but not longer, and not when the store is lost."""
-    with suppress(RuntimeError):
-        store.add(key, 1)
-        wait_until(lambda: store.add(key, 0) >= members, seconds)
+def _is_listening(address: Address) -> bool:
+    with suppress(OSError), socket.create_connection(address, timeout=1):
+        return True
+    return False

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,16 +14,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from fastreid.engine.agent import (
-    GRACE_SECONDS,
-    LOST,
-    TIMEOUT,
-    Address,
-    WorkerError,
-    meet,
-    run_agent,
-    wait_until,
-)
+from fastreid.engine.agent import GRACE_SECONDS, LOST, TIMEOUT, Address, WorkerError, run_agent
+from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.signals import STOPPING, end_with_parent, let_stop_signals_through
 
@@ -151,7 +142,7 @@ def _run(main: Callable[..., Any], args: tuple, device: str, address: Address | 
         main(*args)
     except SystemExit:
         if store is not None:  # all are asked to stop, and the end of one ends all
-            meet(store, "stopped", dist.get_world_size(), GRACE_SECONDS)
+            comm.meet(store, "stopped", dist.get_world_size(), GRACE_SECONDS)
         raise
     except Exception as error:
         if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
@@ -172,30 +163,7 @@ def _join_process_group(device: str, address: Address | None) -> dist.Store:
     if uses_cuda(device):
         backend, own_device = "nccl", torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(own_device)
-    store = unused_store(store, rank, world_size)
+    store = comm.unused_store(store, rank, world_size)
     place = {"store": store, "rank": rank, "world_size": world_size, "device_id": own_device}
     dist.init_process_group(backend, timeout=TIMEOUT, **place)
     return store
-
-
-def unused_store(store: dist.Store, rank: int, world_size: int) -> dist.Store:
-    """Return a part of `store` for the processes of this start alone: those of earlier ones have left keys.
-
-    No number tells the starts apart, as a machine that comes back counts anew. So each rank asks under a name
-    that nobody had before, and rank 0 answers with the name of the part, until all are there.
-    """
-    own, others = uuid.uuid4().hex, range(1, world_size)
-
-    def answered() -> bool:
-        for key in (f"asks{other}" for other in others):
-            if store.check([key]):
-                store.set(store.get(key).decode(), own)
-        return all(store.check([f"{own}/here{other}"]) for other in others)
-
-    if rank:
-        store.set(f"asks{rank}", own)
-    if not wait_until((lambda: store.check([own])) if rank else answered, TIMEOUT.total_seconds()):
-        raise dist.DistError(f"not all processes of the run have started in {TIMEOUT}")
-    name = store.get(own).decode() if rank else own
-    store.set(f"{name}/here{rank}", "")
-    return dist.PrefixStore(name, store)

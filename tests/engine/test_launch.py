@@ -20,8 +20,8 @@ from toy_training import ToyLoader
 
 from fastreid.engine import WorkerError, launch
 from fastreid.engine.agent import TIMEOUT
-from fastreid.engine.launch import unused_store
 from fastreid.modeling.losses.triplet import triplet
+from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -166,7 +166,7 @@ def test_each_start_has_a_part_of_the_store_that_no_earlier_one_wrote_to():
     store = dist.HashStore()
     for ranks in ((2, 1, 0), (0, 1, 2), (1, 0, 2)):
         with ThreadPoolExecutor(3) as pool:
-            parts = list(pool.map(lambda rank: unused_store(store, rank, 3), ranks))
+            parts = list(pool.map(lambda rank: comm.unused_store(store, rank, 3), ranks))
         assert not any(part.check(["key"]) for part in parts)
         parts[0].set("key", "")
         assert all(part.check(["key"]) for part in parts)
@@ -214,8 +214,7 @@ def test_on_cuda_every_process_of_a_machine_has_its_own_device_from_the_start(mo
         dist, "init_process_group", lambda backend, **options: made.append((backend, options))
     )
     monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([("store", 3, 4)]))
-    module = sys.modules[launch.__module__]
-    monkeypatch.setattr(module, "unused_store", lambda store, *_: f"unused {store}")
+    monkeypatch.setattr(comm, "unused_store", lambda store, *_: f"unused {store}")
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
