@@ -95,10 +95,18 @@ def is_restarted(output_dir: str) -> bool:
     return restarted and comm.broadcast_object(begun)
 
 
-def mark_begun(output_dir: str) -> None:
-    """Note in `output_dir` that this run has begun there, for a start of it after a failure."""
-    with atomic_write(Path(output_dir) / RUN_ID, "w") as file:
-        file.write(_run_id())
+def begin_run(output_dir: str, afresh: bool) -> None:
+    """Note in `output_dir` that this run has begun there; call it on all ranks.
+
+    Args:
+        afresh: it does not go on from a checkpoint; another run's files are set aside.
+    """
+    restarted = is_restarted(output_dir)
+    if comm.is_main_process():
+        if afresh and not restarted:
+            set_earlier_run_aside(output_dir)
+        with atomic_write(Path(output_dir) / RUN_ID, "w") as file:
+            file.write(_run_id())
 
 
 def _run_id() -> str:

@@ -21,11 +21,10 @@ from fastreid.engine import hooks
 from fastreid.engine.memory import training_shortage
 from fastreid.engine.resume import TRAINING_RULES, check_resumed, check_resumed_start
 from fastreid.engine.run_folder import (
+    begin_run,
     is_restarted,
     locked_output_dir,
-    mark_begun,
     open_output_dir,
-    set_earlier_run_aside,
     storage_errors_named,
 )
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
@@ -187,12 +186,9 @@ class DefaultTrainer(SimpleTrainer):
             logger.info("All %d epochs are done already", self.max_epoch)
         with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, *KEPT):
             open_output_dir(self.cfg)
-            restarted = is_restarted(self.cfg.OUTPUT_DIR)
+            begin_run(self.cfg.OUTPUT_DIR, afresh=self.iteration == 0)
             if comm.is_main_process():
                 self.checkpointer.remove_partial_files()
-                if self.iteration == 0 and not restarted:
-                    set_earlier_run_aside(self.cfg.OUTPUT_DIR)
-                mark_begun(self.cfg.OUTPUT_DIR)
             comm.synchronize()
             with self._training_batches() as self.make_loader:
                 super().train()
