@@ -57,4 +57,5 @@ def main(args: argparse.Namespace) -> None:
         args.dist_url,
         args=(args,),
         device=cfg.MODEL.DEVICE,
+        max_restarts=args.max_restarts,
     )

@@ -1,6 +1,8 @@
 """Data loaders: batches of uint8 images with their labels."""
 
+import os
 import signal
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +19,7 @@ from fastreid.structures import Batch, RetrievalTask, Sample
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
+from fastreid.utils.signals import end_with_parent
 
 DEAD_WORKER = "a data loading worker died (killed, or out of memory?): lower DATALOADER.NUM_WORKERS"
 
@@ -177,6 +180,16 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
 
 
 def _init_worker(worker_id: int) -> None:
-    """Leave an interrupt from the keyboard to the main process, and take one thread."""
+    """Leave signals to the main process, end with it, and take one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_end_when_told_to, daemon=True).start()
+    end_with_parent(signal.SIGKILL)  # torch asks who its parent is only now, when it may be gone
     torch.set_num_threads(1)
+
+
+def _end_when_told_to() -> None:
+    """Wait for SIGTERM from the main process. That of a scheduler, which signals all, is not for a worker."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -1,7 +1,7 @@
 """Training: launching, the loop with its hooks, and the trainer that a configuration describes."""
 
+from fastreid.engine.agent import WorkerError
 from fastreid.engine.defaults import default_argument_parser, default_setup, setup_config
-from fastreid.engine.failures import WorkerError
 from fastreid.engine.launch import launch
 from fastreid.engine.run_folder import open_output_dir, storage_errors_named
 from fastreid.engine.train_loop import HookBase, SimpleTrainer, TrainerBase

@@ -12,7 +12,7 @@ from fastreid.config import CfgNode, check_config, load_config
 from fastreid.engine.run_folder import check_output_dir
 from fastreid.modeling import check_assets
 from fastreid.utils import comm
-from fastreid.utils.cli import CommandLineParser
+from fastreid.utils.cli import CommandLineParser, number_from_zero
 from fastreid.utils.env import code_version, seed_all_rng, use_device
 from fastreid.utils.logger import setup_logger
 
@@ -27,7 +27,7 @@ def default_argument_parser() -> CommandLineParser:
     parser = CommandLineParser(
         "Train or evaluate a model as a config file says.",
         epilog="Several machines: the same command on each, with --num-machines, --machine-rank and"
-        " --dist-url; torchrun works too.",
+        " --dist-url; torchrun works too (docs/scale.md).",
         allow_abbrev=False,
     )
     parser.add_config("YAML file, e.g. configs/v2/base_stage1.yml", default="")
@@ -39,6 +39,13 @@ def default_argument_parser() -> CommandLineParser:
         "--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0"
     )
     parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
+    parser.add_argument(
+        "--max-restarts",
+        type=number_from_zero,
+        default=0,
+        metavar="N",
+        help="times that all processes go on from the last checkpoint when one, or its machine, has died",
+    )
     return parser
 
 

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 # A fresh run moves what an earlier one left under these names out of its way.
 RUN_FILES = ("last_checkpoint", "model_*.pth", "metrics.json", "evaluations.json", "results.json")
 RUN_FILES += ("query_scores.npz", "events.out.tfevents.*")
+RUN_ID = ".run"  # file with the number of the run, as long as the elastic agent of torch has one for it
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -81,6 +82,35 @@ def storage_errors_named(output_dir: str, kept: str, go_on: str) -> Iterator[Non
             raise
         problem = f"cannot write in OUTPUT_DIR {output_dir!r}: {error.strerror}. {kept}"
         raise UserError(problem, f"make room or fix the disk, then {go_on}") from error
+
+
+def is_restarted(output_dir: str) -> bool:
+    """Tell whether this is another start of the run that has begun in `output_dir`; ask on all ranks.
+
+    Any rank may know that it is: a machine that has come back counts its starts anew.
+    """
+    restarted = any(comm.all_gather_object(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0))
+    path = Path(output_dir) / RUN_ID
+    begun = comm.is_main_process() and path.is_file() and path.read_text(encoding="utf-8") == _run_id()
+    return restarted and comm.broadcast_object(begun)
+
+
+def begin_run(output_dir: str, afresh: bool) -> None:
+    """Note in `output_dir` that this run has begun there; call it on all ranks.
+
+    Args:
+        afresh: it does not go on from a checkpoint; another run's files are set aside.
+    """
+    restarted = is_restarted(output_dir)
+    if comm.is_main_process():
+        if afresh and not restarted:
+            set_earlier_run_aside(output_dir)
+        with atomic_write(Path(output_dir) / RUN_ID, "w") as file:
+            file.write(_run_id())
+
+
+def _run_id() -> str:
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 
 def set_earlier_run_aside(output_dir: str) -> None:

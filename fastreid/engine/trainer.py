@@ -21,9 +21,10 @@ from fastreid.engine import hooks
 from fastreid.engine.memory import training_shortage
 from fastreid.engine.resume import TRAINING_RULES, check_resumed, check_resumed_start
 from fastreid.engine.run_folder import (
+    begin_run,
+    is_restarted,
     locked_output_dir,
     open_output_dir,
-    set_earlier_run_aside,
     storage_errors_named,
 )
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
@@ -158,13 +159,14 @@ class DefaultTrainer(SimpleTrainer):
         return build_test_loader(self.cfg, samples, may_skip=True)
 
     def resume_or_load(self, resume: bool = False) -> None:
-        """With `resume` and a checkpoint in OUTPUT_DIR go on from it, else load pretrained parts and
-        MODEL.WEIGHTS.
+        """With `resume` or after a restart go on from the checkpoint in OUTPUT_DIR; without one load
+        pretrained parts and MODEL.WEIGHTS.
 
         Raises:
             UserError: for a file that cannot be read or does not fit.
         """
-        if resume and self._resume():
+        wanted = any(comm.all_gather_object(resume)) or is_restarted(self.cfg.OUTPUT_DIR)
+        if wanted and self._resume():
             return
         self.model.load_pretrained()
         if weights := required_weights(type(self.model), self.cfg, training=True):
@@ -184,10 +186,9 @@ class DefaultTrainer(SimpleTrainer):
             logger.info("All %d epochs are done already", self.max_epoch)
         with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, *KEPT):
             open_output_dir(self.cfg)
+            begin_run(self.cfg.OUTPUT_DIR, afresh=self.iteration == 0)
             if comm.is_main_process():
                 self.checkpointer.remove_partial_files()
-                if self.iteration == 0:
-                    set_earlier_run_aside(self.cfg.OUTPUT_DIR)
             comm.synchronize()
             with self._training_batches() as self.make_loader:
                 super().train()

@@ -4,6 +4,7 @@ import itertools
 import pickle
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ import torch.distributed as dist
 T = TypeVar("T")
 
 BEAT = 1.0  # seconds between two signs of life of a rank that works alone
-LOOK = 0.05  # seconds between two looks whether it is done
+LOOK = 0.05  # seconds between two looks whether something is done
 
 _turns = itertools.count()  # the same on all ranks, as they call `on_main_process` equally often
 
@@ -143,3 +144,44 @@ def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
     if get_world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
+
+
+def unused_store(store: dist.Store, rank: int, world_size: int) -> dist.Store:
+    """Return a part of `store` for the processes of this start alone: those of earlier ones have left keys.
+
+    No number tells the starts apart, as a machine that comes back counts anew. So each rank asks under a name
+    that nobody had before, and rank 0 answers with the name of the part, until all are there.
+
+    Raises:
+        DistError: if they are not within the timeout of `store`.
+    """
+    own, others = uuid.uuid4().hex, range(1, world_size)
+
+    def answered() -> bool:
+        for key in (f"asks{other}" for other in others):
+            if store.check([key]):
+                store.set(store.get(key).decode(), own)
+        return all(store.check([f"{own}/here{other}"]) for other in others)
+
+    if rank:
+        store.set(f"asks{rank}", own)
+    if not wait_until((lambda: store.check([own])) if rank else answered, store.timeout.total_seconds()):
+        raise dist.DistError(f"not all processes of the run have started in {store.timeout}")
+    name = store.get(own).decode() if rank else own
+    store.set(f"{name}/here{rank}", "")
+    return dist.PrefixStore(name, store)
+
+
+def wait_until(done: Callable[[], bool], seconds: float) -> bool:
+    """Tell whether `done` came true in time. It waits in Python, which signals interrupt."""
+    deadline = time.monotonic() + seconds
+    while not (is_done := done()) and time.monotonic() < deadline:
+        time.sleep(LOOK)
+    return is_done
+
+
+def meet(store: dist.Store, key: str, members: int, seconds: float) -> None:
+    """Wait until all members got here, but not longer, and not when the store is lost."""
+    with suppress(RuntimeError):
+        store.add(key, 1)
+        wait_until(lambda: store.add(key, 0) >= members, seconds)

@@ -1,26 +1,31 @@
 """The signals that ask a program to stop: SIGINT (Ctrl-C) and SIGTERM."""
 
+import ctypes
+import multiprocessing
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+SAME_REQUEST = 0.5  # seconds: a scheduler signals every process, and the launcher passes it on to them again
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
-def stop_signals_to(handler: Handler) -> Iterator[None]:
-    """Let `handler` have SIGINT and SIGTERM while the block runs; then those who had them have them again.
+def stop_signals_to(handler: Handler, numbers: Sequence[signal.Signals] = STOPPING) -> Iterator[None]:
+    """Let `handler` have these signals while the block runs; then those who had them before have them again.
 
     Python allows it to the main thread alone: in another one nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in STOPPING}
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
@@ -44,3 +49,16 @@ def stop_signals_held_back() -> Iterator[None]:
 
 def let_stop_signals_through() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """Ask the kernel (of Linux) for signal `number` when the process that has started this one ends.
+
+    If it has ended already, the signal comes at once.
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+        parent = multiprocessing.parent_process()
+        if parent and os.getppid() != parent.pid:
+            os.kill(os.getpid(), number)

@@ -86,6 +86,27 @@ def test_every_command_of_the_documentation_runs(after_the_demo):
     assert not failures, "\n\n".join(failures)
 
 
+@pytest.mark.parametrize(("code", "queued"), [(143, True), (0, False), (2, False)])
+def test_the_slurm_script_puts_a_run_that_was_stopped_back_into_the_queue(code, queued, tmp_path):
+    page = (REPO / "docs/scale.md").read_text()
+    script = re.search(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1]
+    stubs = {
+        "srun": f'eval "$(echo "${{@: -1}}" | sed "s/exec python/echo \\$url/")" >started; exit {code}',
+        "scontrol": '[ "$1" = show ] && printf "node1\\nnode2\\n" || echo "$@" >queued',
+    }
+    for name, text in stubs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_NODEID": "1"}
+    path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=os.environ | job | path, check=False)
+    assert done.returncode == code
+    assert (tmp_path / "queued").exists() == queued
+    started = (tmp_path / "started").read_text().split()
+    assert started[0] == "tcp://node1:20007"
+    assert started[-4:] == ["--machine-rank", "1", "--dist-url", "tcp://node1:20007"]
+
+
 def test_every_link_between_pages_leads_somewhere():
     for page in [REPO / "README.md", REPO / "pretrained" / "README.md", *DOCS]:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):

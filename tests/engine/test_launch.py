@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ import toy_workers
 from toy_training import ToyLoader
 
 from fastreid.engine import WorkerError, launch
-from fastreid.engine.launch import TIMEOUT
+from fastreid.engine.agent import TIMEOUT
 from fastreid.modeling.losses.triplet import triplet
+from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -90,19 +92,19 @@ def test_triplets_are_mined_within_each_rank_and_gradients_averaged(tmp_path):
     assert (first["end"]["hidden.weight"] - step([batch])).abs().max() > 1e-4
 
 
-@pytest.fixture
 def free_url() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def test_two_machines_meet_at_an_address(tmp_path, reference, free_url):
+def test_two_machines_meet_at_an_address(tmp_path, reference):
     program = (
         "import sys, toy_workers; from fastreid.engine import launch;"
         "launch(toy_workers.train, 1, 2, int(sys.argv[1]), sys.argv[2], (sys.argv[3],), 'cpu')"
     )
-    machines = [run_python("-c", program, str(rank), free_url, str(tmp_path)) for rank in (0, 1)]
+    url = free_url()
+    machines = [run_python("-c", program, str(rank), url, str(tmp_path)) for rank in (0, 1)]
     assert [machine.wait(timeout=SECONDS) for machine in machines] == [0, 0]
     check_two_ranks(tmp_path, reference)
 
@@ -115,13 +117,14 @@ def test_two_machines_meet_at_an_address(tmp_path, reference, free_url):
         ("kill", 1, "process 1 of the run was killed by SIGKILL"),
     ],
 )
-def test_a_failure_on_one_machine_ends_the_other_and_is_told_there(how, code, said, free_url):
+def test_a_failure_on_one_machine_ends_the_other_and_is_told_there(how, code, said):
     program = (
         "import sys, toy_workers; from fastreid.engine import launch; from fastreid.utils import cli\n"
         "with cli.exit_cleanly():\n"
         "    launch(toy_workers.fail, 1, 2, int(sys.argv[1]), sys.argv[2], (sys.argv[3],), 'cpu')"
     )
-    machines = [run_python("-c", program, str(rank), free_url, how) for rank in (0, 1)]
+    url = free_url()
+    machines = [run_python("-c", program, str(rank), url, how) for rank in (0, 1)]
     for machine in machines:
         _, errors = machine.communicate(timeout=SECONDS)
         assert machine.returncode == code
@@ -145,16 +148,47 @@ def run_python(*arguments: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize(
-    ("how", "error", "said"),
+    ("how", "error", "said", "max_restarts"),
     [
-        ("user error", UserError, "^SOME.KEY is wrong: change it$"),
-        ("kill", WorkerError, "process 1 .*killed by SIGKILL"),
+        ("user error", UserError, "^SOME.KEY is wrong: change it$", 1),
+        ("kill", WorkerError, "process 1 .*killed by SIGKILL", 0),
     ],
 )
-def test_the_first_failure_ends_all_processes_and_is_the_one_reported(how, error, said):
+def test_the_first_failure_ends_all_processes_and_is_the_one_reported(how, error, said, max_restarts, capfd):
+    """A mistake of the user would be made again, however often the run may be restarted."""
     with pytest.raises(error, match=said):
-        launch(toy_workers.fail, 2, args=(how,), device="cpu")
+        launch(toy_workers.fail, 2, args=(how,), device="cpu", max_restarts=max_restarts)
     assert multiprocessing.active_children() == []
+    assert "; restart " not in capfd.readouterr().err
+
+
+def test_each_start_has_a_part_of_the_store_that_no_earlier_one_wrote_to():
+    store = dist.HashStore()
+    for ranks in ((2, 1, 0), (0, 1, 2), (1, 0, 2)):
+        with ThreadPoolExecutor(3) as pool:
+            parts = list(pool.map(lambda rank: comm.unused_store(store, rank, 3), ranks))
+        assert not any(part.check(["key"]) for part in parts)
+        parts[0].set("key", "")
+        assert all(part.check(["key"]) for part in parts)
+
+
+def test_the_wait_for_another_machine_ends_at_once_on_a_signal():
+    program = (
+        "import sys; from fastreid.engine import launch; from fastreid.utils import cli\n"
+        "with cli.exit_cleanly():\n"
+        "    print('waiting', file=sys.stderr, flush=True)\n"
+        "    launch(print, 1, 2, int(sys.argv[1]), sys.argv[2], device='cpu')"
+    )
+    machines = [run_python("-c", program, rank, free_url()) for rank in ("0", "1")]
+    for machine in machines:
+        assert machine.stderr.readline() == "waiting\n"
+    time.sleep(1)
+    for machine in machines:
+        machine.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        assert machine.stderr.readline() == "stopped by SIGTERM: nothing to save\n"
+        assert time.monotonic() - sent < 1
+        assert machine.wait(timeout=SECONDS) == 143
 
 
 def test_a_signal_to_the_parent_stops_all_processes_after_the_same_iteration(tmp_path):
@@ -165,7 +199,7 @@ def test_a_signal_to_the_parent_stops_all_processes_after_the_same_iteration(tmp
 
     threading.Thread(target=stop_when_running, daemon=True).start()
     with pytest.raises(SystemExit) as stopped:
-        launch(toy_workers.wait_for_signal, 2, args=(str(tmp_path),), device="cpu")
+        launch(toy_workers.wait_for_signal, 2, args=(str(tmp_path),), device="cpu", max_restarts=1)
     assert stopped.value.code == 143
     assert (tmp_path / "saved0").read_text() == (tmp_path / "saved1").read_text()
 
@@ -180,6 +214,7 @@ def test_on_cuda_every_process_of_a_machine_has_its_own_device_from_the_start(mo
         dist, "init_process_group", lambda backend, **options: made.append((backend, options))
     )
     monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([("store", 3, 4)]))
+    monkeypatch.setattr(comm, "unused_store", lambda store, *_: f"unused {store}")
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
@@ -187,7 +222,7 @@ def test_on_cuda_every_process_of_a_machine_has_its_own_device_from_the_start(mo
     device, (backend, options) = made
     assert device == torch.device("cuda", 1)
     assert (backend, options.pop("device_id"), options.pop("timeout")) == ("nccl", device, TIMEOUT)
-    assert options == {"store": "store", "rank": 3, "world_size": 4}
+    assert options == {"store": "unused store", "rank": 3, "world_size": 4}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from toy_training import ToyModel
+from toy_workers import train_left_alone_and_killed
 
-from fastreid.engine import HookBase
+from fastreid.engine import HookBase, launch
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
 
@@ -228,6 +230,45 @@ def test_a_fresh_run_keeps_the_files_of_an_earlier_one(toy_cfg, run, tmp_path):
     kept = {p.name: p.read_bytes() for p in (tmp_path / "run/earlier.1").glob("model_*.pth")}
     assert kept == earlier
     assert len(logged(tmp_path / "run")) == len(logged(tmp_path / "run/earlier.1"))
+
+
+def test_a_run_goes_on_by_itself_after_the_kill_of_a_random_rank(toy_cfg, tmp_path):
+    rank, iteration = random.randrange(2), random.randrange(12)
+    args = (toy_cfg.dump(), str(tmp_path), rank, iteration)
+    launch(train_left_alone_and_killed, 2, args=args, device="cpu", max_restarts=1)
+    killed = load_checkpoint(tmp_path / "killed/model_final.pth"), logged(tmp_path / "killed")
+    check_same(killed, tmp_path / "alone")
+    assert not (tmp_path / "killed/earlier.1").exists()
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """`started(run_id, count)`: as the process of a run that was restarted `count` times."""
+
+    def set_environment(run_id: str, count: int) -> None:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+
+    return set_environment
+
+
+@pytest.mark.parametrize("iteration", [2, 5])
+def test_a_restarted_run_goes_on_also_before_its_first_checkpoint(iteration, toy_cfg, run, started, tmp_path):
+    started("one", 0)
+    with pytest.raises(Interrupted):
+        run(toy_cfg, False, StopAt(iteration))
+    started("one", 1)
+    run(toy_cfg)
+    assert [line["iteration"] for line in logged(tmp_path / "run") if "lr" in line] == list(range(1, 13))
+    assert not (tmp_path / "run/earlier.1").exists()
+
+
+def test_a_run_killed_before_it_began_does_not_go_on_from_an_earlier_one(toy_cfg, run, started, tmp_path):
+    started("one", 0)
+    run(toy_cfg)
+    started("another", 1)
+    assert run(toy_cfg).model.starts == 1
+    assert (tmp_path / "run/earlier.1/model_final.pth").exists()
 
 
 def test_another_config_is_listed_and_refused_where_it_changes_the_run(toy_cfg, run, caplog_fastreid):

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import yaml
 from torch import nn
-from toy_training import DIM, IDENTITIES, ToyLoader
+from toy_training import DIM, IDENTITIES, ToyLoader, ToyTrainer
 
-from fastreid.engine import SimpleTrainer
+from fastreid.config import get_cfg
+from fastreid.engine import HookBase, SimpleTrainer
 from fastreid.engine.hooks import LayerFreeze, PeriodicWriter, StopOnSignal
 from fastreid.modeling.losses.triplet import triplet
 from fastreid.utils import comm
@@ -103,6 +105,24 @@ def fail(how: str) -> None:
     if "busy" not in how:
         dist.barrier()
     time.sleep(600)
+
+
+def train_left_alone_and_killed(config: str, folder: str, rank: int, iteration: int) -> None:
+    """Train as the YAML text says; then again, where `rank` is killed before `iteration`, once."""
+
+    class Kill(HookBase):
+        def before_step(self) -> None:
+            if comm.get_rank() == rank and self.trainer.iteration == iteration:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    for name in ("alone", "killed"):
+        cfg = get_cfg()
+        cfg.merge_values(yaml.safe_load(config) | {"OUTPUT_DIR": f"{folder}/{name}"}, source="test")
+        trainer = type("Trainer", (ToyTrainer,), {"means": [], "evaluated": []})(cfg)
+        if name == "killed" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            trainer.register_hooks([Kill()])
+        trainer.resume_or_load()
+        trainer.train()
 
 
 def wait_for_signal(folder: str) -> None:

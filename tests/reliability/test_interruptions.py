@@ -5,12 +5,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from tiny_runs import (
     EPOCHS,
     ITERATIONS,
     arguments,
+    children,
     final_state,
     finish,
     logged,
@@ -20,6 +22,8 @@ from tiny_runs import (
     train,
 )
 from worlds.options import REPO
+
+from fastreid.utils.signals import SAME_REQUEST
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,8 @@ def test_an_interrupted_run_that_is_resumed_equals_the_uninterrupted_one(
     )
     run = start(*first)
     read_until(run, f"iter {ITERATIONS + 1}/")
-    run.send_signal(number)
+    for pid in (*children(run), run.pid):  # as a scheduler does
+        os.kill(pid, number)
     output = finish(run, code)
     stopped_after = int(re.search(r"Stopped after iteration (\d+)", output)[1])
     assert ITERATIONS < stopped_after < EPOCHS * ITERATIONS  # in the middle of an epoch
@@ -57,7 +62,10 @@ def test_a_second_signal_stops_at_once_without_saving(cargo, tmp_path):
     run.send_signal(signal.SIGTERM)
     output = read_until(run, "SIGTERM")
     assert "once more: stop at once" in output
+    run.send_signal(signal.SIGSTOP)  # in the middle of the iteration
+    time.sleep(SAME_REQUEST)
     run.send_signal(signal.SIGTERM)
+    run.send_signal(signal.SIGCONT)
     finish(run, -signal.SIGTERM)
     assert not list((tmp_path / "run").glob("model_*.pth"))
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 import rank_work
 import torch
-from tiny_runs import OPTIONS, PROGRAM, arguments, finish, read_until, start
+from tiny_runs import OPTIONS, PROGRAM, arguments, children, finish, read_until, start
 from worlds.options import DEMO
 
 from fastreid.engine import launch
@@ -60,20 +62,22 @@ def test_all_ranks_hold_the_same_model_after_training(worlds):
         assert all(rank["hashes"] == first for rank in ranks)
 
 
-def test_torchrun_trains_the_model_of_two_processes(worlds, cargo, tmp_path):
+CHECKPOINTS = (*PAIRS, "SOLVER.CHECKPOINT_ITERS", "1")
+
+
+def test_torchrun_starts_again_after_a_kill_and_trains_the_model_of_two_processes(worlds, cargo, tmp_path):
     options = ("--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
-    torchrun = (sys.executable, "-m", "torch.distributed.run", *options)
-    line = arguments(1, cargo, tmp_path / "run", *PAIRS)
-    run = subprocess.run(
-        [*torchrun, str(PROGRAM), *line],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    torchrun = (sys.executable, "-m", "torch.distributed.run", *options, "--max-restarts", "1")
+    run = subprocess.Popen(
+        [*torchrun, str(PROGRAM), *arguments(1, cargo, tmp_path / "run", *CHECKPOINTS)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
-        check=False,
     )
-    assert run.returncode == 0, run.stdout
+    read_until(run, "iter 2/")
+    os.kill(random.choice(children(run)), signal.SIGKILL)
+    assert "Resumed from" in finish(run)
     check_same_weights(tmp_path / "run", worlds[2][1])
 
 
@@ -130,36 +134,46 @@ def two_network_namespaces():
 LOOPBACK = [(), ()], "127.0.0.1"
 
 
-def start_two_hosts(prefixes, address, *command) -> list[subprocess.Popen]:
+def two_hosts(prefixes, address, *command) -> Callable[[int], subprocess.Popen]:
+    """Return what starts the program on host 0 or 1 of two, or starts it again."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
     machines = ("--num-machines", "2", "--dist-url", f"tcp://{address}:{port}", "--machine-rank")
-    return [start(*command, *machines, str(rank), prefix=prefixes[rank]) for rank in (0, 1)]
+    return lambda rank: start(*command, *machines, str(rank), prefix=prefixes[rank])
 
 
-def test_two_hosts_train_the_model_of_two_processes(worlds, cargo, tmp_path):
+def lose(host: subprocess.Popen) -> None:
+    host.send_signal(signal.SIGSTOP)  # it cannot tell what happens to its process
+    for child in children(host):
+        os.kill(child, signal.SIGKILL)
+    host.send_signal(signal.SIGKILL)
+    host.communicate()
+
+
+def test_two_hosts_train_the_model_of_two_processes_though_one_is_lost_and_comes_back(
+    worlds, cargo, tmp_path
+):
     with two_network_namespaces() as hosts:
-        runs = start_two_hosts(*hosts, *arguments(1, cargo, tmp_path / "run", *PAIRS))
+        line = arguments(1, cargo, tmp_path / "run", *CHECKPOINTS)
+        start_host = two_hosts(*hosts, *line, "--max-restarts", "1")
+        runs = [start_host(0), start_host(1)]
+        read_until(runs[0], "iter 2/")
+        lost = random.randrange(2)
+        lose(runs[lost])
+        runs[lost] = start_host(lost)
         for run in runs:
             finish(run)
     check_same_weights(tmp_path / "run", worlds[2][1])
-
-
-def children(process: subprocess.Popen) -> list[int]:
-    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
-        return [int(pid) for pid in file.read().split()]
+    assert not (tmp_path / "run/earlier.1").exists(), lost
 
 
 def test_a_host_that_is_lost_ends_the_other(cargo, tmp_path):
     endless = ("SOLVER.ITERS_PER_EPOCH", "100000")
-    first, second = start_two_hosts(*LOOPBACK, *arguments(1, cargo, tmp_path / "run", *endless))
+    start_host = two_hosts(*LOOPBACK, *arguments(1, cargo, tmp_path / "run", *endless))
+    first, second = start_host(0), start_host(1)
     read_until(first, "iter 2/")
-    first.send_signal(signal.SIGSTOP)  # it cannot tell what happens to its process
-    for child in children(first):
-        os.kill(child, signal.SIGKILL)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    lose(first)
     output, _ = second.communicate(timeout=30)
     assert second.returncode == 1
     assert "another process of the run has ended" in output.splitlines()[-1]

@@ -52,6 +52,11 @@ def read_until(process: subprocess.Popen, text: str) -> str:
     raise AssertionError(f"{text!r} was not printed:\n{''.join(lines)}")
 
 
+def children(process: subprocess.Popen) -> list[int]:
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
 def finish(process: subprocess.Popen, expected: int = 0) -> str:
     """Wait for the end; what was printed since the last read. Checks the exit code."""
     output, _ = process.communicate(timeout=600)

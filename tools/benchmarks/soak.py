@@ -1,26 +1,29 @@
 """Kill a training with SIGKILL at random moments, resume it, and compare it with one that was left alone.
 
     python tools/soak.py --output logs/soak --kills 25
+    python tools/soak.py --output logs/soak --kills 10 --processes 2
 
 Both stages train on the embedded benchmark (configs/demo, made smaller): once uninterrupted, timing every
 iteration, and once with kills at moments drawn uniformly from the uninterrupted runs' time, start-up,
 checkpoints and evaluations included. Only the main process is killed; its loader worker must end by itself.
 Final checkpoints (weights, optimiser, schedule, random states) and logged losses must be equal bit for bit.
 Exit code 1 if they are not.
+
+With several processes each kill takes one of them, drawn at random, and the run restarts by itself
+(--max-restarts). None may be left behind in the end, loader workers included.
 """
 
 import argparse
 import json
 import os
 import random
-import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,72 +34,11 @@ from tqdm import tqdm
 from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_folder
+from tools.benchmarks.trainings import Moment, Run, check_ended_well, children, command_line
 
 REPO = Path(__file__).resolve().parents[2]
 STAGES = (1, 2)
-ITERATION = re.compile(r"iter (\d+)/")
-RESUMED = re.compile(r"Resumed from .* (\d+) iterations done")
 TIMES = ("time", "data_time")
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A point of a run's time: `seconds` after iteration `iteration` was logged (0: after the start)."""
-
-    iteration: int
-    seconds: float
-
-
-class Run:
-    """One process of the training program, watched by what it prints."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.started = time.perf_counter()
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment()
-        )
-        self.lines: list[str] = []
-        self.resumed_at: int | None = None
-
-    def iterations(self) -> Iterator[tuple[int, float]]:
-        """Give ``(iteration, seconds since the start)`` as they are logged, until the process ends."""
-        for line in self.process.stdout:
-            self.lines.append(line)
-            if found := RESUMED.search(line):
-                self.resumed_at = int(found[1])
-            if found := ITERATION.search(line):
-                yield int(found[1]), time.perf_counter() - self.started
-        self.process.wait()
-
-    def kill_at(self, moment: Moment) -> int | None:
-        """Kill the process at `moment`; return the last iteration it logged, None if it had ended before."""
-        timer = threading.Timer(moment.seconds, self.process.kill)
-        if moment.iteration == 0:
-            timer.start()
-        last = 0
-        for iteration, _ in self.iterations():
-            last = iteration
-            if iteration >= moment.iteration and timer.ident is None:
-                timer.start()
-        timer.cancel()
-        if self.process.returncode == -9:
-            return last
-        self.check()
-        return None
-
-    def check(self) -> None:
-        check_ended_well("a training", self.process.returncode, self.lines)
-
-
-def check_ended_well(what: str, code: int, lines: Sequence[str]) -> None:
-    """Raise a `UserError` with the last of the `lines` that a process printed, if its code is not 0."""
-    if code:
-        said = lines[-1].strip().removeprefix("error: ") if lines else "it said nothing"
-        raise UserError(f"{what} ended with code {code}: {said}")
-
-
-def _environment() -> dict[str, str]:
-    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 def train_command(args: argparse.Namespace, stage: int, name: str) -> list[str]:
@@ -120,7 +62,11 @@ def train_command(args: argparse.Namespace, stage: int, name: str) -> list[str]:
     if stage == 2:
         options["MODEL.WEIGHTS"] = folder / "stage1" / "model_best.pth"
     config = REPO / "configs" / "demo" / f"base_stage{stage}.yml"
-    command = [sys.executable, str(REPO / "tools" / "train_net.py"), "--config-file", str(config), "--resume"]
+    command = [sys.executable, str(REPO / "tools" / "train_net.py"), "--config-file", str(config)]
+    if args.processes > 1:
+        command += ["--num-gpus", str(args.processes), "--max-restarts", str(args.kills)]
+    else:
+        command.append("--resume")
     return command + [str(part) for option in options.items() for part in option]
 
 
@@ -165,6 +111,43 @@ def train_with_kills(args: argparse.Namespace, stage: int, moments: list[Moment]
     for _ in run.iterations():
         pass
     run.check()
+    return rows
+
+
+def train_with_ranks_killed(
+    args: argparse.Namespace, stage: int, moments: list[Moment], rng: random.Random
+) -> list[dict[str, Any]]:
+    """Kill a process of the run, drawn by `rng`, at each of `moments`, from which it goes on by itself."""
+    run = Run(train_command(args, stage, "killed"))
+    rows: list[dict[str, Any]] = []
+    seen: set[int] = set()
+
+    def kill(draw: int) -> None:
+        while not (ranks := run.ranks()) and run.process.poll() is None:
+            time.sleep(0.05)
+        if ranks:
+            seen.update(ranks, *map(children, ranks))
+            os.kill(ranks[draw % len(ranks)], signal.SIGKILL)
+
+    left, timer, last = iter(moments), None, 0
+    moment = next(left, None)
+    for iteration, _ in chain([(0, 0.0)], run.iterations()):
+        if iteration == 0 and timer:
+            rows[-1]["killed after"] = last or "start-up"
+            print(" ", *rows[-1].values(), sep="  ", flush=True)
+            moment, timer = next(left, None), None
+        last = iteration
+        if moment and not timer and iteration >= moment.iteration:
+            draw = rng.randrange(args.processes)
+            timer = threading.Timer(moment.seconds, kill, [draw])
+            timer.start()
+            drawn = f"process {draw}, {moment.seconds:.2f} s after iteration {moment.iteration}"
+            rows.append({"stage": stage, "kill drawn": drawn, "killed after": "had finished"})
+    if timer:
+        timer.cancel()
+    run.check()
+    if alive := [pid for pid in seen if b"spawn_main" in command_line(pid)]:
+        raise UserError(f"processes {alive} of a finished training are still there")
     return rows
 
 
@@ -220,6 +203,7 @@ def build_parser() -> CommandLineParser:
     parser = CommandLineParser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("logs/soak"), metavar="DIR")
     parser.add_argument("--kills", type=int, default=25, metavar="N")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of each training")
     parser.add_argument("--epochs", type=int, default=4, metavar="N", help="of each stage")
     parser.add_argument("--iterations", type=int, default=40, metavar="N", help="of an epoch")
     parser.add_argument("--checkpoint-iters", type=int, default=7, metavar="N", help="between checkpoints")
@@ -238,7 +222,11 @@ def main(args: argparse.Namespace) -> int:
     seconds = {stage: time_uninterrupted(args, stage) for stage in STAGES}
     print("uninterrupted:", *(f"stage {s} {times[-1]:.1f} s" for s, times in seconds.items()), flush=True)
     moments = draw_moments(random.Random(args.seed), args.kills, seconds)
-    rows = [row for stage in STAGES for row in train_with_kills(args, stage, moments[stage])]
+    if args.processes > 1:
+        rng = random.Random(args.seed)
+        rows = [row for stage in STAGES for row in train_with_ranks_killed(args, stage, moments[stage], rng)]
+    else:
+        rows = [row for stage in STAGES for row in train_with_kills(args, stage, moments[stage])]
     print(tabulate(rows, headers="keys", showindex=range(1, len(rows) + 1), tablefmt="github"))
     killed = sum(row["killed after"] != "had finished" for row in rows)
     print(f"\n{killed} kills, {args.epochs} epochs of {args.iterations} iterations in each stage")

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import time
 from contextlib import ExitStack
 from types import FrameType
 
@@ -12,7 +13,7 @@ from fastreid.engine.finite import LOOK_PERIOD
 from fastreid.engine.hooks.checkpointing import LATEST
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
-from fastreid.utils.signals import stop_signals_to
+from fastreid.utils.signals import SAME_REQUEST, stop_signals_to
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +24,11 @@ class StopOnSignal(HookBase):
     With several ranks, one that is asked stops all after the same iteration: they agree every ``LOOK_PERIOD``
     iterations and after every epoch, as agreeing is waiting for the device. While an evaluation runs
     (`trainer.may_stop_at_once`) nothing has to be saved and the process exits at once. A second signal
-    always ends the process at once.
+    always ends the process at once, unless it comes so soon that it is the same request on another way.
     """
 
     def __init__(self) -> None:
-        self._requested = 0
+        self._requested, self._since = 0, 0.0
         self._training = ExitStack()
 
     def before_train(self) -> None:
@@ -48,6 +49,7 @@ class StopOnSignal(HookBase):
             logger.warning(
                 "Stopped after iteration %d; the same command with --resume goes on", self.trainer.iteration
             )
+            comm.synchronize()  # no rank ends before the file is written: the end of one ends all
             raise SystemExit(128 + number)
 
     def after_train(self) -> None:
@@ -59,9 +61,11 @@ class StopOnSignal(HookBase):
                 os._exit(128 + number)
             return
         if self._requested:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self._requested = number
+            if time.monotonic() - self._since > SAME_REQUEST:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        self._requested, self._since = number, time.monotonic()
         name = signal.Signals(number).name
         if self.trainer.may_stop_at_once:
             logger.warning("%s during an evaluation; the same command with --resume repeats it", name)
