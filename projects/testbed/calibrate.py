@@ -3,10 +3,12 @@
     python projects/testbed/calibrate.py --output logs/testbed --processes 2 MODEL.DEVICE cpu
 
 It renders the data, trains and evaluates, goes on where it was stopped, and writes gap.json, gap.md and
-gap.png. KEY VALUE pairs hold for all trainings, and stand behind an option that takes one value.
+gap.png. KEY VALUE pairs hold for all trainings, and stand behind an option that takes one value. With more
+than 1,000 persons SOLVER.MAX_EPOCH grows with them, so that every picture is seen as often.
 """
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -35,6 +37,7 @@ from fastreid.utils.logger import setup_logger
 CONFIGS = Path(__file__).with_name("configs")
 LAYOUTS = sorted(path.stem for path in CONFIGS.glob("[A-Z]*.yml"))
 IMAGES_PER_CAMERA = {"CARGO": 2, "AG_ReID_v2": 3}
+ENOUGH_FOR = 1000  # training persons, the epochs that a configuration says
 Row = dict[str, Any]
 
 
@@ -96,7 +99,9 @@ def plan_training(
     spec = BenchmarkSpec(identities, args.test_ids, images, (64, 32), view_gap=gap)
     name = f"{layout}_{gap}_ids{identities}"
     root = Path(args.root) / f"{gap}_ids{identities}_test{args.test_ids}"
-    file, options = str(CONFIGS / f"{layout}.yml"), ("DATASETS.ROOT", str(root), *args.opts)
+    file = str(CONFIGS / f"{layout}.yml")
+    epochs = math.ceil(load_config(file, args.opts).SOLVER.MAX_EPOCH * max(1, identities / ENOUGH_FOR))
+    options = ("DATASETS.ROOT", str(root), *args.opts, "SOLVER.MAX_EPOCH", str(epochs))
     cfg = load_config(file, [*options, "MODEL.SEED", str(seed)])
     check_config(cfg)
     if not cfg.TEST.EQUAL_TERMS.DISTRACTORS:

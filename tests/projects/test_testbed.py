@@ -56,6 +56,13 @@ def test_what_is_measured_is_not_measured_again(measured):
     assert log.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(("identities", "epochs"), [(6, 20), (1000, 20), (3000, 60)])
+def test_more_than_a_thousand_persons_are_trained_for_longer(tmp_path, identities, epochs):
+    args = calibrate.build_parser().parse_args(["--output", str(tmp_path)])
+    training, _ = calibrate.plan_training(args, "CARGO", "real", identities, seed=1)
+    assert training.contender.cfg.SOLVER.MAX_EPOCH == epochs
+
+
 def test_another_training_is_not_taken_for_this_one(measured):
     with pytest.raises(SystemExit):
         calibrate.main(["SOLVER.BASE_LR", "0.5", *measured[0]])
