@@ -13,7 +13,7 @@ from fastreid.config import CfgNode
 from fastreid.engine.memory import memory_advice
 from fastreid.modeling import MetaArch
 from fastreid.structures import Finding
-from fastreid.utils.complexity import fake_tensors
+from fastreid.utils.complexity import count_parameters, fake_tensors
 from fastreid.utils.env import AMP_DTYPES, resolve_device
 
 MEMINFO = Path("/proc/meminfo")
@@ -99,8 +99,8 @@ def check_memory(
         processes: of the run on this machine.
         machines: of the run, each with as many processes.
     """
-    counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (0, 1)]
-    findings = [Finding("ok", "parameters", "{:,}, of which {:,} train".format(*counts))]
+    (count,) = count_parameters(model)
+    findings = [Finding("ok", "parameters", f"{count.total:,}, of which {count.trainable:,} train")]
     if not training:
         return findings
     with attempt("training step") as found:

@@ -12,7 +12,7 @@ from fastreid.checks.report import complaints, has_errors, without_repetitions
 from fastreid.checks.trial import try_model
 from fastreid.config import CfgNode, check_config
 from fastreid.data import TrainSet
-from fastreid.data.loaders import iterations_per_epoch
+from fastreid.data.loaders import fit_batch_size, iterations_per_epoch
 from fastreid.data.train_set import join_train_datasets
 from fastreid.deploy.labels import dataset_views
 from fastreid.engine.resume import check_resumed, check_resumed_start
@@ -60,7 +60,9 @@ def check_setup(
         train_set, found = _join(cfg, data)
         findings += found
     if train_set is not None:
-        findings += check_batches(cfg, train_set, world_size)
+        with complaints("batches") as found:
+            cfg = fit_batch_size(cfg, train_set, world_size)
+        findings += [*found, *check_batches(cfg, train_set, world_size)]
     model, found = _model(cfg, assets, train_set, training)
     findings += found
     if model is not None:

@@ -18,6 +18,7 @@ from fastreid.data.person_folders import Crops, csv_bytes, number_cameras, split
 from fastreid.utils.cli import CommandLineParser, command, number_from_zero
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
+from fastreid.utils.logger import setup_logger
 
 
 def build_parser() -> CommandLineParser:
@@ -51,6 +52,7 @@ def write_csv(path: str, content: bytes, overwrite: bool) -> None:
 
 @command(build_parser)
 def main(args: argparse.Namespace) -> None:
+    setup_logger()
     check_output_file(args.output, "--output")
     crops = Crops(list(filter(None, args.levels.split("/"))), args.names).scan(args.folder)
     rows = split_persons(crops, args.train_share, args.query_per_camera, args.seed)

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
             DefaultTrainer.test(cfg, model, datasets)
         return
     trainer = DefaultTrainer(cfg)
-    log_findings(check_batches(cfg, trainer.train_set, comm.get_world_size()))
+    log_findings(check_batches(trainer.cfg, trainer.train_set, comm.get_world_size()))
     trainer.resume_or_load(args.resume)
     trainer.train()
 

@@ -104,6 +104,24 @@ def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
     return datasets
 
 
+def fit_batch_size(cfg: CfgNode, train_set: TrainSet, world_size: int) -> CfgNode:
+    """Return a frozen copy of `cfg` whose batches `train_set` has identities for; warn of smaller ones."""
+    cfg = cfg.clone()
+    wanted, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
+    sampler = cfg.entry("DATALOADER.SAMPLER_TRAIN")
+    fitted = sampler.fitted_batch_size(train_set.samples, wanted, instances, world_size)
+    if fitted < wanted:
+        warn_once(
+            __name__,
+            f"SOLVER.IMS_PER_BATCH {wanted} is of {wanted // instances} identities, and the training set has"
+            f" {len(train_set.names.identities)}: batches are of {fitted} images",
+        )
+    cfg.defrost()
+    cfg.SOLVER.IMS_PER_BATCH = fitted
+    cfg.freeze()
+    return cfg
+
+
 def build_train_loader(cfg: CfgNode, train_set: TrainSet, start_iter: int = 0) -> TrainLoader:
     """Make endless batches of this rank's ``SOLVER.IMS_PER_BATCH`` / world size images, from `start_iter` on.
 

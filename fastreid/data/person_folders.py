@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import os
 import re
 from collections import defaultdict
@@ -13,6 +14,8 @@ import numpy as np
 from fastreid.data.datasets.csv_file import COLUMNS
 from fastreid.data.datasets.files import scan_images
 from fastreid.utils.errors import UserError, nearest_name
+
+logger = logging.getLogger(__name__)
 
 LABELS = ("pid", "camera", "view")
 UNUSED_LEVEL = "-"
@@ -144,6 +147,13 @@ def split_persons(
             " between 0 and 1, and at least 1 query"
         )
     persons, cameras = number_persons(crops), number_cameras(crops)
+    views = {crop.view for crop in crops}
+    if len(views) > len(persons):
+        logger.warning(
+            "%d persons in %d views: have --levels or --names taken one for the other?",
+            len(persons),
+            len(views),
+        )
     if len(persons) < 2:
         raise UserError(f"{len(persons)} person: training and test need different ones, so at least two")
     rng = np.random.default_rng(seed)

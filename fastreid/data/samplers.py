@@ -19,7 +19,7 @@ from fastreid.utils.registry import Registry, requiring
 SAMPLER_REGISTRY = Registry(
     "sampler",
     "DATALOADER.SAMPLER_TRAIN",
-    requiring("by_identity", "check_batch_size", see="fastreid/data/samplers.py"),
+    requiring("by_identity", "check_batch_size", "fitted_batch_size", see="fastreid/data/samplers.py"),
 )
 
 
@@ -82,6 +82,13 @@ class BatchSampler(Sampler[list[Draw]]):
                 f"use a multiple of {max(1, step)}",
             )
 
+    @classmethod
+    def fitted_batch_size(
+        cls, samples: Sequence[Sample], batch_size: int, num_instance: int, world_size: int
+    ) -> int:
+        """Return `batch_size`, or of whole identities the most that `samples` fill."""
+        return batch_size
+
     def _prepare(self) -> None:
         """Check and count, in a subclass, before the first batch."""
 
@@ -125,6 +132,14 @@ class IdentitySampler(BatchSampler):
 
     by_identity = True
 
+    @classmethod
+    def fitted_batch_size(
+        cls, samples: Sequence[Sample], batch_size: int, num_instance: int, world_size: int
+    ) -> int:
+        step = num_instance * world_size
+        most = len({sample.pid for sample in samples}) // world_size * step
+        return min(batch_size, most or step)
+
     def _prepare(self) -> None:
         batch_size, num_instance = self.batch_size, self.num_instance
         self.pids = np.array([sample.pid for sample in self.samples], dtype=np.int64)
@@ -135,7 +150,9 @@ class IdentitySampler(BatchSampler):
             raise UserError(
                 f"a batch needs {self.ids_per_batch} identities (SOLVER.IMS_PER_BATCH {batch_size} /"
                 f" DATALOADER.NUM_INSTANCE {num_instance}), but the training set has {len(self.sizes)}",
-                f"set SOLVER.IMS_PER_BATCH to {len(self.sizes) * num_instance} or less",
+                f"set SOLVER.IMS_PER_BATCH to {len(self.sizes) * num_instance} or less"
+                if len(self.sizes) >= self.world_size
+                else f"use {len(self.sizes)} processes or fewer",
             )
 
         few = self.sizes[self.sizes < num_instance]

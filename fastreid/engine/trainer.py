@@ -15,10 +15,11 @@ from fastreid.data import (
     build_test_loader,
     build_train_dataset,
     build_train_loader,
-    describe,
+    fit_batch_size,
 )
 from fastreid.engine import hooks
 from fastreid.engine.memory import training_shortage
+from fastreid.engine.plan import log_plan
 from fastreid.engine.resume import TRAINING_RULES, check_resumed, check_resumed_start
 from fastreid.engine.run_folder import (
     begin_run,
@@ -79,6 +80,7 @@ class DefaultTrainer(SimpleTrainer):
         self.test_sets = self.train_set.held_out or self.build_test_sets(cfg)
         check_distractors(cfg, self.test_sets)  # the first evaluation may be hours away
         names = self.train_set.names
+        cfg = fit_batch_size(cfg, self.train_set, comm.get_world_size())
         self.cfg = cfg = fit_config(cfg, len(names.identities), names.views)
         iters_per_epoch = cfg.SOLVER.ITERS_PER_EPOCH or len(self.build_train_loader())
         model = self.build_model(cfg, names)
@@ -177,7 +179,7 @@ class DefaultTrainer(SimpleTrainer):
 
     def train(self) -> Results | None:
         """Train to the end; returns the results of the last evaluation (None when there was none)."""
-        self._log_plan()
+        log_plan(self)
         if self.iteration == 0:
             with memory_shortage_named("taking statistics of the training images", SMALLER_BATCHES):
                 self.model.on_train_start(self.train_set, self.build_statistics_loader)
@@ -277,23 +279,3 @@ class DefaultTrainer(SimpleTrainer):
         self.load_state_dict(found[1] if found else load_checkpoint(path), str(path))
         logger.info("Resumed from %s: %d epochs, %d iterations done", path, self.epoch, self.iteration)
         return True
-
-    def _log_plan(self) -> None:
-        cfg = self.cfg
-        logger.info("Training data:\n%s", describe(self.train_set.datasets, ["train"]))
-        title = "Held-out identities, evaluated instead of tests" if self.train_set.held_out else "Test data"
-        logger.info("%s:\n%s", title, describe(self.test_sets, ["query", "gallery"]))
-        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        every = sum(p.numel() for p in self.model.parameters())
-        logger.info(
-            "%s: %d images of %d identities, batches of %d, %d epochs of %d iterations",
-            type(self.model).__name__,
-            len(self.train_set.samples),
-            self.train_set.num_classes,
-            cfg.SOLVER.IMS_PER_BATCH,
-            self.max_epoch,
-            self.iters_per_epoch,
-        )
-        logger.info("%.2f of %.2f million parameters train by %s", trained / 1e6, every / 1e6, cfg.SOLVER.OPT)
-        if cfg.SOLVER.AMP.ENABLED and self.amp_dtype is None:
-            logger.info("Mixed precision is for CUDA: computing in float32 here")

@@ -54,7 +54,7 @@ def part_names(model: nn.Module, opened: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def count_parameters(model: nn.Module, parts: Iterable[str]) -> list[ParameterCount]:
+def count_parameters(model: nn.Module, parts: Iterable[str] = ()) -> list[ParameterCount]:
     """The parameters of each part, then of the whole model; one that is shared counts once in each row."""
 
     def count(name: str, module: nn.Module) -> ParameterCount:

@@ -175,6 +175,22 @@ def test_too_few_identities_are_refused_with_numbers_and_a_way_out(samples, name
     ):
         draw_batches(name, samples, 1, batch_size=30)
     assert len(draw_batches(name, samples, 1, batch_size=27)[0]) == 27
+    with pytest.raises(UserError, match="has 9; use 9 processes or fewer"):
+        draw_batches(name, samples, 1, batch_size=30, world_size=10)
+
+
+@pytest.mark.parametrize("name", BY_IDENTITY)
+@pytest.mark.parametrize(
+    ("wanted", "processes", "fitted"),
+    [(27, 1, 27), (30, 1, 27), (300, 2, 24), (300, 8, 24), (300, 16, 48)],  # 9 identities of 3 images
+)
+def test_a_batch_is_fitted_to_the_identities_that_processes_share(samples, name, wanted, processes, fitted):
+    sampler = SAMPLER_REGISTRY.get(name)
+    assert sampler.fitted_batch_size(samples, wanted, 3, processes) == fitted
+
+
+def test_a_uniform_batch_of_few_images_repeats_them(samples):
+    assert SAMPLER_REGISTRY.get("TrainingSampler").fitted_batch_size(samples, 300, 3, 1) == 300
 
 
 def test_an_unknown_sampler_is_refused_with_the_nearest_name():

@@ -173,3 +173,18 @@ def test_every_query_keeps_a_match_in_another_camera(counts, per_camera):
     assert bool(chosen) == (len(images) > 1)
     if all(count > per_camera for count in counts.values()) and len(counts) > 1:
         assert len(chosen) == per_camera * len(counts)
+
+
+def test_persons_taken_for_views_are_suspected(make_csv, image_tree, tmp_path, capsys):
+    image_tree(CROPS)
+    swapped = "--levels", "view/pid", *OPTIONS[2:]
+    make_csv(tmp_path / "crops", "--output", tmp_path / "people.csv", *swapped)
+    assert (
+        "2 persons in 10 views: have --levels or --names taken one for the other?" in capsys.readouterr().out
+    )
+
+
+def test_as_many_views_as_persons_are_not_suspected(make_csv, image_tree, tmp_path, capsys):
+    image_tree([crop for crop in CROPS if crop.split("/")[1] in PERSONS[:2]])
+    make_csv(tmp_path / "crops", "--output", tmp_path / "people.csv", *OPTIONS)
+    assert "taken one for the other" not in capsys.readouterr().out

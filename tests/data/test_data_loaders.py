@@ -16,6 +16,7 @@ from fastreid.data import (
     build_train_dataset,
     build_train_loader,
     build_transforms,
+    fit_batch_size,
     read_image,
 )
 from fastreid.utils import comm
@@ -33,6 +34,16 @@ def assert_same(batches, others):
         assert batch["img_paths"] == other["img_paths"]
         for key in ("images", "targets", "camids", "viewids"):
             assert torch.equal(batch[key], other[key])
+
+
+def test_a_batch_with_more_identities_than_there_are_becomes_smaller(cargo_cfg, caplog):
+    cargo_cfg.SOLVER.IMS_PER_BATCH, cargo_cfg.DATALOADER.NUM_INSTANCE = 64, 4
+    fitted = fit_batch_size(cargo_cfg, build_train_dataset(cargo_cfg), world_size=1)
+    assert fitted.SOLVER.IMS_PER_BATCH == 24
+    assert (
+        "IMS_PER_BATCH 64 is of 16 identities, and the training set has 6: batches are of 24" in caplog.text
+    )
+    assert cargo_cfg.SOLVER.IMS_PER_BATCH == 64
 
 
 # ---------------------------------------------------------------------------------------- training set

@@ -233,11 +233,6 @@ CASES: dict[str, tuple[int, Callable[[Place], tuple], str]] = {
         lambda p: ("DATASETS.NAMES", "['CARGO', 'CARGO_AG']"),
         "joins the images of .*twice",
     ),
-    "too few identities": (
-        1,
-        lambda p: ("SOLVER.IMS_PER_BATCH", 64),
-        "needs 16 identities.*training set has 8; set SOLVER.IMS_PER_BATCH to 32",
-    ),
     "other number of views": (
         1,
         lambda p: ("MODEL.SDMODEL.VIEW_NUM", 3),
