@@ -57,8 +57,7 @@ say "5/5 Results (percent)"
 "$PYTHON_BIN" tools/compare_runs.py --run "stage1=$logs/evaluation1" --run "flips=$logs/evaluation1_flips" \
   --run "stage2=$logs/evaluation2" \
   "${seconds[@]}" --output "$logs/summary.json"
-"$PYTHON_BIN" tools/visualize.py --config-file "$logs/stage2/config.yaml" --compare "$logs/stage1/config.yaml" \
-  --output "$logs/report"
+"$PYTHON_BIN" tools/visualize.py --model "$logs/stage2" --compare "$logs/stage1" --output "$logs/report"
 
 cat <<END
 

@@ -15,8 +15,7 @@ import shutil
 import sys
 
 from fastreid.checks import as_json, check_setup, has_errors, summary, table
-from fastreid.config import load_config
-from fastreid.engine import default_argument_parser
+from fastreid.engine import default_argument_parser, read_config
 from fastreid.utils.cli import CommandLineParser, command
 
 
@@ -35,7 +34,7 @@ def build_parser() -> CommandLineParser:
 def main(args: argparse.Namespace) -> int:
     if "debug" in args:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
-    cfg = load_config(args.config_file, args.opts)
+    cfg = read_config(args)
     findings = check_setup(
         cfg,
         args.num_gpus,

@@ -1,6 +1,6 @@
 """Convert a checkpoint of a method's authors to our names; docs/reference_release.md is the guide.
 
-    python tools/convert_checkpoint.py --weights FILE.pth --config-file FILE.yml --output DIR/model_best.pth
+    python tools/convert_checkpoint.py --model FILE.pth --config-file FILE.yml --output DIR/model_best.pth
 
 The config may be the authors' own yaml or one of configs/; its method says whose checkpoint it is. Beside the
 output stands config.yaml, the config to use it with, as beside the checkpoint of a training.
@@ -24,7 +24,7 @@ from fastreid.utils.logger import setup_logger
 
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(__doc__)
-    parser.add_argument("--weights", required=True, metavar="FILE", help="the authors' checkpoint")
+    parser.add_argument("--model", "--weights", required=True, metavar="FILE", help="the authors' checkpoint")
     parser.add_config("the config it was trained with")
     parser.add_argument("--output", required=True, metavar="FILE", help="the checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
@@ -80,11 +80,11 @@ def main(args: argparse.Namespace) -> None:
         if path.exists() and not args.overwrite:
             raise UserError(f"{path} exists", "choose another --output, or --overwrite it")
         check_output_file(path, "--output")
-    if output.resolve() == Path(args.weights).resolve():
+    if output.resolve() == Path(args.model).resolve():
         raise UserError("--output is the file to convert", "choose another name: theirs is kept")
     cfg = load_config(args.config_file, args.opts)
     release = format_of(cfg.MODEL.META_ARCHITECTURE)
-    reference = without_module_prefix(load_checkpoint(args.weights)["model"])
+    reference = without_module_prefix(load_checkpoint(args.model)["model"])
     complete_config(cfg, args, reference, release)
     on_cpu = cfg.clone()
     on_cpu.MODEL.DEVICE = "cpu"

@@ -1,7 +1,6 @@
-r"""Write a trained model as ONNX files, compared with PyTorch; docs/export.md says how to use them.
+"""Write a trained model as ONNX files, compared with PyTorch; docs/export.md says how to use them.
 
-python tools/export.py --config-file logs/demo/stage2/config.yaml \
-    MODEL.WEIGHTS logs/demo/stage2/model_best.pth
+python tools/export.py --model logs/demo/stage2
 """
 
 import argparse
@@ -9,16 +8,16 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from fastreid.config import check_config, load_config
+from fastreid.config import check_config
 from fastreid.deploy.onnx_export import check_export, export_model
-from fastreid.engine import load_trained_model
+from fastreid.engine import load_trained_model, model_config
 from fastreid.modeling import method_of
 from fastreid.utils.cli import CommandLineParser, command
 
 
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(__doc__)
-    parser.add_config("OUTPUT_DIR's config.yaml")
+    parser.add_model()
     parser.add_argument(
         "--output", metavar="DIR", help="folder to write (default: the folder export in OUTPUT_DIR)"
     )
@@ -28,7 +27,8 @@ def build_parser() -> CommandLineParser:
 
 @command(build_parser)
 def main(args: argparse.Namespace) -> None:
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+    cfg = model_config(args)
+    cfg.MODEL.DEVICE = "cpu"
     check_config(cfg, training=False)
     check_export(method_of(cfg))
     method_of(cfg).prepare_export(cfg)

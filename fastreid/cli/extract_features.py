@@ -1,8 +1,8 @@
 """Write the features of a folder of pictures, of a list or of a dataset; a stopped run goes on where it was.
 
-python tools/extract_features.py --checkpoint model_best.pth --folder pictures --output features
-python tools/extract_features.py --checkpoint model_best.pth --dataset CARGO --split gallery --output features
-torchrun --nproc-per-node 8 tools/extract_features.py --checkpoint model_best.pth --folder pictures --output f
+python tools/extract_features.py --model model_best.pth --folder pictures --output features
+python tools/extract_features.py --model model_best.pth --dataset CARGO --split gallery --output features
+torchrun --nproc-per-node 8 tools/extract_features.py --model model_best.pth --folder pictures --output f
 """
 
 import argparse
@@ -14,7 +14,7 @@ from fastreid.data.datasets import open_dataset
 from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, FeatureSet, extract_to_files
 from fastreid.deploy.image_lists import SPLITS, Columns, list_dataset, list_file, list_folder
 from fastreid.deploy.workers import run_shared
-from fastreid.utils.cli import CommandLineParser, add_imports_option, command
+from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_folder
 from fastreid.utils.logger import setup_logger
@@ -29,8 +29,7 @@ def view_list(text: str) -> list[str | int] | None:
 
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(__doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="what training wrote")
-    parser.add_config("default: config.yaml beside the checkpoint, or what it holds", default=None)
+    parser.add_model("--checkpoint", required=True)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--folder", metavar="DIR", help="all pictures below this folder")
     source.add_argument("--list", metavar="FILE", help="a path a line, or CSV: path, camid, view, …")
@@ -48,7 +47,6 @@ def build_parser() -> CommandLineParser:
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_count("--num-gpus", 1, "processes, each with a GPU if there are any")
-    add_imports_option(parser)
     return parser
 
 
@@ -69,7 +67,7 @@ def extract(args: argparse.Namespace) -> None:
     """Extract what other processes do not, as each of them does."""
     setup_logger()
     model = ReIDModel.from_checkpoint(
-        args.checkpoint, args.config_file, args.device, args.opts, imports=args.imports
+        args.model, args.config_file or None, args.device, args.opts, imports=args.imports
     )
     if args.dataset:
         data = model.cfg.DATASETS

@@ -1,6 +1,7 @@
 """Count parameters, operations, memory and latency of a model, as a table and as JSON.
 
 python tools/profile_complexity.py --config-file configs/v2/base_stage2.yml --no-timing
+python tools/profile_complexity.py --model logs/v2/base_stage2_tstep800
 """
 
 import argparse
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from fastreid.config import CfgNode, check_config, load_config
+from fastreid.config import CfgNode, check_config
 from fastreid.deploy.model_cost import ModelSize, find_weights, measure_parts, model_size
+from fastreid.engine import model_config
 from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.complexity import Measurement
 from fastreid.utils.env import resolve_device
@@ -19,7 +21,7 @@ from fastreid.utils.file_io import check_output_file, named_output, write_json
 
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(__doc__)
-    parser.add_config("of any method")
+    parser.add_model(config="of any method; weights are random without --model")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: MODEL.DEVICE)")
     parser.add_count("--batch-size", 1, "images at a time")
     parser.add_count("--repeats", 5, "timed repeats")
@@ -37,10 +39,11 @@ def main(args: argparse.Namespace) -> None:
     weights = find_weights(read_config(args))
     cfg = weights.cfg
     size = model_size(weights, args.batch_size)
-    print(f"{args.config_file}, {args.batch_size} image(s) of {cfg.INPUT.SIZE_TEST}")
+    named = args.config_file or args.model
+    print(f"{named}, {args.batch_size} image(s) of {cfg.INPUT.SIZE_TEST}")
     print(f"weights: {weights.note}")
     print(size_table(size, args.batch_size))
-    report = {"config": args.config_file, "weights": weights.note, "batch_size": args.batch_size}
+    report = {"config": named, "weights": weights.note, "batch_size": args.batch_size}
     report |= size_report(size)
     if not args.no_timing:
         device = resolve_device(cfg.MODEL.DEVICE)
@@ -54,8 +57,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
-    device = ["MODEL.DEVICE", args.device] if args.device else []
-    cfg = load_config(args.config_file, [*args.opts, *device])
+    cfg = model_config(args)
+    cfg.MODEL.DEVICE = args.device or cfg.MODEL.DEVICE
     check_config(cfg, training=False)
     return cfg
 

@@ -1,6 +1,6 @@
 """Index extracted features, and find the pictures that are nearest to query pictures.
 
-python tools/extract_features.py --checkpoint model_best.pth --folder pictures --output features
+python tools/extract_features.py --model model_best.pth --folder pictures --output features
 python tools/search.py build --features features --index index
 python tools/search.py query --index index --pictures query.jpg more_queries/ --html found.html
 python tools/search.py query --index index --pictures query.jpg --where "camid = 3"
@@ -82,7 +82,10 @@ def _add_query(query: CommandLineParser) -> None:
     query.add_count("--top", 10, "hits", metavar="K")
     query.add_argument("--where", metavar="SQL", help=WHERE)
     query.add_argument(
-        "--checkpoint", metavar="FILE", help="where the model of the features is now, if it was moved"
+        "--model",
+        "--checkpoint",
+        metavar="PATH",
+        help="where the model of the features is now, if it was moved: its checkpoint, or its run's folder",
     )
     add_imports_option(query)
     query.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
@@ -169,7 +172,7 @@ def query_features(args: argparse.Namespace, index: SearchIndex) -> np.ndarray |
         fix = "name a folder that all of them see: --query-features DIR"
         raise UserError("several processes share out the features of the queries", fix)
     elif args.num_gpus == 1:
-        columns, model = query_columns(args), index.load_model(args.checkpoint, args.device, args.imports)
+        columns, model = query_columns(args), index.load_model(args.model, args.device, args.imports)
         labels = column_arguments(model.method, model.model.test_labels, columns)
         return model.extract(columns["path"], **feature_choice(index.facts), **labels)
     with nullcontext(args.query_features) if args.query_features else TemporaryDirectory() as folder:
@@ -183,7 +186,7 @@ def extract_queries(args: argparse.Namespace, folder: str) -> None:
     if not args.json:
         setup_logger()
     index = SearchIndex.open(args.index)
-    model = index.load_model(args.checkpoint, args.device, args.imports)
+    model = index.load_model(args.model, args.device, args.imports)
     chosen = feature_choice(index.facts)
     extract_to_files(model, query_columns(args), folder, shard_size=QUERY_SHARD, **chosen)
 

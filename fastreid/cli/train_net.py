@@ -1,7 +1,7 @@
 """Train a model, or evaluate one, as a config file says.
 
 python tools/train_net.py --config-file configs/v2/base_stage1.yml --num-gpus 1
-python tools/train_net.py --config-file configs/v2/base_stage1.yml --eval-only MODEL.WEIGHTS model_best.pth
+python tools/train_net.py --eval-only --model logs/v2/base_stage1_beta
 """
 
 import argparse

@@ -1,33 +1,32 @@
 """Write an HTML report of a trained model, and PNGs of what it shows: rank lists, curves, cameras, views.
 
-python tools/visualize.py --config-file logs/demo/stage2/config.yaml --output logs/demo/report
-python tools/visualize.py --config-file logs/demo/stage2/config.yaml --compare logs/demo/stage1/config.yaml \\
-    --output logs/demo/report DATASETS.TESTS "['CARGO_AG']"
+python tools/visualize.py --model logs/demo/stage2 --output logs/demo/report
+python tools/visualize.py --model logs/demo/stage2 --compare logs/demo/stage1 --output logs/demo/report \\
+    DATASETS.TESTS "['CARGO_AG']"
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, check_config
 from fastreid.data import build_test_datasets
-from fastreid.engine import default_setup
+from fastreid.engine import default_setup, trained_config
 from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file
 from fastreid.visualization.feature_map import METHODS
 from fastreid.visualization.pngs import write_pngs
 from fastreid.visualization.report import build_figures, write_report
-from fastreid.visualization.run_summary import Contents, read_run_config, summarise_run, with_distinct_names
+from fastreid.visualization.run_summary import Contents, summarise_run, with_distinct_names
 
 
 def build_parser() -> CommandLineParser:
     parser = CommandLineParser(__doc__, allow_abbrev=False)
-    parser.add_config("config.yaml of a training; KEY VALUE pairs are of both models")
-    parser.add_argument("--weights", default="", metavar="FILE", help="default: model_best.pth beside it")
-    parser.add_argument(
-        "--compare", default="", metavar="FILE", help="config.yaml of a model to compare with"
-    )
-    parser.add_argument("--compare-weights", default="", metavar="FILE", help="of it, the same default")
+    parser.add_model("--weights")
+    parser.add_argument("--compare", default="", metavar="PATH", help="a model to compare with, likewise")
+    weights = "its checkpoint, where --compare names a config.yaml"
+    parser.add_argument("--compare-weights", default="", metavar="FILE", help=weights)
     parser.add_argument("--output", required=True, metavar="DIR", help="report.html and the PNGs go there")
     parser.add_count("--queries", 40, "lists a protocol", type=_count)
     parser.add_count("--length", 10, "images a list", type=_count)
@@ -44,12 +43,24 @@ def _count(text: str) -> int:
 
 def read_configs(args: argparse.Namespace) -> list[CfgNode]:
     """Read the configuration of the model, then that of the one to compare with, if any."""
-    configs = [read_run_config(args.config_file, args.weights, args.opts)]
-    if args.compare:
-        configs.append(read_run_config(args.compare, args.compare_weights, args.opts))
+    models = [(args.model, args.config_file)]
+    if args.compare.endswith((".yaml", ".yml")):
+        models.append((args.compare_weights, args.compare))
     elif args.compare_weights:
-        raise UserError("--compare-weights without --compare", "name that model's config.yaml, too")
-    return configs
+        raise UserError("--compare-weights without --compare config.yaml", "name the model in --compare")
+    elif args.compare:
+        models.append((args.compare, ""))
+    return [read_config(*model, args.opts, args.imports) for model in models]
+
+
+def read_config(model: str, config_file: str, options: Sequence[str], imports: Sequence[str]) -> CfgNode:
+    """Read the frozen configuration of a model; a file alone is that of the run whose folder holds it."""
+    if not model and not config_file:
+        raise UserError("no model is named", "add --model PATH, a checkpoint or the folder of a run")
+    cfg = trained_config(model or Path(config_file).parent, config_file, options, imports)
+    check_config(cfg, training=False)
+    cfg.freeze()
+    return cfg
 
 
 @command(build_parser)

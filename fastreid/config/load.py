@@ -24,13 +24,18 @@ def get_cfg() -> CfgNode:
     return cfg
 
 
-def load_config(config_file: str, options: Sequence[str] = ()) -> CfgNode:
+def load_config(config_file: str, options: Sequence[str] = (), imports: Sequence[str] = ()) -> CfgNode:
     """Return the configuration, not yet checked: defaults, the file (if any), then ``["KEY", "VALUE", …]``.
+
+    Args:
+        imports: modules or .py files that are imported first, beside those of the file's IMPORTS.
 
     Raises:
         UserError: for a file that cannot be read, an unknown key or a value of the wrong type.
     """
     cfg = get_cfg()
+    if imports:
+        cfg.merge_values({"IMPORTS": list(imports)}, "--imports")
     if config_file:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(options))

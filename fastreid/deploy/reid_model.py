@@ -3,24 +3,19 @@
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, check_config, get_cfg
-from fastreid.config.files import join_layers, read_layers
+from fastreid.config import CfgNode, check_config
 from fastreid.data.loaders import ReIDLoader, loader_options
 from fastreid.deploy.labels import Names, as_list, dataset_views, label_values, number_of
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
-from fastreid.engine.trained_model import load_trained_model
+from fastreid.engine.trained_model import find_checkpoint, load_trained_model, trained_config
 from fastreid.evaluation import extract_features
 from fastreid.modeling import MetaArch, check_assets
 from fastreid.structures import Batch
-from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.env import amp_dtype, cudnn_kernels, preserved_rng_state
 from fastreid.utils.errors import UserError, nearest_name
 
@@ -34,7 +29,7 @@ class ReIDModel:
 
         from fastreid import ReIDModel
 
-        model = ReIDModel.from_checkpoint("logs/demo/stage1/model_best.pth")
+        model = ReIDModel.from_checkpoint("logs/demo/stage1")
         features = model.extract(["a.jpg", "b.jpg"])
 
     Attributes:
@@ -44,14 +39,14 @@ class ReIDModel:
         device: where it computes.
     """
 
-    def __init__(self, cfg: CfgNode, checkpoint: dict[str, Any] | None = None) -> None:
-        """Load the model of `cfg`, whose MODEL.WEIGHTS (or `checkpoint`, its content) has the weights."""
+    def __init__(self, cfg: CfgNode) -> None:
+        """Load the model of `cfg`, whose MODEL.WEIGHTS has the weights."""
         check_config(cfg, training=False)
         check_assets(cfg, training=False)
         self.cfg = cfg.clone()
         self.cfg.freeze()
         with preserved_rng_state():  # the weights are initialised before they are loaded
-            self.model: MetaArch = load_trained_model(self.cfg, checkpoint)
+            self.model: MetaArch = load_trained_model(self.cfg)
         self.method = type(self.model).__name__
         self.device: torch.device = self.model.device
 
@@ -67,7 +62,8 @@ class ReIDModel:
         """Load the model of a checkpoint that training wrote.
 
         Args:
-            path: such as ``logs/demo/stage2/model_best.pth``.
+            path: such as ``logs/demo/stage2/model_best.pth``, or the folder of a run: its
+                ``model_best.pth``, else its ``model_final.pth``.
             config: a YAML file or a configuration. None: ``config.yaml`` beside the checkpoint, else the
                 configuration that training stored in the checkpoint.
             device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
@@ -79,11 +75,13 @@ class ReIDModel:
         Raises:
             UserError: for a checkpoint or configuration that cannot be used, or without a configuration.
         """
-        checkpoint = load_checkpoint(path)
-        cfg = _config_of(Path(path), config, checkpoint["meta"], imports)
-        cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = str(path), device
-        cfg.merge_from_list(list(options))
-        return cls(cfg, checkpoint)
+        options = ["MODEL.DEVICE", device, *options]
+        if not isinstance(config, CfgNode):
+            return cls(trained_config(path, config, options, imports))
+        cfg = config.clone()
+        cfg.defrost()
+        cfg.merge_from_list(["MODEL.WEIGHTS", str(find_checkpoint(path)), *options])
+        return cls(cfg)
 
     @property
     def view_names(self) -> tuple[str, ...]:
@@ -212,28 +210,3 @@ class _WithParts(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self.model(batch, self.parts)
-
-
-def _config_of(
-    path: Path, config: str | os.PathLike | CfgNode | None, meta: dict[str, Any], imports: Sequence[str]
-) -> CfgNode:
-    """Return a mutable configuration for the checkpoint at `path` with that `meta`; see `from_checkpoint`."""
-    if isinstance(config, CfgNode):
-        cfg = config.clone()
-        cfg.defrost()
-        return cfg
-    cfg, beside = get_cfg(), path.with_name("config.yaml")
-    if config is not None:
-        if imports:
-            cfg.merge_values({"IMPORTS": list(imports)}, "--imports")
-        cfg.merge_from_file(config)
-    elif beside.is_file():
-        cfg.merge_stored(join_layers(read_layers(beside)), str(beside), imports)
-    elif meta.get("config"):
-        cfg.merge_stored(yaml.safe_load(meta["config"]), f"stored in {path}", imports)
-    else:
-        raise UserError(
-            f"no configuration for {path}: there is no {beside}, and the checkpoint holds none",
-            "name the YAML file that it was trained with",
-        )
-    return cfg

@@ -10,10 +10,12 @@ import torch
 
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.engine.run_folder import check_output_dir
+from fastreid.engine.trained_model import model_config
 from fastreid.modeling import check_assets
 from fastreid.utils import comm
 from fastreid.utils.cli import CommandLineParser, number_from_zero
 from fastreid.utils.env import code_version, seed_all_rng, use_device
+from fastreid.utils.errors import UserError
 from fastreid.utils.logger import setup_logger
 
 logger = logging.getLogger(__name__)
@@ -30,9 +32,9 @@ def default_argument_parser() -> CommandLineParser:
         " --dist-url; torchrun works too (docs/scale.md).",
         allow_abbrev=False,
     )
-    parser.add_config("YAML file, e.g. configs/v2/base_stage1.yml", default="")
+    parser.add_model(config="YAML file, e.g. configs/v2/base_stage1.yml; with --model by default its own")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate --model, train nothing")
     parser.add_count("--num-gpus", 1, "processes on this machine")
     parser.add_count("--num-machines", 1, "machines of the run")
     parser.add_argument(
@@ -54,13 +56,27 @@ def world_size_of(args: argparse.Namespace) -> int:
     return int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
 
 
+def read_config(args: argparse.Namespace) -> CfgNode:
+    """Return the configuration, not yet checked: defaults, the file, then the pairs of the command line.
+
+    Raises:
+        UserError: for an unknown key, a value of the wrong type, or a model to evaluate in a training.
+    """
+    if not args.model:
+        return load_config(args.config_file, args.opts, args.imports)
+    if not args.eval_only:
+        fix = "add --eval-only, or name what the training starts from in MODEL.WEIGHTS"
+        raise UserError("--model names a trained model, and this is a training", fix)
+    return model_config(args)
+
+
 def setup_config(args: argparse.Namespace) -> CfgNode:
-    """The frozen and checked configuration: defaults, then the file, then the pairs of the command line.
+    """The frozen and checked configuration, see `read_config`.
 
     Raises:
         UserError: for an unknown key, a value that is not allowed, or a pretrained file that is missing.
     """
-    cfg = load_config(args.config_file, args.opts)
+    cfg = read_config(args)
     check_config(cfg, world_size_of(args), training=not args.eval_only)
     check_output_dir(cfg.OUTPUT_DIR)
     if not (args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists()):

@@ -168,6 +168,19 @@ class CommandLineParser(argparse.ArgumentParser):
         self.add_argument("--config-file", metavar="FILE", help=help, **options)
         self.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change")
 
+    def add_model(self, *earlier: str, config: str = "", required: bool = False) -> None:
+        """Add ``--model`` and ``--config-file``, ``--imports`` and the pairs KEY VALUE beside it.
+
+        Args:
+            earlier: other spellings of ``--model``.
+            config: the help of ``--config-file``.
+        """
+        path = "a trained model: its checkpoint, or the folder of its run"
+        options = {"default": "", "metavar": "PATH", "required": required}
+        self.add_argument("--model", *earlier, dest="model", help=path, **options)
+        self.add_config(config or "default: config.yaml beside the checkpoint, or what it holds", default="")
+        add_imports_option(self)
+
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse; options may stand between the other arguments, but where there are subcommands."""
         return self.parse_args(argv) if self._subparsers else self.parse_intermixed_args(argv)

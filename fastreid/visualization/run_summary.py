@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fastreid.config import CfgNode, check_config, load_config
+from fastreid.config import CfgNode
 from fastreid.data import ReIDDataset
 from fastreid.data.datasets.base import joint_view_names
 from fastreid.engine import load_trained_model
@@ -54,31 +54,6 @@ class Contents(NamedTuple):
     length: int = 10  # gallery images of a rank list
     map_method: str = "tsne"
     map_images: int = 1000
-
-
-def read_run_config(config_file: str, weights: str = "", options: Sequence[str] = ()) -> CfgNode:
-    """Read the frozen configuration of a training run, to evaluate its result.
-
-    Args:
-        config_file: ``config.yaml`` of its OUTPUT_DIR.
-        weights: the checkpoint; empty: ``model_best.pth`` beside the file.
-        options: ``["KEY", "VALUE", …]`` that win over the file.
-
-    Raises:
-        UserError: for a file, key or value that cannot be used, or without a checkpoint.
-    """
-    cfg = load_config(config_file, list(options))
-    checkpoint = Path(weights or Path(config_file).parent / "model_best.pth")
-    if not checkpoint.is_file():
-        raise UserError(
-            f"checkpoint {checkpoint} not found",
-            "name the config.yaml in the OUTPUT_DIR of a training, or the"
-            " checkpoint itself (--weights, --compare-weights)",
-        )
-    cfg.MODEL.WEIGHTS = str(checkpoint)
-    check_config(cfg, training=False)
-    cfg.freeze()
-    return cfg
 
 
 def with_distinct_names(runs: Sequence[RunSummary]) -> list[RunSummary]:

@@ -47,6 +47,7 @@ class World:
         self.options += ["DATASETS.ROOT", data, "OUTPUT_DIR", folder / method]
         self.checkpoint = folder / method / "model_best.pth"
         self.config = folder / method / "config.yaml"
+        self.named = ["--model", folder / method, *self.allowed]
 
     def train(self, *arguments) -> None:
         weights = []
@@ -106,8 +107,7 @@ def test_it_resumes_exactly(world):
 
 
 def test_it_is_evaluated(world, tmp_path):
-    weights = ["MODEL.WEIGHTS", world.checkpoint, "OUTPUT_DIR", tmp_path]
-    call("train_net.py", "--config-file", world.config, "--eval-only", *weights)
+    call("train_net.py", "--eval-only", *world.named, "--num-gpus", "1", "OUTPUT_DIR", tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["results"]["CARGO_A2G"]["mAP"] > 0
 
 
@@ -119,7 +119,7 @@ def test_it_is_checked(world):
 
 
 def test_it_is_shown(world, tmp_path):
-    call("visualize.py", "--config-file", world.config, "--output", tmp_path, "--map", "pca")
+    call("visualize.py", *world.named, "--output", tmp_path, "--map", "pca")
     assert world.method in (tmp_path / "report.html").read_text()
 
 
@@ -127,8 +127,7 @@ def test_its_features_are_extracted_and_searched(world, tmp_path, cargo):
     if world.batch_dependent:
         pytest.skip("a feature depends on its batch: refused, see tests/modeling/sdreid/test_as_released.py")
     source = ["--dataset", "CARGO_A2G", "--split", "gallery"]
-    extract = ["--checkpoint", world.checkpoint, *world.allowed, *source, "--output", tmp_path / "features"]
-    call("extract_features.py", *extract)
+    call("extract_features.py", *world.named, *source, "--output", tmp_path / "features")
     features = np.load(tmp_path / "features" / "features_00000.npy")
     assert np.isfinite(features).all()
     call("search.py", "build", "--features", tmp_path / "features", "--index", tmp_path / "index")
@@ -147,8 +146,7 @@ def test_its_features_are_extracted_and_searched(world, tmp_path, cargo):
 
 
 def test_it_is_exported_unless_a_feature_depends_on_its_batch(world, tmp_path):
-    weights = ["MODEL.WEIGHTS", world.checkpoint]
-    command = ["export.py", "--config-file", world.config, "--output", tmp_path / "onnx", *weights]
+    command = ["export.py", *world.named, "--output", tmp_path / "onnx"]
     if world.batch_dependent:
         code, _, error = run_tool(*command)
         assert code == 2
@@ -160,14 +158,15 @@ def test_it_is_exported_unless_a_feature_depends_on_its_batch(world, tmp_path):
 
 def test_it_is_profiled(world, tmp_path):
     report = tmp_path / "profile.json"
-    call("profile_complexity.py", "--config-file", world.config, "--repeats", "1", "--output", report)
-    assert json.loads(report.read_text())["parameters"]["total"]["total"] > 0
+    call("profile_complexity.py", *world.named, "--repeats", "1", "--output", report)
+    profile = json.loads(report.read_text())
+    assert profile["parameters"]["total"]["total"] > 0
+    assert profile["weights"] == str(world.checkpoint)
 
 
 def test_what_is_not_told_of_a_picture_is_asked_for_in_one_line(world, tmp_path, cargo):
     source = ["--folder", cargo / "CARGO" / "query", "--output", tmp_path / "features"]
-    model = ["--checkpoint", world.checkpoint, *world.allowed]
-    code, _, error = run_tool("extract_features.py", *model, *source)
+    code, _, error = run_tool("extract_features.py", *world.named, *source)
     if world.batch_dependent:
         assert code == 2
     elif world.reads:

@@ -13,10 +13,10 @@ from worlds.programs import run_tool
 
 from fastreid.cli import visualize
 from fastreid.data import build_test_datasets
-from fastreid.engine import load_trained_model
+from fastreid.engine import load_trained_model, trained_config
 from fastreid.evaluation import evaluate_protocols
 from fastreid.rendered import BenchmarkSpec, write_benchmark
-from fastreid.visualization.run_summary import RunSummary, read_run_config, with_distinct_names
+from fastreid.visualization.run_summary import RunSummary, with_distinct_names
 
 VISUALIZE = "visualize.py"
 TESTS = ("DATASETS.TESTS", "['CARGO_A2G', 'CARGO']")
@@ -81,7 +81,7 @@ def test_a_model_of_two_views_is_evaluated_on_a_benchmark_of_three(trained, tmp_
 
 
 def test_the_numbers_are_those_of_an_evaluation(output, trained, tmp_path):
-    cfg = read_run_config(f"{trained}/stage2/config.yaml", options=["OUTPUT_DIR", str(tmp_path)])
+    cfg = trained_config(trained / "stage2", options=["OUTPUT_DIR", str(tmp_path)])
     results = evaluate_protocols(cfg, load_trained_model(cfg), build_test_datasets(cfg))
     page = (output / "report.html").read_text()
     rows = re.findall(r"<td>SDReIDStage2</td>\s*((?:<td class=\"number.*?</td>\s*)+)", page)

@@ -16,6 +16,7 @@ from fastreid.deploy.search.exact import largest, nearest, recall
 from fastreid.deploy.search.folder import BUILD, TABLE, generation_folder, read_facts
 from fastreid.deploy.search.segments import MappedSegments
 from fastreid.deploy.search.table import PictureTable
+from fastreid.engine import find_checkpoint
 from fastreid.evaluation.report import describe_checkpoint
 from fastreid.utils.errors import UserError
 
@@ -146,17 +147,17 @@ class SearchIndex:
         """Load the model, with its settings, that the indexed features were made with.
 
         Args:
-            checkpoint: where its weights are now; None: where they were.
+            checkpoint: where its weights are now, as in `find_checkpoint`; None: where they were.
             imports: as in `ReIDModel.from_checkpoint`.
 
         Raises:
             UserError: if the file is not there or has other weights.
         """
         known = self.facts["checkpoint"]
-        path = str(checkpoint or known["path"])
+        path = str(find_checkpoint(checkpoint)) if checkpoint else known["path"]
         found = describe_checkpoint(path)
         if found is None:
-            raise UserError(f"checkpoint {path} of the index not found", "name it with --checkpoint")
+            raise UserError(f"checkpoint {path} of the index not found", "name it with --model")
         if found["sha256"] != known["sha256"]:
             raise UserError(
                 f"{path} has other weights than the indexed features ({known['path']})",

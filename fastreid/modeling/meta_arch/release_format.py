@@ -125,7 +125,7 @@ def not_theirs(reference: Mapping[str, Tensor], expected: str, names: str) -> Us
     """Return the error of a file that is none of a format."""
     begin = ", ".join(sorted({name.split(".")[0] for name in reference}))
     problem = f"this is not {expected}: expected {names}, but its names begin with {begin}"
-    return UserError(problem, "name a file of theirs in --weights, and a config of its method")
+    return UserError(problem, "name a file of theirs in --model, and a config of its method")
 
 
 def _part(name: str) -> str:
