@@ -14,7 +14,7 @@ from pathlib import Path
 from fastreid.data import describe
 from fastreid.data.datasets.csv_dataset import CSVDataset
 from fastreid.data.datasets.csv_file import check_table
-from fastreid.data.person_folders import Crops, csv_bytes, number_cameras, split_persons
+from fastreid.data.person_folders import Crops, csv_bytes, name_cameras, split_persons
 from fastreid.utils.cli import CommandLineParser, command, number_from_zero
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
@@ -62,7 +62,6 @@ def main(args: argparse.Namespace) -> None:
     sizes = describe([dataset])
     write_csv(args.output, content, args.overwrite)
     print(sizes)
-    places = ", ".join(f"{n} = {view}/{camera}" for (view, camera), n in number_cameras(crops).items())
-    print(f"view ids: {', '.join(f'{n} = {view}' for n, view in enumerate(dataset.view_names))}")
-    print(f"camera ids: {places}")
+    print(f"views: {', '.join(dataset.view_names)}")
+    print(f"cameras: {', '.join(name_cameras(crops).values())}")
     print(f"{args.output}: {len(rows)} images")

@@ -153,7 +153,7 @@ def query(args: argparse.Namespace) -> None:
         print(json.dumps(answer, indent=2))
     else:
         for answer in answers:
-            print(f"{answer['query']}\n{tabulate(answer['results'], headers='keys', floatfmt='.4f')}\n")
+            print(f"{answer['query']}\n{result_table(answer['results'])}\n")
         known = "" if share is None else f"; recall@{args.top} for these queries {share:.3f}"
         print(f"{describe(index)}{known}")
     if args.html:
@@ -198,6 +198,12 @@ def hits(rows: dict[int, dict[str, Any]], scores: Any, items: Any) -> list[dict[
     return [{"rank": rank} | hit for rank, hit in enumerate(found, start=1)]
 
 
+def result_table(results: list[dict[str, Any]]) -> str:
+    """Return hits as a table that shows names as they are, be they made of digits."""
+    as_they_are = range(2, len(results[0]) if results else 0)  # behind rank and score
+    return tabulate(results, headers="keys", floatfmt=".4f", disable_numparse=as_they_are)
+
+
 def write_page(args: argparse.Namespace, answers: list[dict[str, Any]]) -> None:
     results = [
         SearchResult(
@@ -210,8 +216,10 @@ def write_page(args: argparse.Namespace, answers: list[dict[str, Any]]) -> None:
 
 
 def caption(hit: dict[str, Any]) -> str:
-    words = {"pid": "person", "camid": "camera", "viewid": "view"}
-    return ", ".join(f"{word} {hit[name]}" for name, word in words.items() if name in hit)
+    """Name the person, camera and view that a hit shows; of features from before they had names by number."""
+    numbers = {"person": "pid", "camera": "camid", "view": "viewid"}
+    known = {word: hit.get(word, hit.get(number)) for word, number in numbers.items()}
+    return ", ".join(f"{word} {name}" for word, name in known.items() if name is not None)
 
 
 @command(build_parser)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastreid.data.datasets.csv_file import COLUMNS
+from fastreid.data.datasets.csv_file import COLUMNS, natural_order
 from fastreid.data.datasets.files import scan_images
 from fastreid.utils.errors import UserError, nearest_name
 
@@ -100,33 +100,22 @@ class Labelled(NamedTuple):
     """A row of the CSV file; the path is still that of the image."""
 
     path: str
-    pid: int
-    camid: int
+    pid: str
+    camid: str
     view: str
     split: str
 
 
-def number_cameras(crops: Sequence[Crop]) -> dict[tuple[str, str], int]:
-    """``{(view, camera): camera id}``, from 0 in their order: cameras of two views are different ones."""
-    places = {(crop.view, crop.camera) for crop in crops}
-    return {
-        place: number for number, place in enumerate(sorted(places, key=lambda p: (p[0], _natural(p[1]))))
-    }
+def name_cameras(crops: Sequence[Crop]) -> dict[tuple[str, str], str]:
+    """Return the name of the camera at each (view, camera), which are in their order.
 
-
-def number_persons(crops: Sequence[Crop]) -> dict[str, int]:
-    """``{pid: number}``: the pids themselves if they are different numbers, else from 0 in their order."""
-    names = sorted({crop.pid for crop in crops}, key=_natural)
-    if all(re.fullmatch("[0-9]{1,18}", name) for name in names):
-        numbers = {name: int(name) for name in names}
-        if len(set(numbers.values())) == len(numbers):
-            return numbers
-    return {name: number for number, name in enumerate(names)}
-
-
-def _natural(text: str) -> tuple[int, str]:
-    """Sorts numbers by value, before other text."""
-    return (int(text), text) if re.fullmatch("[0-9]+", text) else (10**18, text)
+    Cameras of two views are different ones; if any share a name, all have the view's before their own.
+    """
+    places = sorted({(c.view, c.camera) for c in crops}, key=lambda p: (p[0], natural_order(p[1])))
+    names = {place: place[1] for place in places}
+    if len(set(names.values())) < len(places):
+        names = {place: "/".join(place) for place in places}
+    return names
 
 
 def split_persons(
@@ -146,25 +135,23 @@ def split_persons(
             f"--train-share is {train_share} and --query-per-camera is {query_per_camera}; expected a share"
             " between 0 and 1, and at least 1 query"
         )
-    persons, cameras = number_persons(crops), number_cameras(crops)
+    persons, cameras = sorted({crop.pid for crop in crops}, key=natural_order), name_cameras(crops)
     views = {crop.view for crop in crops}
     if len(views) > len(persons):
-        logger.warning(
-            "%d persons in %d views: have --levels or --names taken one for the other?",
-            len(persons),
-            len(views),
-        )
+        counts = len(persons), len(views)
+        logger.warning("%d persons in %d views: have --levels or --names taken one for the other?", *counts)
     if len(persons) < 2:
         raise UserError(f"{len(persons)} person: training and test need different ones, so at least two")
     rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(sorted(persons.values())).tolist()
+    shuffled = [persons[place] for place in rng.permutation(len(persons))]
     count = min(max(1, round(train_share * len(shuffled))), len(shuffled) - 1)
     training = set(shuffled[:count])
-    images: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    numbers = {place: number for number, place in enumerate(cameras)}
+    images: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for crop in crops:
-        images[persons[crop.pid]][cameras[crop.view, crop.camera]].append(crop.path)
+        images[crop.pid][numbers[crop.view, crop.camera]].append(crop.path)
     query: set[str] = set()
-    for pid in sorted(images.keys() - training):
+    for pid in sorted(images.keys() - training, key=natural_order):
         query |= choose_queries(images[pid], query_per_camera, rng)
     if not query:
         raise UserError(
@@ -174,11 +161,11 @@ def split_persons(
         )
 
     def split(crop: Crop) -> str:
-        if persons[crop.pid] in training:
+        if crop.pid in training:
             return "train"
         return "query" if crop.path in query else "gallery"
 
-    rows = [Labelled(c.path, persons[c.pid], cameras[c.view, c.camera], c.view, split(c)) for c in crops]
+    rows = [Labelled(c.path, c.pid, cameras[c.view, c.camera], c.view, split(c)) for c in crops]
     _check_views(rows, count)
     return rows
 

@@ -104,7 +104,8 @@ def _join(
     people = sorted({(n, s.pid) for n, s in joined})
     labels = {person: label for label, person in enumerate(people)}
     prefixes = [f"{dataset.benchmark.name}/" if len(datasets) > 1 else "" for dataset in datasets]
-    names = tuple(f"{prefixes[n]}{pid}" for n, pid in people)
+    first = {(n, s.pid): s for n, s in reversed(joined)}
+    names = tuple(f"{prefixes[n]}{datasets[n].names_of(first[n, pid]).person}" for n, pid in people)
     return [Sample(s.path, labels[n, s.pid], s.camid, s.viewid) for n, s in joined], names
 
 

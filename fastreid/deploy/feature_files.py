@@ -1,9 +1,10 @@
 """Features on disk: shards of rows, the list of their pictures, and the facts of how they were made.
 
 A folder holds ``features.json`` (see `FeatureSet.facts`), ``images.csv`` (a line for each picture: path
-and, of a dataset, pid, camid, viewid and split) and the shards ``features_00000.npy``, …: float32 (n, D),
-for the lines of ``images.csv`` one after the other. Shards of the format ``npz`` hold ``features`` and the
-columns of their lines. Every file is complete when it appears under its name.
+and, of a dataset, pid, camid, viewid, split and the names person, camera and view) and the shards
+``features_00000.npy``, …: float32 (n, D), for the lines of ``images.csv`` one after the other. Shards of the
+format ``npz`` hold ``features`` and the columns of their lines. Every file is complete when it appears under
+its name.
 """
 
 import hashlib

@@ -11,7 +11,7 @@ from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
 from fastreid.data.datasets import open_dataset
 from fastreid.data.datasets.files import scan_images
-from fastreid.structures import Sample
+from fastreid.structures import Sample, SampleNames
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
 
@@ -37,7 +37,7 @@ def list_file(path: str) -> Columns:
 
     Args:
         path: of a text file, one path a line, blank lines left out; or of a CSV file whose first line has the
-            column ``path``, and perhaps ``camid``, ``view``, ``viewid`` and others.
+            column ``path``, and perhaps ``camid``, ``camera``, ``viewid``, ``view`` and others.
 
     Raises:
         UserError: if it cannot be read or lists nothing.
@@ -58,6 +58,8 @@ def list_file(path: str) -> Columns:
 def list_dataset(name: str, cfg: CfgNode, split: str | None = None) -> Columns:
     """Return the images of a registered dataset, each path once, with pid, camid, viewid and split.
 
+    The data's own names are in the columns person, camera and view.
+
     Args:
         name: registry name, such as ``CARGO_AG``.
         cfg: DATASETS.ROOT and DATASETS.CSV are read.
@@ -74,12 +76,14 @@ def list_dataset(name: str, cfg: CfgNode, split: str | None = None) -> Columns:
         for sample in getattr(dataset, part):
             samples.setdefault(sample.path, sample)
             splits.setdefault(sample.path, []).append(part)
+    names = [dataset.names_of(sample) for sample in samples.values()]
     return {
         "path": list(samples),
         "pid": [sample.pid for sample in samples.values()],
         "camid": [sample.camid for sample in samples.values()],
         "viewid": [sample.viewid for sample in samples.values()],
         "split": ["+".join(parts) for parts in splits.values()],
+        **{column: [getattr(own, column) for own in names] for column in SampleNames._fields},
     }
 
 
@@ -134,7 +138,7 @@ def read_columns(path: str | os.PathLike) -> Columns:
 def _whole_numbers(values: list[str], place: str) -> list[int]:
     for row, value in enumerate(values, start=1):
         if not value.lstrip("-").isdecimal():
-            fix = "give whole numbers; names of views have the column view"
+            fix = "give whole numbers; names have the columns person, camera and view"
             raise UserError(f"{place}, picture {row}: {value!r} is no whole number", fix)
     return list(map(int, values))
 

@@ -23,7 +23,7 @@ class Label(NamedTuple):
 
 
 LABELS = {
-    "camids": Label("camera", "cameras", ("camid",)),
+    "camids": Label("camera", "cameras", ("camid", "camera")),
     "viewids": Label("view", "views", ("viewid", "view")),
 }
 

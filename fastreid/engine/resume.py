@@ -1,6 +1,7 @@
 """The rules by which a run goes on from a checkpoint: what may have changed, and what may not."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,23 @@ def check_resumed_names(names: DataNames, saved: dict[str, Any] | None, source: 
     Raises:
         UserError: if identities, cameras or views differ; a file from before there were names passes.
     """
-    before = DataNames.from_dict(saved) if saved else names
-    changed = [field for field in names._fields if getattr(names, field) != getattr(before, field)]
+    now, before = _without_zeros(names), _without_zeros(DataNames.from_dict(saved) if saved else names)
+    changed = [field for field in names._fields if getattr(now, field) != getattr(before, field)]
     if changed:
         raise UserError(
             f"--resume: the training data has other {' and '.join(changed)} than that of {source}",
             "restore the data, or start a new run, without --resume or in another OUTPUT_DIR",
         )
+
+
+def _without_zeros(names: DataNames) -> DataNames:
+    """Return names without leading zeros, which earlier checkpoints lack; no two differ in these alone."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"(^|/)0+(?=[0-9]+$)", r"\1", name)
+
+    cameras = {camid: plain(name) for camid, name in names.cameras.items()}
+    return DataNames(tuple(map(plain, names.identities)), cameras, names.views)
 
 
 def _may_change(name: str, cfg: CfgNode) -> bool:

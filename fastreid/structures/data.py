@@ -33,6 +33,14 @@ class Sample:
             object.__setattr__(self, "match_id", self.camid)
 
 
+class SampleNames(NamedTuple):
+    """What the data itself calls the person, the camera and the view of an image."""
+
+    person: str
+    camera: str
+    view: str
+
+
 class Batch(TypedDict, total=False):
     """B images with their labels; pictures without labels have ``images`` and ``img_paths`` alone."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastreid.data import ReIDDataset
+from fastreid.data.datasets.base import joint_view_names
 from fastreid.evaluation.equal_terms import metric_names, views_of
 from fastreid.structures import Table
 from fastreid.visualization.feature_map import METHODS, FeatureMap
@@ -91,17 +92,18 @@ def ap_change(first: ProtocolSummary, second: ProtocolSummary) -> np.ndarray:
     return 100 * (first.scores.ap - second.scores.ap)
 
 
-def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str]) -> Chart:
-    """Draw a map of features, a series for each view."""
+def map_chart(name: str, feature_map: FeatureMap, datasets: Sequence[ReIDDataset]) -> Chart:
+    """Draw a map of features of the datasets' images, a series for each view."""
     low, high = feature_map.points.min(0), feature_map.points.max(0)
     shape = np.array([MAP_ASPECT, 1.0])
     span = max(float(((high - low) / shape).max()), 1e-12)  # one scale for both directions keeps distances
     places = (feature_map.points - (low + high) / 2) / span
-    series = []
-    for view, view_name in enumerate(view_names):
+    series, owners = [], {s.path: d for d in datasets for part in (d.query, d.gallery) for s in part}
+    for view, view_name in enumerate(joint_view_names(datasets)):
         members = [row for row, sample in enumerate(feature_map.samples) if sample.viewid == view]
         samples = [feature_map.samples[row] for row in members]
-        labels = [f"person {s.pid}, {view_name} view, camera {s.camid}" for s in samples]
+        names = [owners[sample.path].names_of(sample) for sample in samples]
+        labels = [f"person {name.person}, {name.view} view, camera {name.camera}" for name in names]
         series.append(Series(view_name, _points(*places[members].T, decimals=4), labels))
     method = METHODS[feature_map.method]
     axes = ("component 1", "component 2") if feature_map.method == "pca" else ("", "")
@@ -110,18 +112,13 @@ def map_chart(name: str, feature_map: FeatureMap, view_names: Sequence[str]) -> 
     return Chart("points", f"feature_map_{name}", title, *axes, series, *ranges, ticks=False)
 
 
-def camera_table(
-    protocol: str, runs: Sequence[RunSummary], q_cameras: Sequence[int], g_cameras: Sequence[int]
-) -> Table:
-    """Give the first run's mAP of each query camera against each gallery camera; notes tell the second's.
-
-    Args:
-        q_cameras, g_cameras: camera ids of the queries and of the gallery.
-    """
+def camera_table(dataset: ReIDDataset, runs: Sequence[RunSummary]) -> Table:
+    """Give the first run's mAP of each query camera against each gallery camera; notes tell the second's."""
+    q_cameras, g_cameras = ([s.camid for s in part] for part in (dataset.query, dataset.gallery))
     known = sorted({*q_cameras, *g_cameras})
     rows, columns = sorted(set(q_cameras)), sorted(set(g_cameras))
     cells = np.ix_([known.index(camera) for camera in rows], [known.index(camera) for camera in columns])
-    parts = [run.protocols[protocol].rankings for run in runs]
+    parts = [run.protocols[dataset.name].rankings for run in runs]
     values, queries = 100 * parts[0].pair_ap[cells], parts[0].pair_queries[cells]
     changes = values - 100 * parts[-1].pair_ap[cells]
     notes = [
@@ -130,9 +127,10 @@ def camera_table(
     ]
     low = float(np.nanmin(values))
     limits = low, max(float(np.nanmax(values)), low + 1)
-    sides = "query", "gallery", [str(camera) for camera in rows], [str(camera) for camera in columns]
-    title = f"AP of camera pairs, {protocol}"
-    return Table(f"cameras_{protocol}", title, *sides, _or_none(values), notes, limits)
+    names = dataset.camera_names
+    sides = "query", "gallery", [names[camera] for camera in rows], [names[camera] for camera in columns]
+    title = f"AP of camera pairs, {dataset.name}"
+    return Table(f"cameras_{dataset.name}", title, *sides, _or_none(values), notes, limits)
 
 
 def _pair_note(queries: int, change: float, runs: Sequence[RunSummary]) -> str:

@@ -46,12 +46,12 @@ def collect_lists(
 
 def describe_sample(dataset: ReIDDataset, sample: Sample) -> dict[str, str]:
     """Describe an image for the page: ``file``, the full ``text``, the ``short`` one under a picture."""
-    view = dataset.view_names[sample.viewid]
-    person = f"person {sample.pid}" if sample.pid >= 0 else "nobody's"
+    names = dataset.names_of(sample)
+    person = f"person {names.person}" if sample.pid >= 0 else "nobody's"
     return {
         "file": os.path.basename(sample.path),
-        "text": f"{view} view, camera {sample.camid}, {person}",
-        "short": f"{view}, cam {sample.camid}",
+        "text": f"{names.view} view, camera {names.camera}, {person}",
+        "short": f"{names.view}, cam {names.camera}",
     }
 
 

@@ -45,14 +45,12 @@ class Figures(NamedTuple):
 def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -> Figures:
     """Draw everything but the rank lists, of one or two runs."""
     names = [dataset.name for dataset in datasets]
-    views = joint_view_names(datasets)
     curves = [draw(name, runs) for name in names for draw in (cmc_chart, precision_recall_chart)]
     changes = [change_chart(name, runs) for name in names] if len(runs) > 1 else []
-    cameras = [
-        camera_table(d.name, runs, [s.camid for s in d.query], [s.camid for s in d.gallery]) for d in datasets
-    ]
+    cameras = [camera_table(dataset, runs) for dataset in datasets]
+    views = joint_view_names(datasets)
     at_equal_terms = [view_table(datasets, run, views) for run in runs if run.distractors]
-    maps = [map_chart(run.name, run.feature_map, views) for run in runs]
+    maps = [map_chart(run.name, run.feature_map, datasets) for run in runs]
     return Figures(curves, changes, cameras, at_equal_terms, _method_tables(runs), maps)
 
 

@@ -54,7 +54,10 @@ def test_folders_become_a_file_that_reads_back(make_csv, image_tree, tmp_path, c
     assert (len(data.query), len(data.gallery)) == (4 * 3, 4 * 3)
     # camera 1 of the drone is another camera than camera 1 of the CCTV
     assert {(s.camid, s.viewid) for s in data.train} == {(0, 0), (1, 0), (2, 1)}
-    assert "camera ids: 0 = cctv/1, 1 = cctv/2, 2 = drone/1" in capsys.readouterr().out
+    assert "cameras: cctv/1, cctv/2, drone/1\n" in capsys.readouterr().out
+    for sample in data.train + data.query + data.gallery:
+        person, view, name = Path(sample.path).parts[-3:]
+        assert data.names_of(sample) == (person, f"{view}/{name[3]}", view)
     listed = {Path(s.path).resolve() for s in data.train + data.query + data.gallery}
     assert listed == {(tmp_path / crop).resolve() for crop in CROPS}
 

@@ -65,7 +65,7 @@ def test_joined_training_sets_keep_their_identities_apart(cargo_cfg, image_tree)
     pids = {sample.path.rsplit("/", 1)[1]: sample.pid for sample in train_set.samples}
     assert (pids["0010_c1_1.jpg"], pids["0099_c3_1.jpg"]) == (0, 1)
     assert (pids["Cam1_day_10_0.jpg"], pids["Cam1_day_15_1.jpg"]) == (2, 7)
-    assert train_set.names.identities[:3] == ("LAGPeR/10", "LAGPeR/99", "CARGO/10")
+    assert train_set.names.identities[:3] == ("LAGPeR/0010", "LAGPeR/0099", "CARGO/10")
     assert (train_set.names.cameras[1], train_set.names.cameras[0]) == ("1 or 2", "1")
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,11 +75,13 @@ class TestTool:
         for split in ("train", "query", "gallery"):
             for s in getattr(dataset, split):
                 splits = [*expected.get(s.path, [0, 0, 0, []])[3], split]
-                expected[s.path] = [s.pid, s.camid, s.viewid, splits]
+                camera, person = re.match(r"Cam(\d+)_[a-z]+_(\d+)_", Path(s.path).name).groups()
+                view = ("aerial", "ground")[s.viewid]
+                expected[s.path] = [s.pid, s.camid, s.viewid, splits, person, camera, view]
         columns = FeatureSet.open(tmp_path / "out").columns()
-        names = ("pid", "camid", "viewid", "split")
+        names = ("pid", "camid", "viewid", "split", "person", "camera", "view")
         found = dict(zip(columns["path"], zip(*(columns[name] for name in names), strict=True), strict=True))
-        assert found == {path: (*row[:3], "+".join(row[3])) for path, row in expected.items()}
+        assert found == {path: (*row[:3], "+".join(row[3]), *row[4:]) for path, row in expected.items()}
         with np.load(tmp_path / "out" / "features_00000.npz") as shard:
             assert shard["features"].shape == (len(expected), 128)
             for name in ("path", *names):

@@ -178,6 +178,17 @@ class TestChanges:
             add_pictures(exact, write_features(tmp_path / "other", matrix))
         assert len(SearchIndex.open(exact)) == COUNT
 
+    def test_an_index_from_before_pictures_had_names_takes_some_that_have(self, exact, matrix, tmp_path):
+        more = features_of(tmp_path / "more", matrix, range(COUNT, COUNT + 2))
+        names = {"person": ["022", "ann"], "camera": ["9", "gate"], "view": ["ground"] * 2}
+        write_columns(more.folder / "images.csv", more.columns() | names)
+        assert add_pictures(exact, more) == 2
+        assert "person" not in SearchIndex.open(exact).table.columns
+        build_index(more, tmp_path / "new")
+        index = SearchIndex.open(tmp_path / "new")
+        assert index.rows(np.arange(2))[0]["person"] == "022"
+        assert index.table.select("camera = 9").tolist() == [0]
+
     def test_two_processes_do_not_change_it_at_once(self, exact):
         def compact() -> None:
             try:

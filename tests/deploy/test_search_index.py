@@ -314,7 +314,8 @@ class TestTool:
         folder = tmp_path_factory.mktemp("extracted")
         options = ("TEST.FLIP.ENABLED", "True")
         model = ReIDModel.from_checkpoint(checkpoints[2], device="cpu", options=options)
-        labels = {"pid": [7] * len(paths), "camid": [1] * len(paths), "viewid": [0] * len(paths)}
+        labels = {"pid": 7, "camid": 1, "viewid": 0, "person": "007", "camera": "2", "view": "kite"}
+        labels = {name: [value] * len(paths) for name, value in labels.items()}
         extract_to_files(model, {"path": paths, **labels}, folder, views=["ground"])
         return folder
 
@@ -356,8 +357,10 @@ class TestTool:
         assert lines[0].endswith("someone.jpg")
         assert lines[3].split()[:3] == ["1", "1.0000", paths[4]]
         assert "recall@2 for these queries 1.000" in lines[-1]
+        assert "007" in lines[3].split()
         text = page.read_text()
         assert "someone.jpg" in text
+        assert "person 007, camera 2, view kite" in text
         assert Path(paths[4]).name in text
         assert "person 7, camera 1, view 0" in text
         assert "1 of 1 queries" in err

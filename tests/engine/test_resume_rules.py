@@ -118,6 +118,14 @@ def test_a_run_that_began_by_other_rules_does_not_go_on():
             check_resumed_rules(other, "model.pth")
 
 
+def test_names_whose_zeros_an_earlier_version_left_out_are_the_same():
+    names = DataNames(("007", "CARGO/0010", "000"), {0: "09"}, ("drone",))
+    earlier = DataNames(("7", "CARGO/10", "0"), {0: "9"}, ("drone",))
+    check_resumed_names(names, earlier.to_dict(), "model.pth")
+    with pytest.raises(UserError, match="other identities and cameras than"):
+        check_resumed_names(names, DataNames(("70",), {0: "90"}, ("drone",)).to_dict(), "model.pth")
+
+
 def test_the_data_has_the_names_that_it_had():
     names = DataNames(("1", "2"), {0: "a", 4: "b"}, ("drone", "ground"))
     for saved in (names.to_dict(), {}, None):

@@ -4,12 +4,19 @@ import json
 import re
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from toy_runs import LENGTH, VIEWS, make_pictures, make_protocol, make_run, make_samples, make_table
+from toy_runs import (
+    LENGTH,
+    make_dataset,
+    make_pictures,
+    make_protocol,
+    make_run,
+    make_samples,
+    make_table,
+)
 
 from fastreid.utils.errors import UserError
 from fastreid.visualization import SearchHit, SearchResult, thumbnails, write_search_page
@@ -114,7 +121,7 @@ def test_the_view_gap_stands_beside_a_matrix_of_views_for_each_run_at_equal_term
     samples = make_samples(make_pictures(tmp_path / "pictures", 120, 120), 5)
     aerial, ground = ([sample for sample in samples if sample.viewid == view] for view in (0, 1))
     datasets = [make_protocol(aerial, 20, "AA"), make_protocol(ground, 20, "GG"), make_protocol(samples, 30)]
-    datasets.append(SimpleNamespace(name="A2G", query=aerial, gallery=ground, view_names=VIEWS))
+    datasets.append(make_dataset("A2G", aerial, ground))
     runs = [make_run(datasets, name, 1.5, 0, distractors=9) for name in ("Stage 2", "Stage 1")]
     figures = build_figures(datasets, runs)
     write_report(tmp_path / "report.html", datasets, runs, figures, queries=2)

@@ -11,11 +11,12 @@ from PIL import Image
 from fastreid.config import get_cfg
 from fastreid.data import Sample
 from fastreid.evaluation import ReidEvaluator
-from fastreid.structures import Table
+from fastreid.structures import SampleNames, Table
 from fastreid.visualization.feature_map import map_features
 from fastreid.visualization.run_summary import RunSummary, summarise_protocol
 
 VIEWS = ("aerial", "ground")
+CAMERAS = ("kite", "gate", "drone", "9")
 LENGTH = 5  # of the rank lists
 
 
@@ -41,11 +42,20 @@ def make_samples(paths: list[str], num_persons: int) -> list[Sample]:
 
 def make_protocol(samples: list[Sample], num_queries: int, name: str = "TOY") -> SimpleNamespace:
     """A dataset: the first samples ask, the others are its gallery."""
+    return make_dataset(name, samples[:num_queries], samples[num_queries:])
+
+
+def make_dataset(name: str, query: list[Sample], gallery: list[Sample]) -> SimpleNamespace:
+    def names_of(sample: Sample) -> SampleNames:
+        return SampleNames(f"{sample.pid:03}", CAMERAS[sample.camid], VIEWS[sample.viewid])
+
     return SimpleNamespace(
         name=name,
-        query=samples[:num_queries],
-        gallery=samples[num_queries:],
+        query=query,
+        gallery=gallery,
         view_names=VIEWS,
+        camera_names=dict(enumerate(CAMERAS)),
+        names_of=names_of,
     )
 
 

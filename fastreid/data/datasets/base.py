@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from fastreid.data.datasets.attributes import read_attributes
 from fastreid.data.datasets.files import missing_path_error, read_protocol_file, scan_images
 from fastreid.data.datasets.registry import DATASET_REGISTRY
-from fastreid.structures import Sample
+from fastreid.structures import Sample, SampleNames
 from fastreid.utils.errors import UserError
 
 
@@ -36,16 +36,21 @@ class NameFormat:
         Raises:
             UserError: if the name does not follow the pattern, or its camera does not exist.
         """
+        person, camera = self.person_and_camera(path)
+        place = self.cameras.get(int(camera), self.other_cameras)
+        if place is None:
+            known = ", ".join(map(str, self.cameras))
+            raise UserError(f"{path}: the benchmark has no camera {int(camera)}; its cameras are {known}")
+        return Sample(path, int(person), *place)
+
+    def person_and_camera(self, path: str) -> tuple[str, str]:
+        """Return the person id and the camera's number as the file name has them. UserError as `parse`."""
         match = self.pattern.match(os.path.basename(path))
         if match is None:
             raise UserError(f"{path}: the file name does not follow the benchmark's pattern {self.example}")
         fields = match.groupdict()
-        camera = int(fields.pop("camera"))
-        place = self.cameras.get(camera, self.other_cameras)
-        if place is None:
-            known = ", ".join(map(str, self.cameras))
-            raise UserError(f"{path}: the benchmark has no camera {camera}; its cameras are {known}")
-        return Sample(path, int("".join(fields.values())), *place)
+        camera = fields.pop("camera")
+        return "".join(fields.values()), camera
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,11 @@ class ReIDDataset:
     def gallery(self) -> list[Sample]:
         """Gallery images; junk stays, as a distractor. Raises UserError like `train`."""
         return self._query_and_gallery[1]
+
+    def names_of(self, sample: Sample) -> SampleNames:
+        """Return the names of one of its images, as file names have them."""
+        person, _ = self.benchmark.names.person_and_camera(sample.path)
+        return SampleNames(person, self.camera_names[sample.camid], self.view_names[sample.viewid])
 
     @cached_property
     def attributes(self) -> dict[int, dict[str, int]] | None:

@@ -6,7 +6,7 @@ from functools import cached_property
 from fastreid.data.datasets.base import Benchmark, Protocol, ReIDDataset
 from fastreid.data.datasets.csv_file import Row, Table, read_table
 from fastreid.data.datasets.registry import CSV_DATASET, DATASET_REGISTRY
-from fastreid.structures import Sample
+from fastreid.structures import Sample, SampleNames
 from fastreid.utils.errors import UserError, nearest_name
 
 
@@ -15,7 +15,8 @@ class CSVDataset(ReIDDataset):
     """Images listed in a CSV file with the columns path, pid, camid, view, split and, if wanted, protocol.
 
     ``CSVDataset`` evaluates all query and gallery rows together, ``CSVDataset_NAME`` those of protocol NAME
-    and those without a protocol. View ids count the views' names in alphabetical order.
+    and those without a protocol. View ids count the views' names in alphabetical order; persons and cameras
+    are numbered by `number_names`.
 
     Args:
         root: ``DATASETS.ROOT``; unused, paths are relative to the CSV file's folder or absolute.
@@ -42,7 +43,7 @@ class CSVDataset(ReIDDataset):
         views = self.table.view_names
         benchmark = Benchmark(CSV_DATASET, folder, views, names=None, train="", protocols=())
         super().__init__(benchmark, Protocol(f"_{protocol}" if protocol else ""), root="")
-        self.camera_names = {row.camid: str(row.camid) for row in self.table.rows}
+        self.camera_names = {number: name for name, number in self.table.cameras.items()}
         self._only = protocol
 
     def __repr__(self) -> str:
@@ -89,7 +90,17 @@ class CSVDataset(ReIDDataset):
         return list({row.path: self._sample(row) for row in rows}.values())
 
     def _sample(self, row: Row) -> Sample:
-        return Sample(row.path, row.pid, row.camid, self.view_names.index(row.view))
+        pid, camid = self.table.persons[row.pid], self.table.cameras[row.camid]
+        return Sample(row.path, pid, camid, self.view_names.index(row.view))
+
+    def names_of(self, sample: Sample) -> SampleNames:
+        """Return the names of one of its images, as the file has them."""
+        person = self._person_names[sample.pid]
+        return SampleNames(person, self.camera_names[sample.camid], self.view_names[sample.viewid])
+
+    @cached_property
+    def _person_names(self) -> dict[int, str]:
+        return {number: name for name, number in self.table.persons.items()}
 
 
 def open_dataset(name: str, root: str, csv: str = "") -> ReIDDataset:

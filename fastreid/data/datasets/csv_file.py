@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +15,8 @@ from fastreid.utils.logger import warn_once
 COLUMNS = ("path", "pid", "camid", "view", "split")
 OPTIONAL_COLUMN = "protocol"
 SPLITS = ("train", "query", "gallery")
-WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")  # fits 64 bits
+NEGATIVE = re.compile(r"-(?!0+\Z)[0-9]{1,18}")
+WHOLE_NUMBER = re.compile(rf"[0-9]{{1,18}}|{NEGATIVE.pattern}")  # fits 64 bits
 PROTOCOL_NAME = re.compile(r"[A-Za-z0-9_.+-]+")  # becomes part of file names
 
 
@@ -25,8 +26,8 @@ class Row:
 
     line: int
     path: str
-    pid: int
-    camid: int
+    pid: str
+    camid: str
     view: str
     split: str
     protocol: str = ""
@@ -34,11 +35,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A checked file: its rows in their order, and the names of the views in alphabetical order."""
+    """A checked file: its rows in their order, and the names of the views in alphabetical order.
+
+    `persons` and `cameras` have the numbers of the names in the columns pid and camid.
+    """
 
     source: str
     rows: tuple[Row, ...]
     view_names: tuple[str, ...]
+    persons: dict[str, int]
+    cameras: dict[str, int]
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -81,7 +87,28 @@ def check_table(text: str, path: str) -> Table:
                 " are missing)",
                 "give paths relative to the CSV file's folder, or absolute ones",
             )
-    return Table(path, tuple(rows), tuple(sorted({row.view for row in rows})))
+    views = tuple(sorted({row.view for row in rows}))
+    numbers = (number_names(row.pid for row in rows), number_names(row.camid for row in rows))
+    return Table(path, tuple(rows), views, *numbers)
+
+
+def number_names(names: Iterable[str]) -> dict[str, int]:
+    """Return the number that each of the names stands for.
+
+    Where all are whole numbers, these; else those from 0 on in their order, see `natural_order`. Negative
+    numbers, which are distractors, stay what they are.
+    """
+    distinct = sorted(set(names), key=natural_order)
+    if all(map(WHOLE_NUMBER.fullmatch, distinct)):
+        return {name: int(name) for name in distinct}
+    counted = [name for name in distinct if not NEGATIVE.fullmatch(name)]
+    numbers = {name: number for number, name in enumerate(counted)}
+    return numbers | {name: int(name) for name in distinct if name not in numbers}
+
+
+def natural_order(name: str) -> tuple[int, str]:
+    """Return what sorts numbers by value, before other names."""
+    return (int(name) if WHOLE_NUMBER.fullmatch(name) else 10**18, name)
 
 
 def _read_text(path: str) -> str:
@@ -169,18 +196,18 @@ def _row(cells: dict[str, str], line: int, place: str, folder: str) -> Row:
     for name in COLUMNS:
         if not cells[name].strip():
             raise UserError(f"{place}: the cell of column {name!r} is empty")
-    pid, camid = (_whole_number(cells[name].strip(), name, place) for name in ("pid", "camid"))
+    pid, camid = cells["pid"].strip(), cells["camid"].strip()
     split, protocol = cells["split"].strip(), cells.get(OPTIONAL_COLUMN, "").strip()
     if split not in SPLITS:
         raise UserError(
             f"{place}: split is {split!r}; allowed: {', '.join(SPLITS)}.{nearest_name(split, [*SPLITS])}"
         )
-    if pid < 0 and split != "gallery":
+    if NEGATIVE.fullmatch(pid) and split != "gallery":
         raise UserError(
             f"{place}: pid is {pid}; negative ones are distractors, which only the gallery may have"
         )
-    if camid < 0:
-        raise UserError(f"{place}: camid is {camid}; camera ids are 0 or more")
+    if NEGATIVE.fullmatch(camid):
+        raise UserError(f"{place}: camid is {camid}; cameras have names, or numbers from 0 on")
     if protocol and split == "train":
         raise UserError(
             f"{place}: a training image under protocol {protocol!r}; all protocols share the training images",
@@ -192,19 +219,13 @@ def _row(cells: dict[str, str], line: int, place: str, folder: str) -> Row:
     return Row(line, path, pid, camid, cells["view"].strip(), split, protocol)
 
 
-def _whole_number(text: str, column: str, place: str) -> int:
-    if not WHOLE_NUMBER.fullmatch(text):
-        raise UserError(f"{place}: {column} is {text!r}; expected a whole number of at most 18 digits")
-    return int(text)
-
-
 def check_consistency(rows: list[Row], source: str) -> None:
     """Compare every row with the ones above it.
 
     Raises:
         UserError: naming both lines, for an image listed again (other than under another protocol) or with
-            other labels, a person in training and test, a camera in two views, and views that differ in
-            upper and lower case only.
+            other labels, a person in training and test, a camera in two views, views that differ in upper and
+            lower case only, and a number that is written in two ways.
     """
     _check_images(rows, source)
     _check_labels(rows, source)
@@ -230,26 +251,29 @@ def _check_images(rows: list[Row], source: str) -> None:
 
 
 def _check_labels(rows: list[Row], source: str) -> None:
-    persons: dict[int, Row] = {}
-    cameras: dict[int, Row] = {}
-    views: dict[str, Row] = {}
+    firsts: dict[str, dict[str, Row]] = {"pid": {}, "camid": {}, "view": {}}
     for row in rows:
         place = f"{source}, line {row.line}"
-        view = views.setdefault(row.view.casefold(), row)
-        if view.view != row.view:
-            raise UserError(
-                f"{place}: view {row.view!r} is {view.view!r} on line {view.line}", "write it in one way"
-            )
-        person = persons.setdefault(row.pid, row)
+        person, camera, _ = (_first_of_the_name(row, column, firsts[column], place) for column in firsts)
         if (person.split == "train") != (row.split == "train"):
             raise UserError(
                 f"{place}: pid {row.pid} is in split {row.split}, but in {person.split} on line"
                 f" {person.line}; training and test have different persons"
             )
-        camera = cameras.setdefault(row.camid, row)
         if camera.view != row.view:
             raise UserError(
                 f"{place}: camid {row.camid} has view {row.view!r}, but {camera.view!r} on line"
                 f" {camera.line}; a camera has one view",
                 "give different cameras different ids",
             )
+
+
+def _first_of_the_name(row: Row, column: str, firsts: dict[str, Row], place: str) -> Row:
+    """Return the first row with this row's name in a column, which must be written alike."""
+    name = getattr(row, column)
+    same = name.casefold() if column == "view" else re.sub(r"^(-?)0+(?=[0-9]+$)", r"\1", name)
+    first = firsts.setdefault(same, row)
+    if (before := getattr(first, column)) != name:
+        problem = f"{place}: {column} {name!r} is {before!r} on line {first.line}"
+        raise UserError(problem, "write it in one way")
+    return first

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastreid.deploy.search.segments import Segment
+from fastreid.structures import SampleNames
 from fastreid.utils.errors import UserError
 
 KEY = "item"
 WHOLE_NUMBERS = ("pid", "camid", "viewid")
+NAMES = SampleNames._fields  # text, whatever they look like; earlier indexes of datasets have none
 NUMBER = re.compile(r"(-?(0|[1-9]\d{0,17})(\.\d+)?)?")  # or nothing
 WHOLE_NUMBER = re.compile(r"-?\d{1,18}")
 FORMS = {"NUMERIC": NUMBER, "INTEGER": WHOLE_NUMBER}
@@ -100,17 +102,18 @@ class PictureTable:
         self._database.execute("INSERT INTO segments VALUES (?, ?, ?)", values)
 
     def adder(self, header: Sequence[str]) -> "PictureAdder":
-        """Return what adds pictures with these columns.
+        """Return what adds pictures with these columns; names that the table has no column for are left out.
 
         Raises:
             UserError: if they are not the table's.
         """
-        if set(header) != set(self.columns):
+        missing = [name for name in NAMES if name not in self.columns]
+        if set(header).difference(missing) != set(self.columns):
             raise UserError(
                 f"the pictures have columns {', '.join(header)}, not {', '.join(self.columns)} as the index",
                 "give both the same",
             )
-        return PictureAdder(self._database, [(name, self.columns[name]) for name in header])
+        return PictureAdder(self._database, header, self.columns)
 
     def rows(self, items: np.ndarray) -> dict[int, dict[str, Any]]:
         """Return the columns of pictures, by number; those that were removed are missing."""
@@ -179,11 +182,13 @@ class PictureTable:
 class PictureAdder:
     """Adds pictures whose path the table has not yet."""
 
-    def __init__(self, database: sqlite3.Connection, columns: list[tuple[str, str]]) -> None:
-        self._database, self._columns = database, columns
-        names = ", ".join(quoted(name) for name, _ in columns)
+    def __init__(self, database: sqlite3.Connection, header: Sequence[str], columns: dict[str, str]) -> None:
+        self._database = database
+        self._columns = [(place, name, columns[name]) for place, name in enumerate(header) if name in columns]
+        names = ", ".join(quoted(name) for _, name, _ in self._columns)
         values = [
-            "CAST(? AS TEXT)" if kind == "TEXT" else "nullif(CAST(? AS TEXT), '')" for _, kind in columns
+            "CAST(? AS TEXT)" if kind == "TEXT" else "nullif(CAST(? AS TEXT), '')"
+            for _, _, kind in self._columns
         ]
         self._insert = f"INSERT OR IGNORE INTO pictures ({KEY}, {names}) VALUES (?, {', '.join(values)})"
 
@@ -193,18 +198,21 @@ class PictureAdder:
         Raises:
             UserError: for a text in a column of numbers.
         """
-        for (name, kind), value in zip(self._columns, row, strict=True):
+        values = []
+        for place, name, kind in self._columns:
+            values.append(row[place])
             allowed = FORMS.get(kind)
-            if allowed and not allowed.fullmatch(value):
-                raise UserError(f"column {name} of the index has numbers, {value!r} is none", "mend the list")
-        return self._database.execute(self._insert, (item, *map(raw, row))).rowcount == 1
+            if allowed and not allowed.fullmatch(row[place]):
+                problem = f"column {name} of the index has numbers, {row[place]!r} is none"
+                raise UserError(problem, "mend the list")
+        return self._database.execute(self._insert, (item, *map(raw, values))).rowcount == 1
 
 
 def column_types(rows: Iterator[list[str]]) -> dict[str, str]:
     """Return the SQL type of each column of a table whose first row has the names.
 
     NUMERIC where every field is a plain number or empty (and one is a number), else TEXT; ``0012`` is no
-    plain number, since its zeros would be lost.
+    plain number, since its zeros would be lost. Names of persons, cameras and views are text.
     """
     header = next(rows)
     numeric, filled = [name != "path" for name in header], [False] * len(header)
@@ -215,7 +223,8 @@ def column_types(rows: Iterator[list[str]]) -> dict[str, str]:
                 filled[place] = filled[place] or value != ""
     kinds = zip(header, numeric, filled, strict=True)
     types = {name: "NUMERIC" if number and some else "TEXT" for name, number, some in kinds}
-    return types | {name: "INTEGER" for name in WHOLE_NUMBERS if name in types}
+    own = dict.fromkeys(WHOLE_NUMBERS, "INTEGER") | dict.fromkeys(NAMES, "TEXT")
+    return types | {name: kind for name, kind in own.items() if name in types}
 
 
 def quoted(name: str) -> str:
