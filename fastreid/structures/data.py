@@ -34,7 +34,7 @@ class Sample:
 
 
 class SampleNames(NamedTuple):
-    """What the data itself calls the person, the camera and the view of an image."""
+    """Names that the data itself gives the person, the camera and the view of an image."""
 
     person: str
     camera: str
