@@ -12,6 +12,7 @@ from tools.benchmarks import gpu
 from tools.benchmarks.figures import Figure, markdown
 from tools.benchmarks.gpu_parts import Bench
 
+PRECISIONS = ("bfloat16", "float32")
 TESTS = """import pytest
 @pytest.mark.cuda
 def test_good(): pass
@@ -23,11 +24,17 @@ def test_of_no_concern(): assert False
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The JSON and the table of a run of all parts, whose CUDA tests are one good and one bad."""
+    """The JSON and the table of a run of all parts, whose CUDA tests are one good and one bad.
+
+    What is compiled is traced, and then runs as it is: without a compiler's minutes.
+    """
+    compile_it = torch.nn.Module.compile
     folder = tmp_path_factory.mktemp("gpu")
     (folder / "test_cuda.py").write_text(TESTS)
     options = ("--device", "cpu", "--tests", folder / "test_cuda.py", "--output", folder / "out")
-    code, out, err = run_tool("benchmark.py", "gpu", *options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", lambda module: compile_it(module, backend="eager"))
+        code, out, err = run_tool("benchmark.py", "gpu", *options)
     assert code == 0, err
     table = (folder / "out/gpu.md").read_text()
     assert out == f"{table}\n{folder}/out/gpu.json\n{folder}/out/gpu.md\n"
@@ -47,6 +54,8 @@ def test_every_part_gives_figures_without_targets_on_the_cpu(ran):
     assert values["features in float32, lowest cosine to the CPU's"] > 0.99999
     assert 0.999 < values["features in bf16, lowest cosine to the CPU's"] < 0.99999
     assert values["difference of mAP to that of sorting"] < 1e-6
+    assert sum(figure.part == "settings" for figure in figures) == 8
+    assert values.keys() >= {f"product of two matrices of 1,024 squared, {name}" for name in PRECISIONS}
     assert content["device"] == "CPU"
     assert all(f"| {figure.what} |" in table for figure in figures)
 
@@ -70,11 +79,14 @@ def test_the_time_ends_the_part_that_runs_and_leaves_out_those_that_follow(monke
 
     monkeypatch.setattr(bench, "peak", endless)
     start = time.monotonic()
-    assert gpu.attempt(bench, "peak", start + 0.2) == ([], "the time is up")
+    figures, reason = gpu.attempt(bench, "peak", start + 0.2)
+    assert figures  # measured before
+    assert reason == "the time is up"
     assert gpu.attempt(bench, "stage1", start + 0.2) == ([], "the time is up")
     assert time.monotonic() - start < 2
 
 
+MEASURED = Figure("peak", "a product", 1.0, "")
 FAILURES = {
     "the GPU's memory is too small": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     "RuntimeError: device-side assert": RuntimeError("device-side\nassert"),
@@ -83,13 +95,14 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("said", FAILURES)
-def test_a_part_that_fails_is_left_out_with_its_reason(monkeypatch, said):
+def test_of_a_part_that_fails_the_rest_is_left_out_with_its_reason(monkeypatch, said):
     def fails():
+        yield MEASURED
         raise FAILURES[said]
 
     bench = Bench(torch.device("cpu"), "tiny", gpu.SIZES["tiny"], "tests")
     monkeypatch.setattr(bench, "peak", fails)
-    assert gpu.attempt(bench, "peak", time.monotonic() + 60) == ([], said)
+    assert gpu.attempt(bench, "peak", time.monotonic() + 60) == ([MEASURED], said)
 
 
 def test_the_table_tells_reached_targets_from_missed_ones():
@@ -98,12 +111,14 @@ def test_the_table_tells_reached_targets_from_missed_ones():
         Figure("a", "cosine", 0.99, "", 0.999),
         Figure("b", "rate", 12345.6, ""),
     ]
-    lines = markdown("Title", figures, {"c": "the time is up"}).splitlines()
+    left_out = {"b": "the time is up", "c": "the time is up"}
+    lines = markdown("Title", figures, left_out).splitlines()
     assert lines[4:] == [
         "| a | speed | 4.2 x | at least 4 | reached |",
         "| a | cosine | 0.99 | at least 0.999 | **missed** |",
         "| b | rate | 12,346 |  |  |",
         "",
+        "- rest of b left out: the time is up",
         "- c left out: the time is up",
     ]
 

@@ -65,6 +65,11 @@ def compare(
 @cache
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
     """Measure the floating point operations per second of a large matrix product, the best of ten."""
-    size = 8192 if device.type == "cuda" else 1024
+    size = matmul_size(device)
     factor = torch.randn(size, size, dtype=dtype, device=device)
     return 2 * size**3 / min(seconds_of(lambda: factor @ factor, device) for _ in range(10))
+
+
+def matmul_size(device: torch.device) -> int:
+    """Return the rows and columns of the matrices of `matmul_peak`."""
+    return 8192 if device.type == "cuda" else 1024

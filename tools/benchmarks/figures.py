@@ -29,7 +29,7 @@ def _shown(value: float) -> str:
 
 
 def markdown(title: str, figures: list[Figure], left_out: dict[str, str]) -> str:
-    """Return a table of the figures, and a line for each part that was left out, with its reason."""
+    """Return a table of the figures, and a line for each part that was left out or ended early, with why."""
     words = {None: "", True: "reached", False: "**missed**"}
     lines = [f"# {title}", "", "| part | what | measured | target | |", "|---|---|---|---|---|"]
     for figure in figures:
@@ -43,5 +43,8 @@ def markdown(title: str, figures: list[Figure], left_out: dict[str, str]) -> str
             words[figure.is_reached],
         )
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(f"- {part} left out: {reason}" for part, reason in left_out.items())]
+    begun = {figure.part for figure in figures}
+    lines.append("")
+    for part, reason in left_out.items():
+        lines.append(f"- {'rest of ' if part in begun else ''}{part} left out: {reason}")
     return "\n".join(lines).rstrip() + "\n"

@@ -5,11 +5,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from functools import cached_property, partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +18,21 @@ from torch.utils.data import DataLoader
 
 from fastreid.config import CfgNode
 from fastreid.data import build_test_loader, build_train_dataset
-from fastreid.engine import DefaultTrainer, HookBase
-from fastreid.engine.train_loop import SimpleTrainer
+from fastreid.engine import DefaultTrainer
 from fastreid.evaluation import evaluate_features, extract_features
 from fastreid.modeling import build_model
-from fastreid.solver import build_gradient_clipper
 from fastreid.utils.complexity import seconds_of
 from fastreid.utils.env import amp_dtype, available_cores, exact_float32
 from fastreid.utils.errors import UserError
 from tools.benchmarks.baselines.encoder import PlainPictures, encode_plainly, plain_vit, train_plainly
 from tools.benchmarks.baselines.evaluation import rank_query_by_query
-from tools.benchmarks.comparing import matmul_peak
+from tools.benchmarks.comparing import matmul_peak, matmul_size
 from tools.benchmarks.evaluation import clustered_data
 from tools.benchmarks.figures import Figure
 from tools.benchmarks.generation import make_cfg, make_model, measure_generation, measure_training
+from tools.benchmarks.gpu_settings import measure_settings
 from tools.benchmarks.loader import write_crops
+from tools.benchmarks.steps import always, seconds_of_steps, training_batch
 
 REPO = Path(__file__).resolve().parents[2]
 SAME = 0.999  # cosine of features that are the same but for rounding
@@ -92,8 +90,8 @@ class Bench:
         with exact_float32():
             for dtype in (BF16, torch.float32):
                 name = str(dtype).removeprefix("torch.")
-                peak = matmul_peak(dtype, self.device)
-                yield self.figure("peak", f"matrix product in {name}", peak / 1e12, "TFLOP/s")
+                what = f"product of two matrices of {matmul_size(self.device):,} squared, {name}"
+                yield self.figure("peak", what, matmul_peak(dtype, self.device) / 1e12, "TFLOP/s")
 
     def stage1(self) -> Iterable[Figure]:
         """Stage 1's whole step, losses, clipping and checks included, against cross entropy on timm's ViT."""
@@ -108,7 +106,7 @@ class Bench:
         for _ in range(self.sizes["repeats"]):
             work = partial(train_plainly, plain, optimizer, batch, steps, amp)
             seconds["plain"].append(seconds_of(work, self.device))
-            seconds["own"].append(seconds_of_steps(cfg, self.encoder, own, batch, steps))
+            seconds["own"].append(seconds_of_steps(cfg, self.encoder, own, always(batch), steps))
         median = {name: statistics.median(values) for name, values in seconds.items()}
         rate, ratio = count * steps / median["own"], median["plain"] / median["own"]
         yield self.figure("stage1", f"training step of {count}", rate, "images/s")
@@ -195,6 +193,12 @@ class Bench:
         yield self.figure("evaluation", "speed over that of sorting", seconds["plain"] / seconds["own"], "x")
         yield self.figure("evaluation", "difference of mAP to that of sorting", 100 * difference, "points")
 
+    def settings(self) -> Iterable[Figure]:
+        """Each setting that is for speed against its opposite."""
+        encoder, model, sizes = self.encoder, self.model, self.sizes
+        for what, ratio in measure_settings(encoder, model, sizes):
+            yield self.figure("settings", f"{what}: speed over that without", ratio, "x")
+
     def cuda_tests(self) -> Iterable[Figure]:
         """The tests that need CUDA."""
         with tempfile.TemporaryDirectory() as folder:
@@ -209,49 +213,6 @@ class Bench:
                 f"of the tests of CUDA in {self.tests} none ran, {counts['skipped']} were skipped"
             )
         yield self.figure("cuda_tests", f"of {ran} tests of CUDA passed", 100 * good / ran, "%", 100.0)
-
-
-def training_batch(cfg: CfgNode, count: int, pinned: bool) -> dict[str, Any]:
-    """Draw pictures with labels, four of each identity."""
-    numbers, source = torch.arange(count), torch.Generator().manual_seed(0)
-    size = (count, 3, *cfg.INPUT.SIZE_TRAIN)
-    batch = {
-        "images": torch.randint(0, 256, size, dtype=torch.uint8, generator=source),
-        "targets": numbers // 4 % cfg.MODEL.HEADS.NUM_CLASSES,
-        "viewids": numbers % cfg.MODEL.SDMODEL.VIEW_NUM,
-        "camids": numbers % cfg.MODEL.SDMODEL.VIEW_NUM,
-    }
-    if pinned:
-        batch = {name: values.pin_memory() for name, values in batch.items()}
-    return batch | {"img_paths": [f"{number}.jpg" for number in range(count)]}
-
-
-class StepClock(HookBase):
-    """Takes the time of the last steps of a training, after the first `warm_up` ones."""
-
-    def __init__(self, warm_up: int) -> None:
-        self.warm_up = warm_up
-        self.moments: list[float] = []
-
-    def after_step(self) -> None:
-        if self.trainer.iteration in (self.warm_up, self.trainer.max_iteration):
-            if self.trainer.device.type == "cuda":
-                torch.cuda.synchronize()
-            self.moments.append(time.perf_counter())
-
-
-def seconds_of_steps(
-    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict, steps: int
-) -> float:
-    """Measure `steps` steps of the trainer, after as many to warm up."""
-    amp = amp_dtype(cfg.SOLVER.AMP, model.device)
-    options = {"amp_dtype": amp, "clip": build_gradient_clipper(cfg)}
-    trainer = SimpleTrainer(model, optimizer, lambda start: repeat(batch), 1, 2 * steps, **options)
-    clock = StepClock(steps)
-    trainer.register_hooks([clock])
-    trainer.train()
-    begin, end = clock.moments
-    return end - begin
 
 
 def lowest_cosine(model: nn.Module, expected: Tensor, found: Tensor) -> float:
