@@ -14,7 +14,7 @@ from fastreid.config import CfgNode
 from fastreid.evaluation.rank_cylib import rank_cy
 from fastreid.modeling import META_ARCH_REGISTRY, method_of
 from fastreid.structures import Finding
-from fastreid.utils.env import available_cores, code_version, resolve_device
+from fastreid.utils.env import available_cores, code_version, computes_in_bf16, resolve_device
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 OPTIONAL = {"faiss-cpu", "cython", "setuptools"}  # the first has a check of its own, the others build kernels
@@ -83,7 +83,7 @@ def _cuda(cfg: CfgNode, device: torch.device, processes: int) -> list[Finding]:
         findings.append(Finding("error", "device", found, fix))
     for key in ("SOLVER.AMP", "TEST.AMP"):
         settings = cfg.SOLVER.AMP if key == "SOLVER.AMP" else cfg.TEST.AMP
-        if settings.ENABLED and settings.DTYPE == "bf16" and properties.major < 8:  # older ones emulate it
+        if settings.ENABLED and settings.DTYPE == "bf16" and not computes_in_bf16(device):
             found = f"{key}.DTYPE is bf16, which {properties.name} does not compute in"
             findings.append(Finding("warning", "device", found, f"{key}.DTYPE fp16"))
     return findings

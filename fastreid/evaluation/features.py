@@ -15,7 +15,7 @@ from fastreid.evaluation.rank import (
     rank_kernels,
     rank_matrix,
 )
-from fastreid.utils.env import exact_float32
+from fastreid.utils.env import exact_float32, send
 
 QUERY_BLOCK = 1024
 GALLERY_BLOCK = 4096
@@ -155,7 +155,7 @@ class _Gallery:
 
         The next block is written over the one before.
         """
-        queries = queries.to(self.device, non_blocking=True)
+        queries = send(queries, self.device)
         room = torch.empty(len(queries) * self.width, device=self.device)
         weighted_room = torch.empty(self.width, queries.shape[1], device=self.device)
         for offset in range(0, len(self.features), self.width):
@@ -172,7 +172,7 @@ class _Gallery:
             yield offset, distances.cpu().numpy()
 
     def _sent(self, values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(self.device, torch.float32, non_blocking=True)
+        return send(torch.from_numpy(values).float(), self.device)
 
 
 def _check_features(q_feats: torch.Tensor, g_feats: torch.Tensor) -> None:

@@ -106,6 +106,22 @@ def use_device(name: str) -> torch.device:
     return device
 
 
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy `values` to `device` without waiting for it.
+
+    CUDA copies at its leisure from pinned memory alone; before it reads other memory of the CPU it may finish
+    what it has been given so far.
+    """
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Tell whether `device` has bf16 in hardware, as CUDA's have from Ampere on; older ones emulate it."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
+
+
 def amp_dtype(settings: Any, device: torch.device, enabled: bool | None = None) -> torch.dtype | None:
     """Return the dtype of autocast on `device` by ``SOLVER.AMP`` or ``TEST.AMP``; None: float32.
 

@@ -114,12 +114,11 @@ def test_faiss_is_missed_where_it_is_used(cfg, said, monkeypatch, settings, leve
 class Properties:
     name = "Some GPU"
     total_memory = 24_000_000_000
-    major = 8
 
 
 @pytest.mark.parametrize(("capability", "level"), [(9, "ok"), (8, "ok"), (7, "warning")])
 def test_a_gpu_and_its_mixed_precision(cfg, said, monkeypatch, capability, level):
-    monkeypatch.setattr(Properties, "major", capability)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
     cfg.MODEL.DEVICE = "cuda"

@@ -49,6 +49,7 @@ PRODUCTS = {  # of one dtype; the fake ones do not look
     aten.mm.default,
 }
 PINNING = {aten._pin_memory.default, aten.pin_memory.default}
+PINNED = "is_pinned_in_dry_run"  # attribute of a tensor
 
 
 class FakeCuda(TorchDispatchMode):
@@ -59,7 +60,7 @@ class FakeCuda(TorchDispatchMode):
     Attributes:
         waits: how often the host waits for the device, by ``file.function`` of the package. It does where a
             number is read, where anything is copied to the CPU, and where something is copied to the device
-            without ``non_blocking``, be it an index.
+            without ``non_blocking``, be it an index, or from memory that is not pinned.
     """
 
     def __init__(self) -> None:
@@ -74,17 +75,17 @@ class FakeCuda(TorchDispatchMode):
         places = {tensor.device.type for tensor in tensors}
         target = torch.device(kwargs.get("device") or (tensors[0].device if tensors else "cpu")).type
         if places | {target} == {"cpu"}:
-            with no_dispatch():
-                return args[0] if func in PINNING else func(*args, **kwargs)
+            return self._on_cpu(func, args, kwargs)
         if torch.is_inference_mode_enabled():
             with self:  # there, what is made of other operations comes here as a whole
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
         if func is aten._to_copy.default and places | {target} == {"cpu", "cuda"}:
-            return self._copy(func, args, kwargs, target, kwargs.get("non_blocking", False))
+            return self._copy(func, args, kwargs, target, args[0], kwargs.get("non_blocking", False))
         if func is aten.copy_.default and places == {"cpu", "cuda"}:
-            return self._copy(func, args, kwargs, target, kwargs.get("non_blocking", args[2:3] == (True,)))
+            non_blocking = kwargs.get("non_blocking", args[2:3] == (True,))
+            return self._copy(func, args, kwargs, target, args[1], non_blocking)
         if func in PRODUCTS and len({tensor.dtype for tensor in tensors}) > 1:
             raise RuntimeError(f"{func} of tensors of more than one dtype")
         if func in READS or (func in TAKES_CPU and "cpu" in places):
@@ -96,8 +97,20 @@ class FakeCuda(TorchDispatchMode):
                 return torch.zeros((), dtype=args[0].dtype).item()
         return func(*args, **kwargs)
 
-    def _copy(self, func: Any, args: tuple, kwargs: dict, target: str, non_blocking: bool) -> Tensor:
-        if target == "cpu" or not non_blocking:
+    def _on_cpu(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        if func is aten.is_pinned.default:
+            return hasattr(args[0], PINNED)
+        with no_dispatch():
+            if func not in PINNING:
+                return func(*args, **kwargs)
+            pinned = args[0].clone()
+        setattr(pinned, PINNED, True)
+        return pinned
+
+    def _copy(
+        self, func: Any, args: tuple, kwargs: dict, target: str, source: Tensor, non_blocking: bool
+    ) -> Tensor:
+        if target == "cpu" or not (non_blocking and hasattr(source, PINNED)):
             self._count_wait()
         if target == "cuda":
             return func(*args, **kwargs)
@@ -125,6 +138,7 @@ def dry_run(build: Callable[[], Model]) -> Iterator[tuple[Model, Counter[str]]]:
         The model, and the waits so far, see `FakeCuda`.
     """
     answers = {"is_available": True, "current_device": 0, "device_count": 1, "is_bf16_supported": True}
+    answers["get_device_capability"] = (9, 0)
     with ExitStack() as stack:
         for name, answer in (answers | {"manual_seed_all": None}).items():
             _patch(stack, torch.cuda, name, lambda *_, answer=answer, **__: answer)

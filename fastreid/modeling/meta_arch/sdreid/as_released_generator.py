@@ -10,6 +10,7 @@ from torch import Tensor
 from fastreid.modeling.meta_arch.sdreid.condition_learner import ConditionLearner
 from fastreid.modeling.meta_arch.sdreid.generator import FeatureGenerator
 from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import UNetResiduals, refined_unet
+from fastreid.utils.env import send
 
 GENERATED = 2  # views, however many there are
 
@@ -86,7 +87,7 @@ class AsReleasedGenerator(FeatureGenerator):
     def _sample(self, context: Tensor, residuals: UNetResiduals, noise: Tensor, part: slice) -> Tensor:
         """Take the steps of one view for some images of the batch; `context` and `noise` are of all."""
         context = context[part]
-        noise = noise[:, part].to(context.device, non_blocking=True)
+        noise = send(noise[:, part], context.device)
         return self.sampler(noise, self._predictor(context, residuals))
 
     def _predictor(self, context: Tensor, residuals: UNetResiduals) -> Predict:

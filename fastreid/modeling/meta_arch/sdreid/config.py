@@ -81,7 +81,7 @@ TEST: dict[str, Any] = {
     "GENERATED_NECK": Key(False, "generated features pass the identity head's neck", None, FEATURES),
     "REAL_OWN_VIEW": Key(False, "an image's own view is not generated", None, FEATURES),
     "NOISE": Key("common", "the same for all; or by file name", choice("common", "per_image"), FEATURES),
-    "AMP": Key(True, "generate in TEST.AMP.DTYPE on TEST.AMP.DEVICES, also without TEST.AMP", None, FEATURES),
+    "AMP": Key(True, "generate as TEST.AMP says were it on; False: as it says", None, FEATURES),
 }
 
 VIEW_LOSS: dict[str, Any] = {

@@ -24,7 +24,7 @@ from fastreid.modeling.meta_arch.sdreid.view_refined_decoder import (
     ViewRefinedDecoder,
     refined_unet,
 )
-from fastreid.utils.env import resolve_device
+from fastreid.utils.env import resolve_device, send
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ class FeatureGenerator(nn.Module):
         if views is not None:
             noise = noise.unflatten(1, (-1, num_views))[:, :, list(views)].flatten(1, 2)
         copies = 1 if self.per_image_noise else len(names)
-        return noise.to(device, non_blocking=True).repeat(1, copies, 1, 1, 1)
+        return send(noise, device).repeat(1, copies, 1, 1, 1)
 
     def _generate(
         self, id_tokens: Tensor, prototypes: Tensor, residuals: UNetResiduals, noise: Tensor
@@ -239,8 +239,8 @@ class FeatureGenerator(nn.Module):
         last = self.train_steps - 1
         timestep = torch.full((), last, device=noise.device)  # to send a plain number is to wait
         predicted = refined_unet(self.unet, noise, timestep, context, residuals).float()
-        kind, kept = self.noise_scheduler.config.prediction_type, self.noise_scheduler.alphas_cumprod[last]
-        return clean_latents(kind, predicted, noise, kept)
+        kept = send(self.noise_scheduler.alphas_cumprod[last], noise.device)  # training may have moved them
+        return clean_latents(self.noise_scheduler.config.prediction_type, predicted, noise, kept)
 
     def _guided_prediction(
         self, contexts: Tensor, residuals: UNetResiduals, kept: KeptProjections | None, batch: int, views: int

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastreid.modeling.meta_arch.sdreid.assets import SCHEDULER
 from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
+from fastreid.utils.env import send
 from fastreid.utils.errors import UserError
 
 
@@ -80,7 +81,7 @@ class Sampler:
         """
         self.scheduler.set_timesteps(self.steps)
         timesteps = self.scheduler.timesteps
-        on_device = timesteps.to(noise.device, non_blocking=True).unbind()
+        on_device = send(timesteps, noise.device).unbind()
         latents = noise[0] * self.scheduler.init_noise_sigma
         for index, timestep in enumerate(timesteps):
             inputs = self.scheduler.scale_model_input(latents, timestep)

@@ -20,8 +20,9 @@ from fastreid.modeling.meta_arch.sdreid.feature_cache import cached_batches, rem
 from fastreid.modeling.meta_arch.sdreid.identity_means import IdentityMeans
 from fastreid.modeling.meta_arch.sdreid.training_statistics import fit_statistics
 from fastreid.structures import Batch, DataNames, EncoderOutput, ExportPart, Finding, Tensors
-from fastreid.utils.env import amp_dtype, autocast
+from fastreid.utils.env import amp_dtype, autocast, computes_in_bf16, send
 from fastreid.utils.events import put_scalar
+from fastreid.utils.logger import warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class SDReIDStage2(SDReIDEncoder):
             with self.generation_precision():
                 generated = self.generator.generate(encoded.id_tokens, prototypes, batch["img_paths"], views)
             if self.real_own_view:
-                numbers = torch.tensor(views).to(self.device, non_blocking=True)
+                numbers = send(torch.tensor(views), self.device)
                 own = self.labels(batch, "viewids")[:, None] == numbers
         fused = self.fused(person, generated, own).float()
         computed = ["person", *(name for name in names if name != "person")]
@@ -148,8 +149,15 @@ class SDReIDStage2(SDReIDEncoder):
         return torch.cat([columns[name] for name in names], dim=1)
 
     def generation_precision(self) -> AbstractContextManager[object]:
-        """Generate in the block in the precision that TEST.SDMODEL.AMP asks for."""
-        return autocast(amp_dtype(self.cfg.TEST.AMP, self.device, self.generates_in_amp), self.device)
+        """Generate in the block in the precision that TEST.SDMODEL.AMP asks for.
+
+        A GPU that only emulates bf16 goes on in the precision it is in: float32, unless TEST.AMP is on.
+        """
+        dtype = amp_dtype(self.cfg.TEST.AMP, self.device, self.generates_in_amp)
+        if dtype == torch.bfloat16 and not computes_in_bf16(self.device):
+            warn_once(__name__, "TEST.SDMODEL.AMP: this GPU only emulates bf16, so it is left out")
+            return nullcontext()
+        return autocast(dtype, self.device)
 
     def feature_parts(self) -> dict[str, int]:
         width = self.heads.embedding_dim if self.generated_neck else self.backbone.feat_dim
@@ -182,7 +190,7 @@ class SDReIDStage2(SDReIDEncoder):
         """Return (B,) indices into the batch, as :func:`cross_view_targets` draws them."""
         names = batch["img_paths"]
         numbers = {name: number for number, name in enumerate(names)}
-        images = torch.tensor([numbers[name] for name in names]).to(self.device, non_blocking=True)
+        images = send(torch.tensor([numbers[name] for name in names]), self.device)
         return cross_view_targets(self.labels(batch, "targets"), self.labels(batch, "viewids"), images)
 
     def _mixed_tokens(self, id_tokens: Tensor, batch: Batch) -> Tensor:
