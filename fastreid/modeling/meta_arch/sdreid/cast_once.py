@@ -30,12 +30,10 @@ class _CastOnce(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         device = inputs.device.type
+        if torch.compiler.is_compiling() or not torch.is_autocast_enabled(device):
+            return super().forward(inputs)
         own = [parameter for parameter in (self.weight, self.bias) if parameter is not None]
-        if (
-            torch.compiler.is_compiling()
-            or not torch.is_autocast_enabled(device)
-            or any(parameter.requires_grad for parameter in own)
-        ):
+        if any(parameter.requires_grad for parameter in own):
             return super().forward(inputs)
         dtype = torch.get_autocast_dtype(device)
         made_of = (dtype, *((id(parameter), parameter._version) for parameter in own))
