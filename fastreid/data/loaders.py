@@ -19,6 +19,7 @@ from fastreid.structures import Batch, RetrievalTask, Sample
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
+from fastreid.utils.memory import pinning_shortage_named
 from fastreid.utils.signals import end_with_parent
 
 DEAD_WORKER = "a data loading worker died (killed, or out of memory?): lower DATALOADER.NUM_WORKERS"
@@ -41,11 +42,12 @@ class ReIDLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Batch]:
         try:
-            for batch in super().__iter__():
-                if isinstance(batch, UserError):
-                    raise batch
-                self._count_bad(batch.pop("bad_images"))
-                yield batch
+            with pinning_shortage_named():  # nothing else here is CUDA's
+                for batch in super().__iter__():
+                    if isinstance(batch, UserError):
+                        raise batch
+                    self._count_bad(batch.pop("bad_images"))
+                    yield batch
         except (ConnectionError, EOFError) as error:  # its socket broke before torch saw it die
             raise RuntimeError(DEAD_WORKER) from error
         except RuntimeError as error:

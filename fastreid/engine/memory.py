@@ -1,10 +1,12 @@
 """Advice where training takes more memory than there is."""
 
+from contextlib import AbstractContextManager
+
 from fastreid.config import CfgNode
 from fastreid.modeling import method_of
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
-from fastreid.utils.memory import memory_shortage
+from fastreid.utils.memory import memory_shortage_named
 
 
 def memory_advice(cfg: CfgNode, processes: int) -> str:
@@ -20,13 +22,13 @@ def memory_advice(cfg: CfgNode, processes: int) -> str:
     return ", or ".join([*ways, *(f"set {setting}" for setting in method_of(cfg).memory_advice(cfg))])
 
 
-def training_shortage(cfg: CfgNode) -> UserError:
-    """Return the error that says that a step of training does not fit, and what to do."""
+def training_shortage_named(cfg: CfgNode) -> AbstractContextManager[None]:
+    """Turn an allocation failure in the block into the error that a step of training does not fit."""
     batch, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     step = f"a training step of {batch // processes} images"
     share = f"SOLVER.IMS_PER_BATCH {batch}, {processes} process(es)"
     advice = f"{memory_advice(cfg, processes)} (tools/check_setup.py estimates what a step takes)"
-    return memory_shortage(f"{step} ({share})", advice)
+    return memory_shortage_named(f"{step} ({share})", advice)
 
 
 def _half_a_batch(cfg: CfgNode, processes: int) -> list[int]:

@@ -255,15 +255,6 @@ class SimpleTrainer(TrainerBase):
         for buffer, copy in zip(self.model.buffers() if copies else (), copies, strict=True):
             buffer.copy_(torch.where(unless, buffer, copy))
 
-    @property
-    def skipped(self) -> int:
-        """Count the steps that float16 has skipped in a row, up to the last one."""
-        return self.finite_check.skipped
-
-    @skipped.setter
-    def skipped(self, count: int) -> None:
-        self.finite_check.skipped = count
-
     def confirm_steps(self) -> None:
         """Wait for the device, and stop if training has diverged.
 

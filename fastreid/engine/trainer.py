@@ -18,7 +18,7 @@ from fastreid.data import (
     fit_batch_size,
 )
 from fastreid.engine import hooks
-from fastreid.engine.memory import training_shortage
+from fastreid.engine.memory import training_shortage_named
 from fastreid.engine.plan import log_plan
 from fastreid.engine.resume import TRAINING_RULES, check_resumed, check_resumed_start
 from fastreid.engine.run_folder import (
@@ -47,7 +47,7 @@ from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
 from fastreid.utils.env import AMP_DTYPES, code_version, rng_state, set_rng_state
 from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, Writer
-from fastreid.utils.memory import is_allocation_failure, memory_shortage_named
+from fastreid.utils.memory import memory_shortage_named
 
 logger = logging.getLogger(__name__)
 
@@ -196,13 +196,13 @@ class DefaultTrainer(SimpleTrainer):
                 super().train()
         return self.last_results
 
+    def parallelize(self) -> None:
+        with training_shortage_named(self.cfg):  # DDP copies the gradients
+            super().parallelize()
+
     def run_step(self) -> None:
-        try:
+        with training_shortage_named(self.cfg):
             super().run_step()
-        except RuntimeError as error:
-            if is_allocation_failure(error):
-                raise training_shortage(self.cfg) from error
-            raise
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact resume needs; call it on all ranks. UserError after a divergence."""
@@ -212,7 +212,7 @@ class DefaultTrainer(SimpleTrainer):
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "grad_scaler": self.grad_scaler.state_dict(),
-            "skipped": self.skipped,
+            "skipped": self.finite_check.skipped,
             "epoch": self.epoch,
             "iteration": self.iteration,
             "iters_per_epoch": self.iters_per_epoch,
@@ -244,7 +244,8 @@ class DefaultTrainer(SimpleTrainer):
         self.scheduler.load_state_dict(checkpoint["scheduler"])
         if checkpoint["grad_scaler"]:  # empty without loss scaling, which the resumed run may switch on
             self.grad_scaler.load_state_dict(checkpoint["grad_scaler"])
-        for name in ("skipped", "epoch", "iteration", "best_metric"):
+        self.finite_check.skipped = checkpoint["skipped"]
+        for name in ("epoch", "iteration", "best_metric"):
             setattr(self, name, checkpoint[name])
         self.storage.load_state_dict(checkpoint["events"])
         for hook in self.hooks:

@@ -33,6 +33,23 @@ def memory_shortage_named(what: str, fix: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def pinning_shortage_named() -> Iterator[None]:
+    """Turn an allocation failure in the block, which pins memory of the CPU, into a UserError that says so.
+
+    CUDA's text for it is the same as for a GPU's memory that is too small.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_allocation_failure(error):
+            raise UserError(
+                "out of pinned memory: the CPU has no room left for a batch on its way to the GPU",
+                "free some, or lower the batch size or the number of processes",
+            ) from error
+        raise
+
+
 def memory_shortage(what: str, fix: str) -> UserError:
     """Return the error that says that the GPU has too little memory for `what`, and what it has."""
     return UserError(f"CUDA out of memory: {what} takes more than the GPU has left{_figures()}", fix)

@@ -98,7 +98,7 @@ def test_a_step_that_loss_scaling_skips_leaves_no_trace(kind):
     for values in (watch.weights, watch.means):
         assert torch.equal(values[0], values[1])
         assert not torch.equal(values[1], values[2])
-    assert trainer.skipped == 0
+    assert trainer.finite_check.skipped == 0
     assert trainer.grad_scaler.get_scale() == 4.0
 
 

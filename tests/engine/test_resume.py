@@ -175,7 +175,8 @@ def test_a_crash_in_the_evaluation_costs_no_epoch(toy_cfg, toy_trainer, run, tmp
 def test_a_checkpoint_holds_the_whole_state_of_a_training(toy_cfg, toy_trainer):
     trainer = toy_trainer(toy_cfg)
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=7)
-    trainer.skipped, trainer.iteration, trainer.epoch, trainer.best_metric = 3, 6, 1, 41.5
+    trainer.iteration, trainer.epoch, trainer.best_metric = 6, 1, 41.5
+    trainer.finite_check.skipped = 3
     state = trainer.state_dict()
     expected = {"model", "optimizer", "scheduler", "grad_scaler", "skipped", "epoch", "iteration", "rng"}
     assert expected | {"best_metric", "hooks", "events", "iters_per_epoch", "meta"} == state.keys()

@@ -8,7 +8,7 @@ from toy_training import DIM, NAMES, ToyLoader, ToyModel
 
 from fastreid.config import CfgNode, get_cfg
 from fastreid.config.files import flat_keys
-from fastreid.engine import HookBase
+from fastreid.engine import HookBase, SimpleTrainer
 from fastreid.engine.memory import memory_advice
 from fastreid.solver import LRSchedule
 from fastreid.structures import DataNames, Sample
@@ -100,16 +100,18 @@ def test_evaluations_and_writers_are_seams_too(toy_trainer, toy_cfg, tmp_path):
     assert len((tmp_path / "own.json").read_text().splitlines()) >= 12
 
 
+@pytest.mark.parametrize("place", [(ToyModel, "forward"), (SimpleTrainer, "parallelize")], ids=str)
 @pytest.mark.parametrize(
     "failure", [torch.cuda.OutOfMemoryError("x"), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")]
 )
-def test_a_step_that_does_not_fit_into_the_gpu_is_one_line_with_what_to_do(toy_trainer, toy_cfg, failure):
-    class Large(ToyModel):
-        def forward(self, batch):
-            raise failure
+def test_a_step_that_does_not_fit_into_the_gpu_is_one_line_with_what_to_do(
+    toy_trainer, toy_cfg, monkeypatch, failure, place
+):
+    def fails(*_):
+        raise failure
 
     trainer = toy_trainer(toy_cfg)
-    trainer.model.__class__ = Large
+    monkeypatch.setattr(*place, fails)
     with pytest.raises(UserError) as error:
         trainer.train()
     assert str(error.value) == (

@@ -5,7 +5,11 @@ import torch
 
 from fastreid.data.loaders import DEAD_WORKER
 from fastreid.utils.errors import UserError
-from fastreid.utils.memory import is_allocation_failure, memory_shortage_named
+from fastreid.utils.memory import (
+    is_allocation_failure,
+    memory_shortage_named,
+    pinning_shortage_named,
+)
 
 FAILURES = (
     torch.cuda.OutOfMemoryError("Allocation on device"),
@@ -53,6 +57,13 @@ def test_figures_are_given_only_where_cuda_is_in_use(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     with pytest.raises(UserError, match="GPU has left; do less"), memory_shortage_named("a step", "do less"):
         raise FAILURES[0]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=str)
+def test_pinned_memory_that_is_exhausted_is_not_told_as_the_gpus(error):
+    named = memory_shortage_named("a step", "do less")
+    with pytest.raises(UserError, match="^out of pinned memory: the CPU"), named, pinning_shortage_named():
+        raise error
 
 
 def test_a_loader_worker_that_died_is_no_shortage_of_the_gpu():

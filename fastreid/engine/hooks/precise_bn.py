@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fastreid.engine.train_loop import HookBase, average_batch_norm_statistics
 from fastreid.utils.env import preserved_rng_state
 from fastreid.utils.events import EventStorage
+from fastreid.utils.memory import memory_shortage_named
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class PreciseBN(HookBase):
 
     def after_epoch(self) -> None:
         if self.trainer.is_due(self.eval_period):
-            with preserved_rng_state(), EventStorage():
+            within = memory_shortage_named("taking BatchNorm statistics", "lower SOLVER.IMS_PER_BATCH")
+            with preserved_rng_state(), EventStorage(), within:
                 batches = itertools.islice(iter(self.make_loader(0)), self.num_iter)
                 update_statistics(self.model, batches)
 

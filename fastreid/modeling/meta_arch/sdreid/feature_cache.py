@@ -27,7 +27,7 @@ from fastreid.structures import Batch, EncoderOutput, Sample
 from fastreid.utils import comm
 from fastreid.utils.env import amp_dtype, autocast
 from fastreid.utils.errors import UserError
-from fastreid.utils.memory import memory_shortage_named
+from fastreid.utils.memory import memory_shortage_named, pinning_shortage_named
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,8 @@ class EncodedLoader:
         return labels | {"img_paths": [self._paths[row] for row in rows]} | encoded
 
     def _selected(self, values: Tensor, places: Tensor) -> Tensor:
-        out = torch.empty(len(places), *values.shape[1:], dtype=values.dtype, pin_memory=self._pin)
+        with pinning_shortage_named():
+            out = torch.empty(len(places), *values.shape[1:], dtype=values.dtype, pin_memory=self._pin)
         return torch.index_select(values, 0, places, out=out)
 
 
