@@ -18,6 +18,7 @@ BEAT = 1.0  # seconds between two signs of life of a rank that works alone
 LOOK = 0.05  # seconds between two looks whether something is done
 
 _turns = itertools.count()  # the same on all ranks, as they call `on_main_process` equally often
+BEATS, DONE = "fastreid/main_process/beats", "fastreid/main_process/done"  # keys of the store
 
 
 def is_distributed() -> bool:
@@ -75,16 +76,16 @@ def on_main_process(work: Callable[[], T]) -> T:
     """
     if get_world_size() == 1:
         return work()
-    store, key = dist.distributed_c10d._get_default_store(), f"fastreid/main_process/{next(_turns)}"
+    store, turn = dist.distributed_c10d._get_default_store(), next(_turns)
     outcome: Any = None
     if is_main_process():
-        with _signs_of_life(store, key):
+        with _signs_of_life(store, turn):
             try:
                 outcome = work()
             except Exception as error:
                 outcome = _picklable(error)
     else:
-        _wait_for_main(store, key)
+        _wait_for_main(store, turn)
     outcome = broadcast_object(outcome)
     if isinstance(outcome, Exception):
         raise outcome
@@ -101,14 +102,14 @@ def _picklable(error: Exception) -> Exception:
 
 
 @contextmanager
-def _signs_of_life(store: dist.Store, key: str) -> Iterator[None]:
-    """Count up in the store while the block runs, then say there that it is done."""
+def _signs_of_life(store: dist.Store, turn: int) -> Iterator[None]:
+    """Count up in the store while the block runs, then say there that the turn is done."""
     done = threading.Event()
 
     def beat() -> None:
         with suppress(RuntimeError):  # without the store the next collective fails, and says why
             while not done.wait(BEAT):
-                store.add(f"{key}/beats", 1)
+                store.add(BEATS, 1)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -117,13 +118,13 @@ def _signs_of_life(store: dist.Store, key: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        store.set(f"{key}/done", "")
+        store.set(DONE, str(turn))
 
 
-def _wait_for_main(store: dist.Store, key: str) -> None:
+def _wait_for_main(store: dist.Store, turn: int) -> None:
     beats, heard = 0, time.monotonic()
-    while not store.check([f"{key}/done"]):
-        found = store.add(f"{key}/beats", 0)
+    while not (store.check([DONE]) and int(store.get(DONE)) >= turn):
+        found = store.add(BEATS, 0)
         if found != beats:
             beats, heard = found, time.monotonic()
         elif time.monotonic() - heard > store.timeout.total_seconds():

@@ -202,8 +202,9 @@ def test_several_processes_share_the_work_and_agree_to_the_bit(cfg, two_ranks):
 
 def test_other_ranks_wait_for_rank_0_longer_than_a_collective_may_take_but_not_when_it_is_gone(two_ranks):
     """As `wait_for_rank_0` in toy_evaluation.py has it; a collective may take 1 s, a silence 2 s."""
-    done, mistake, unsendable, seconds, message = json.loads((two_ranks / "waits1.json").read_text())
+    done, mistake, unsendable, keys, seconds, message = json.loads((two_ranks / "waits1.json").read_text())
     assert (done, mistake) == ("done", "division by zero")
     assert unsendable.startswith("ValueError('unsendable', <function")
+    assert keys == 0
     assert message == "rank 0 has given no sign of life for 0:00:02"
     assert 2 < seconds < 30

@@ -91,14 +91,17 @@ def wait_for_rank_0() -> list:
     """Let rank 0 work alone: for longer than a collective may take, then twice in vain; then rank 0 dies.
 
     Returns:
-        What came of the first three, and on the others the seconds until the last ended, with its message.
+        What came of the first three, how many keys of the store the last two of them left, and on the others
+        the seconds until the last ended, with its message.
     """
     dist.barrier()
     older = not hasattr(dist, "set_timeout")
     set_timeout = dist.distributed_c10d._set_pg_timeout if older else dist.set_timeout
     set_timeout(timedelta(seconds=1))  # not before: the start of the processes takes longer
     dist.distributed_c10d._get_default_store().set_timeout(timedelta(seconds=2))
+    store = dist.distributed_c10d._get_default_store()
     told = [comm.on_main_process(lambda: time.sleep(2.5) or "done")]
+    keys = store.num_keys()
     try:
         comm.on_main_process(lambda: 1 / 0)
     except ZeroDivisionError as error:
@@ -107,6 +110,7 @@ def wait_for_rank_0() -> list:
         comm.on_main_process(_fail_unsendably)
     except RuntimeError as error:
         told.append(str(error))
+    told.append(store.num_keys() - keys)
     dist.barrier()
     started = time.monotonic()
     try:
