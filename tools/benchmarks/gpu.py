@@ -1,11 +1,11 @@
 """Everything that a GPU speeds up, measured in at most eight minutes on the one that is there.
 
 Each part is measured beside the plain way of doing it, in the same run: Stage 1's step and timm's ViT under
-autocast, Stage 2's step and generation and the plain float32 loop, files to features and PIL with timm's ViT,
-features to metrics and sorting. Features are compared with the CPU's, the tests that need CUDA run, and settings
-for speed are switched on and off in turns. The networks are ViT-Base and Stable Diffusion v1.5's UNet with random
-weights. The figures, beside their targets, go into gpu.json and gpu.md. On the CPU the same program runs at tiny
-size, where there are no targets.
+autocast, Stage 2's step and generation and the plain float32 loop, files to features and PIL with timm's
+ViT, features to metrics and sorting. Features are compared with the CPU's, the tests that need CUDA run, and
+settings for speed are switched on and off in turns. The networks are ViT-Base and Stable Diffusion v1.5's
+UNet with random weights. The figures, beside their targets, go into gpu.json and gpu.md. On the CPU the same
+program runs at tiny size, where there are no targets.
 """
 
 import argparse
