@@ -99,7 +99,9 @@ def build_test_datasets(cfg: CfgNode) -> list[ReIDDataset]:
         raise UserError("DATASETS.TESTS is empty", "name a protocol to evaluate, such as CARGO_AG")
     settings = cfg.DATASETS
     datasets = [open_dataset(name, settings.ROOT, settings.CSV) for name in settings.TESTS]
+    scans = {}
     for dataset in datasets:
+        dataset.scans = scans
         check_matches(dataset)
     paths = list({sample.path for dataset in datasets for sample in (*dataset.query, *dataset.gallery)})
     check_image_files(paths, f"DATASETS.TESTS {list(cfg.DATASETS.TESTS)}", may_skip=False)

@@ -134,7 +134,7 @@ def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[Retrie
             )
     checkpoint = None if model.training else cfg.MODEL.WEIGHTS
     encoded = encode_protocols(cfg, model, datasets)
-    return comm.on_main_process(lambda: _score_protocols(cfg, evaluator, encoded, checkpoint))
+    return comm.on_main_process(lambda: score_protocols(cfg, evaluator, encoded, checkpoint))
 
 
 def encode_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[RetrievalTask]) -> list[Encoded]:
@@ -172,9 +172,14 @@ def check_distractors(cfg: CfgNode, datasets: Sequence[RetrievalTask]) -> None:
             )
 
 
-def _score_protocols(
+def score_protocols(
     cfg: CfgNode, evaluator: ReidEvaluator, encoded: list[Encoded], checkpoint: str | None
 ) -> Results:
+    """Score encoded protocols on one process, and log and write what `evaluate_protocols` says.
+
+    In memory are the features and, of one protocol at a time, a copy of those of its gallery, unless they
+    follow each other.
+    """
     results, sizes, queries = {}, {}, {}
     every = (protocol_features(group.features, group.samples, group.protocols) for group in encoded)
     for dataset, *parts in itertools.chain.from_iterable(every):
@@ -188,6 +193,7 @@ def _score_protocols(
         scored = int((evaluation.scores.first_hit > 0).sum())  # a query without a match counts in no mean
         counts = {"queries": len(dataset.query), "scored": scored, "gallery": len(dataset.gallery)}
         sizes[dataset.name] = counts
+        del parts, evaluation  # before the next gallery is copied
     log_table(results, sizes)  # before anything is written: a full disk must not cost the metrics
     tasks = [dataset for group in encoded for dataset in group.protocols]
     distractors = cfg.TEST.EQUAL_TERMS.DISTRACTORS
@@ -209,11 +215,9 @@ def protocol_features(
 ) -> Iterator[tuple[RetrievalTask, torch.Tensor, torch.Tensor]]:
     """Give each protocol with its query and gallery features, out of the features (N, D) of `samples`."""
     row_of = {sample.path: row for row, sample in enumerate(samples)}
-    for dataset in datasets:
-        query, gallery = (
-            _take(features, [row_of[s.path] for s in part]) for part in (dataset.query, dataset.gallery)
-        )
-        yield dataset, query, gallery
+    for dataset in datasets:  # what is yielded has no name here: it is gone when its user has done with it
+        parts = ([row_of[s.path] for s in part] for part in (dataset.query, dataset.gallery))
+        yield dataset, *(_take(features, rows) for rows in parts)
 
 
 def _take(features: torch.Tensor, rows: list[int]) -> torch.Tensor:

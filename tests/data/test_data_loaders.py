@@ -19,6 +19,7 @@ from fastreid.data import (
     fit_batch_size,
     read_image,
 )
+from fastreid.data.datasets import base
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 
@@ -193,6 +194,17 @@ def test_the_test_datasets_are_the_named_protocols(cargo_cfg):
     datasets = build_test_datasets(cargo_cfg)
     assert [dataset.name for dataset in datasets] == ["CARGO_AG", "CARGO_GG"]
     assert [len(dataset.query) for dataset in datasets] == [12, 6]
+
+
+def test_protocols_of_a_benchmark_scan_its_folders_once(cargo_cfg, monkeypatch):
+    scanned, scan_images = [], base.scan_images
+    monkeypatch.setattr(base, "scan_images", lambda folder: scanned.append(folder) or scan_images(folder))
+    cargo_cfg.DATASETS.TESTS = ["CARGO", "CARGO_GG", "CARGO_AG"]
+    whole, ground, across = build_test_datasets(cargo_cfg)
+    assert [os.path.basename(folder) for folder in scanned] == ["query", "gallery"]
+    assert ground.gallery == [sample for sample in whole.gallery if sample.viewid == 1]
+    assert [s.path for s in across.gallery] == [s.path for s in whole.gallery]
+    assert whole.gallery[0].match_id == whole.gallery[0].camid  # those across views have their own samples
 
 
 @pytest.mark.parametrize("workers", [0, 2])

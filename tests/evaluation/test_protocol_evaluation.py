@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import sys
+import weakref
 from collections import Counter
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from oracles import Problem, rank_by_sorting, rerank_densely
 from toy_evaluation import ToyModel, evaluate_as_rank, make_cfg, make_protocols
 
 from fastreid.data import build_test_loader
-from fastreid.evaluation import ReidEvaluator, evaluate_protocols, extract_features
+from fastreid.evaluation import ReidEvaluator, evaluate_protocols, evaluator, extract_features
 from fastreid.utils.errors import UserError
 
 
@@ -149,6 +150,21 @@ def test_without_faiss_everything_works(cfg, protocols, monkeypatch):
     assert evaluate_protocols(cfg, ToyModel(), protocols)["FIRST"]["mAP"] > 0
     cfg.TEST.METRIC = "jaccard"
     assert evaluate_protocols(cfg, ToyModel(), protocols)["FIRST"]["mAP"] > 0
+
+
+def test_the_features_of_a_gallery_are_gone_before_those_of_the_next_are_copied(cfg, protocols, monkeypatch):
+    taken, take, alive = [], evaluator._take, []
+
+    def watched(features, rows):
+        earlier = taken[: len(taken) // 2 * 2]  # query and gallery of other protocols
+        alive.append(sum(reference() is not None for reference in earlier))
+        part = take(features, rows)
+        taken.append(weakref.ref(part))
+        return part
+
+    monkeypatch.setattr(evaluator, "_take", watched)
+    evaluate_protocols(cfg, ToyModel(), protocols)
+    assert alive == [0, 0, 0, 0]
 
 
 def test_unknown_metric_names_the_nearest(cfg):

@@ -132,6 +132,8 @@ class ReIDDataset:
         camera_names: the same of the camera ids.
         bad_names: what becomes of a file name that cannot be read. None: it is an error, the default. A
             list: its path is added there, and the image left out.
+        scans: the samples that were found in folders so far, by benchmark and folder. Protocols that are
+            given the same one scan a folder once, and have its samples in common.
     """
 
     bad_names: list[str] | None = None
@@ -144,6 +146,7 @@ class ReIDDataset:
         self.folder = os.path.join(self.root, benchmark.folder)
         self.view_names = benchmark.view_names
         self.camera_names = benchmark.camera_names
+        self.scans: dict[tuple[str, str], list[Sample]] = {}
 
     def __repr__(self) -> str:
         return f"ReIDDataset({self.name!r}, root={self.root!r})"
@@ -213,7 +216,10 @@ class ReIDDataset:
             path = os.path.join(self.folder, name)
             if not os.path.isdir(path):
                 raise missing_path_error(self.benchmark.name, "folder", path)
-            samples += self._parse(scan_images(path))
+            place = self.benchmark.name, path
+            if place not in self.scans:
+                self.scans[place] = self._parse(scan_images(path))
+            samples += self.scans[place]
         return samples
 
     def _parse(self, paths: Iterable[str]) -> list[Sample]:
