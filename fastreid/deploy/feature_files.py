@@ -93,8 +93,20 @@ class FeatureSet:
         return read_columns(self.folder / IMAGES)
 
     def table_rows(self) -> Iterator[list[str]]:
-        """Give the rows of images.csv in turn, the first with the names of the columns."""
-        return stream_rows(self.folder / IMAGES)
+        """Give the rows of images.csv in turn, the first with the names of the columns.
+
+        Raises:
+            UserError: if it cannot be read, or has rows for more or fewer pictures than there are.
+        """
+        rows = 0
+        for row in stream_rows(self.folder / IMAGES):
+            yield row
+            rows += 1
+        if rows != 1 + len(self):
+            raise UserError(
+                f"{self.folder / IMAGES} lists {rows - 1} pictures, but there are features of {len(self)}",
+                "run the extraction again",
+            )
 
     def shards(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Give ``(rows, (n, D) float32)`` of each shard in turn; ``npy`` ones stay on disk until read.

@@ -139,15 +139,16 @@ class FeatureCodec:
                 np.save(file, self.rotation)
 
     @classmethod
-    def open(cls, folder: str | os.PathLike) -> "FeatureCodec":
+    def open(cls, folder: str | os.PathLike, recipe: str) -> "FeatureCodec":
         """Read what :meth:`save` wrote; OSError, ValueError or RuntimeError if it cannot be read."""
         faiss = import_faiss()
-        rotation, refinement = Path(folder, ROTATION), Path(folder, REFINEMENT)
-        return cls(
-            faiss.read_index(str(Path(folder, LISTS))),
-            np.load(rotation) if rotation.is_file() else None,
-            faiss.read_index(str(refinement)) if refinement.is_file() else None,
-        )
+        codec = cls(faiss.read_index(str(Path(folder, LISTS))))
+        groups, _, refinement = parse_recipe(recipe, codec.width)
+        if groups:
+            codec.rotation = np.load(Path(folder, ROTATION))
+        if refinement is not None:
+            codec.refinement = faiss.read_index(str(Path(folder, REFINEMENT)))
+        return codec
 
 
 def import_faiss() -> ModuleType:

@@ -8,7 +8,6 @@ is after.
 
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -101,7 +100,7 @@ def new_generation(folder: str | os.PathLike, facts: dict[str, Any]) -> Iterator
     try:
         yield place
     except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
+        _delete(place)
         raise
     write_json(folder / FACTS, facts)
     _keep(folder, facts["generation"])
@@ -112,13 +111,22 @@ def new_generation(folder: str | os.PathLike, facts: dict[str, Any]) -> Iterator
 def _keep(folder: Path, generation: int | None) -> None:
     """Delete the other generations. A process that searches one still has its files."""
     for place in folder.glob("generation_*"):
-        if generation is None or place != generation_folder(folder, {"generation": generation}):
-            shutil.rmtree(place, ignore_errors=True)
+        kept = generation is not None and place == generation_folder(folder, {"generation": generation})
+        if not kept and _begun(place):
+            _delete(place)
+
+
+def _delete(place: Path) -> None:
+    """Delete a generation, and the file that tells whose it is at the end: a kill may come between."""
+    with suppress(OSError):  # a network file system keeps open files under other names
+        for path in sorted(place.iterdir(), key=lambda path: path.name == OURS):
+            path.unlink()
+        place.rmdir()
 
 
 def _begun(path: Path) -> bool:
-    """Tell whether `path` is a generation that a process was killed in before it counted."""
-    return (path / OURS).is_file()
+    """Tell whether `path` is a generation, or the empty folder that one begins and ends as."""
+    return (path / OURS).is_file() or (path.is_dir() and not any(path.iterdir()))
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -20,8 +20,10 @@ from fastreid.engine import find_checkpoint
 from fastreid.evaluation.report import describe_checkpoint
 from fastreid.utils.errors import UserError
 
+UNUSABLE = OSError, EOFError, ValueError, RuntimeError, LookupError, sqlite3.Error  # by what is damaged
 REFINED = 16  # candidates for each picture that is wanted, whose refinement is read
-BLOCK = 64  # queries whose candidates are refined at once
+BLOCK = 64  # queries whose candidates are found at once
+DECODED = 4096  # candidates whose refinement is decoded at once
 
 
 class SearchIndex:
@@ -42,13 +44,12 @@ class SearchIndex:
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         """Open the generation in `folder`; see :meth:`open`."""
         self.folder, self.facts = folder, facts
-        self.codec = FeatureCodec.open(folder)
+        self.codec = FeatureCodec.open(folder, facts["recipe"])
         self.table = PictureTable(folder / TABLE)
         segments = self.table.segments()
         self.mapped = MappedSegments(folder, segments, self.codec)
-        self._end = segments[-1].first + segments[-1].count
         self.codec.ivf.replace_invlists(self.mapped.invlists, False)
-        self.codec.ivf.ntotal = self._end
+        self.codec.ivf.ntotal = self.mapped.end
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "SearchIndex":
@@ -60,10 +61,13 @@ class SearchIndex:
         """
         import_faiss()
         facts = read_facts(folder)
-        try:
-            return cls(generation_folder(folder, facts), facts)
-        except (OSError, ValueError, RuntimeError, LookupError, sqlite3.Error) as error:
-            raise UserError(f"no usable index in {folder} ({error})", BUILD) from error
+        while True:
+            try:
+                return cls(generation_folder(folder, facts), facts)
+            except UNUSABLE as error:
+                earlier, facts = facts, read_facts(folder)
+                if facts["generation"] == earlier["generation"]:  # else it was replaced meanwhile
+                    raise UserError(f"no usable index in {folder} ({error})", BUILD) from error
 
     def __len__(self) -> int:
         return len(self.table)
@@ -118,10 +122,10 @@ class SearchIndex:
             selector["sel"] = faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))
         parameters = faiss.SearchParametersIVF(nprobe=self.codec.lists if exact else probes, **selector)
         if self.codec.refinement is None:
-            return self.codec.ivf.search(rotated, k, params=parameters)
-        candidates = min(k * REFINED, self._end)
+            return self._read_lists(rotated, k, parameters)
+        candidates = min(k * REFINED, self.mapped.end)
         parts = [
-            self._refine(block, *self.codec.ivf.search(block, candidates, params=parameters), k)
+            self._refine(block, *self._read_lists(block, candidates, parameters), k)
             for block in np.split(rotated, range(BLOCK, len(rotated), BLOCK))
         ]
         scores, items = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -134,11 +138,13 @@ class SearchIndex:
     def recall(self, features: np.ndarray, top: int, where: str | None = None) -> float | None:
         """Return the share of the queries' exact `top` neighbours that :meth:`search` finds.
 
-        None where the index has not the features themselves to tell.
+        None where the index has not the features themselves to tell, or there is nothing to find.
         """
         if not self.codec.lossless:
             return None
         exact = self.search(features, top, where, exact=True)[1]
+        if not exact.size:
+            return None
         return recall(self.search(features, top, where)[1], exact)
 
     def load_model(
@@ -169,16 +175,17 @@ class SearchIndex:
 
     def _chosen(self, where: str | None) -> np.ndarray | None:
         """Return (N,) bool of the numbers that may be found; None: all of them."""
+        end = self.mapped.end
         if where is not None:
-            chosen = np.zeros(self._end, bool)
+            chosen = np.zeros(end, bool)
             items = self.table.select(where)
-            chosen[items[items < self._end]] = True  # others were added since this was opened
+            chosen[items[items < end]] = True  # others were added since this was opened
             return chosen
         removed = self.table.removed()
         if not len(removed):
             return None
-        chosen = np.ones(self._end, bool)
-        chosen[removed[removed < self._end]] = False
+        chosen = np.ones(end, bool)
+        chosen[removed[removed < end]] = False
         return chosen
 
     def _features(self, chosen: np.ndarray | None) -> Any:
@@ -190,13 +197,19 @@ class SearchIndex:
                     items, features = items[kept], features[kept]
                 yield items, features
 
+    def _read_lists(self, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        scores, items = self.codec.ivf.search(queries, k, params=parameters)
+        self.mapped.check(items[items >= 0])
+        return scores, items
+
     def _refine(
         self, queries: np.ndarray, scores: np.ndarray, items: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Add to each candidate's product that with what its code lost, and return the k largest."""
-        found = items >= 0
-        codes = self.mapped.refinements(items[found])
-        lost = np.zeros((*items.shape, self.codec.width), np.float32)
-        lost[found] = self.codec.refinement.sa_decode(codes)
-        scores = np.where(found, scores + np.einsum("qd,qcd->qc", queries, lost), -np.inf)
+        scores[items < 0] = -np.inf
+        owners, places = np.nonzero(items >= 0)
+        for start in range(0, len(owners), DECODED):
+            found = owners[start : start + DECODED], places[start : start + DECODED]
+            lost = self.codec.refinement.sa_decode(self.mapped.refinements(items[found]))
+            scores[found] += np.einsum("nd,nd->n", queries[found[0]], lost)
         return largest(scores, items, k)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastreid.deploy.search.codec import Codes, FeatureCodec, import_faiss
+from fastreid.deploy.search.folder import BUILD
+from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
 
 CHUNK = 16_384  # pictures handled at once
@@ -70,11 +72,13 @@ class MappedSegments:
 
     Attributes:
         invlists: for `IndexIVF.replace_invlists`; lives as long as this object.
+        end: the number behind the last picture's.
     """
 
     def __init__(self, folder: Path, segments: Sequence[Segment], codec: FeatureCodec) -> None:
         """Map the files; OSError or ValueError if one is missing or too short."""
-        self.segments, self._codec = segments, codec
+        self.segments, self._codec, self._folder = segments, codec, folder
+        self.end = segments[-1].first + segments[-1].count
         self._firsts = np.array([segment.first for segment in segments])
         self._lists = [_mapped(segment.lists_path(folder)) for segment in segments]
         self._refinements = []
@@ -108,8 +112,18 @@ class MappedSegments:
                 .reshape(count, size // np.dtype(dtype).itemsize)
             )
             numbers = content[start + count * size :][: count * 8].view(np.int64)
+            self.check(numbers)
             for row in range(0, count, CHUNK):
                 yield numbers[row : row + CHUNK], codes[row : row + CHUNK]
+
+    def check(self, numbers: np.ndarray) -> None:
+        """Check numbers of pictures that lists have.
+
+        Raises:
+            UserError: for one that there is not.
+        """
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < self.end:
+            raise UserError(f"the codes in {self._folder} are damaged", BUILD)
 
     def read_refinements(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Give ``(numbers, refinement codes)`` in the order of the pictures, at most 16,384 at once."""

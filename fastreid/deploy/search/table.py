@@ -3,12 +3,13 @@
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastreid.deploy.search.folder import BUILD
 from fastreid.deploy.search.segments import Segment
 from fastreid.structures import SampleNames
 from fastreid.utils.errors import UserError
@@ -38,12 +39,7 @@ class PictureTable:
         if writable:
             self._database.execute("PRAGMA cache_spill = OFF")  # readers wait for the end alone
         query = "SELECT name, type FROM pragma_table_info('pictures')"
-        try:
-            described = self._database.execute(query).fetchall()
-        except sqlite3.OperationalError:  # a process was killed while it wrote: only a writer may undo that
-            _connect(path, "rw").execute(query).close()
-            described = self._database.execute(query).fetchall()
-        self.columns = {name: kind for name, kind in described if name != KEY}
+        self.columns = {name: kind for name, kind in self._execute(query) if name != KEY}
         if not self.columns:
             raise sqlite3.DatabaseError("no table of pictures")
 
@@ -82,6 +78,7 @@ class PictureTable:
     def transaction(self, change: bool = True) -> Iterator[None]:
         """Make all changes in the block or none; with `change` False see one state throughout."""
         self._database.execute("BEGIN IMMEDIATE" if change else "BEGIN")
+        self.segments()  # only now is the state fixed
         try:
             yield
         except BaseException:
@@ -90,11 +87,11 @@ class PictureTable:
         self._database.commit()
 
     def __len__(self) -> int:
-        removed = self._database.execute("SELECT count(*) FROM removed").fetchone()[0]
+        ((removed,),) = self._read("SELECT count(*) FROM removed")
         return sum(segment.count for segment in self.segments()) - removed
 
     def segments(self) -> list[Segment]:
-        rows = self._database.execute("SELECT number, first, sizes FROM segments ORDER BY number")
+        rows = self._read("SELECT number, first, sizes FROM segments ORDER BY number")
         return [Segment(number, first, np.frombuffer(sizes, np.int64)) for number, first, sizes in rows]
 
     def add_segment(self, segment: Segment) -> None:
@@ -120,14 +117,13 @@ class PictureTable:
         names = ", ".join(quoted(name) for name in self.columns)
         found = {}
         for item in np.unique(items).tolist():
-            row = self._database.execute(f"SELECT {names} FROM pictures WHERE {KEY} = ?", (item,)).fetchone()
-            if row:
+            for row in self._read(f"SELECT {names} FROM pictures WHERE {KEY} = ?", item):
                 found[item] = dict(zip(self.columns, row, strict=True))
         return found
 
     def removed(self) -> np.ndarray:
         """Return the numbers of removed pictures, (n,) int64, rising."""
-        rows = self._database.execute("SELECT item FROM removed ORDER BY item")
+        rows = self._read("SELECT item FROM removed ORDER BY item")
         return np.fromiter((row[0] for row in rows), np.int64)
 
     def select(self, where: str) -> np.ndarray:
@@ -153,6 +149,8 @@ class PictureTable:
             rows = self._database.execute(f"SELECT {KEY} FROM pictures WHERE (\n{where}\n)")
             return np.fromiter((row[0] for row in rows), np.int64)
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+                raise self._unreadable(error) from error
             fix = f'give one SQL expression of the columns {", ".join(self.columns)}, such as "camid = 3"'
             raise UserError(f"--where {where!r}: {error}", fix) from error
         finally:
@@ -161,8 +159,24 @@ class PictureTable:
     def find(self, paths: Sequence[str]) -> np.ndarray:
         """Return the numbers of the pictures with these paths; others have none."""
         query = f"SELECT {KEY} FROM pictures WHERE path = CAST(? AS TEXT)"
-        found = (self._database.execute(query, (raw(path),)).fetchone() for path in paths)
-        return np.fromiter((row[0] for row in found if row), np.int64)
+        return np.fromiter((row[0] for path in paths for row in self._read(query, raw(path))), np.int64)
+
+    def _read(self, query: str, *values: Any) -> Iterator[tuple]:
+        try:
+            yield from self._execute(query, *values)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
+    def _execute(self, query: str, *values: Any) -> sqlite3.Cursor:
+        try:
+            return self._database.execute(query, values)
+        except sqlite3.OperationalError:  # a process was killed while it wrote: only a writer may undo that
+            with closing(_connect(self.path, "rw")) as writer:
+                writer.execute("SELECT 1 FROM pictures LIMIT 1").fetchall()
+            return self._database.execute(query, values)
+
+    def _unreadable(self, error: Exception) -> UserError:
+        return UserError(f"{self.path} cannot be read ({error})", BUILD)
 
     def remove(self, items: np.ndarray) -> None:
         numbers = [(item,) for item in items.tolist()]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,9 +17,7 @@ from fastreid.deploy.search.folder import (
     TABLE,
     change,
     check_index_folder,
-    generation_folder,
     new_generation,
-    read_facts,
 )
 from fastreid.deploy.search.index import SearchIndex
 from fastreid.deploy.search.segments import CHUNK, merge_segments, write_segment
@@ -90,15 +87,13 @@ def add_pictures(folder: str | os.PathLike, features: FeatureSet) -> int:
         UserError: for features of other weights, parts or settings, or other columns, and as `build_index`.
     """
     with change(folder):
-        facts = read_facts(folder)
-        _check_same(facts, features)
-        place = generation_folder(folder, facts)
-        codec = FeatureCodec.open(place)
-        with closing(PictureTable(place / TABLE, writable=True)) as table, table.transaction():
-            segments = table.segments()
-            number = segments[-1].number + 1
-            first = segments[-1].first + segments[-1].count
-            return len(_add(features, table, place, codec, number, first))
+        index = SearchIndex.open(folder)
+        _check_same(index, features)
+        for partial in index.folder.glob(".*.tmp"):  # of a process that was killed
+            partial.unlink()
+        number = index.mapped.segments[-1].number + 1
+        with closing(PictureTable(index.folder / TABLE, writable=True)) as table, table.transaction():
+            return len(_add(features, table, index.folder, index.codec, number, index.mapped.end))
 
 
 def remove_pictures(
@@ -115,12 +110,11 @@ def remove_pictures(
         UserError: for an expression that is none, and if the index cannot be changed.
     """
     with change(folder):
-        place = generation_folder(folder, read_facts(folder))
-        with closing(PictureTable(place / TABLE)) as reader:
-            items = reader.select(where) if where is not None else reader.find(paths or [])
-        with closing(PictureTable(place / TABLE, writable=True)) as table, table.transaction():
-            table.remove(np.unique(items))
-        return len(np.unique(items))
+        reader = SearchIndex.open(folder).table
+        items = np.unique(reader.select(where) if where is not None else reader.find(paths or []))
+        with closing(PictureTable(reader.path, writable=True)) as table, table.transaction():
+            table.remove(items)
+        return len(items)
 
 
 def compact_index(folder: str | os.PathLike) -> None:
@@ -130,12 +124,11 @@ def compact_index(folder: str | os.PathLike) -> None:
         UserError: if no picture is left, or it cannot be written.
     """
     with change(folder):
-        facts = read_facts(folder)
-        index = SearchIndex(generation_folder(folder, facts), facts)
+        index = SearchIndex.open(folder)
         if not len(index):
             raise UserError(f"no picture is left in the index {folder}", "build another one")
-        with new_generation(folder, facts) as place:
-            FeatureCodec.open(index.folder).save(place)
+        with new_generation(folder, index.facts) as place:
+            FeatureCodec.open(index.folder, index.facts["recipe"]).save(place)
             with closing(PictureTable.create(place / TABLE, index.table.columns)) as table:
                 table.copy_pictures(index.folder / TABLE)
                 segment = merge_segments(place, index.mapped, index.table.removed(), index.codec)
@@ -212,12 +205,14 @@ def _finite_rows(features: FeatureSet) -> np.ndarray:
     return np.concatenate([np.empty(0, np.int64), *finite])
 
 
-def _check_same(facts: dict[str, Any], features: FeatureSet) -> None:
-    different = []
+def _check_same(index: SearchIndex, features: FeatureSet) -> None:
+    facts, different = index.facts, []
     if facts["checkpoint"]["sha256"] != features.facts["checkpoint"]["sha256"]:
         different.append(f"weights ({features.facts['checkpoint']['path']})")
     if feature_choice(facts) != feature_choice(features.facts):
         different.append("parts")
+    if features.facts["width"] != index.codec.width:
+        different.append(f"width {features.facts['width']}")
     different += different_settings(features.facts["config"], facts["config"], get_cfg().declared)
     if different:
         raise UserError(
