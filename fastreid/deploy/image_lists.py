@@ -151,9 +151,16 @@ def write_columns(path: str | os.PathLike, columns: Columns) -> None:
 
 def csv_text(columns: Columns) -> bytes:
     """Return a table as the content of a CSV file."""
+    text = _csv(columns, csv.QUOTE_MINIMAL)
+    if "\r" in text:  # which is left bare, and would be read as the end of a line
+        text = _csv(columns, csv.QUOTE_ALL)
+    # file names need not be valid text
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _csv(columns: Columns, quoting: int) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n", quoting=quoting)
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    # file names need not be valid text
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return text.getvalue()

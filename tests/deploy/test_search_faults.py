@@ -179,7 +179,7 @@ class TestOddContent:
     NAMES = ["select", 'a"b', "", "row id", "rowid", "naïve\ncolumn", "1"]
     PATHS = [
         'a "b", c.jpg',
-        "line\nbreak.jpg",
+        "line\nbreak\r.jpg",
         "quote'.jpg",
         "caf\udce9.jpg",
         " space .jpg",
