@@ -58,12 +58,14 @@ FILES += ["refinement_00000.bin", "pictures.sqlite"]
 
 class TestDamage:
     @pytest.mark.parametrize("name", FILES)
-    @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+    @pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "rubbish"])
     def test_a_file(self, copy, features, name, damage):
         (path,) = copy("ivfpq").rglob(name)
         folder = path.parent if name == "index.json" else path.parent.parent
         if damage == "missing":
             path.unlink()
+        elif damage == "rubbish":
+            path.write_text("path\nrubbish\n")
         else:
             os.truncate(path, path.stat().st_size // 2 if damage == "truncated" else 0)
         for action in (SearchIndex.open, lambda folder: add_pictures(folder, features), compact_index):
@@ -143,9 +145,15 @@ class TestOthers:
         build_index(features, folder)
         assert (folder / "generation_of_mine" / "notes.txt").read_text() == "mine"
 
+    def test_a_change_of_an_index_that_is_not_there_makes_nothing(self, features, tmp_path):
+        for action in (compact_index, remove_pictures, lambda folder: add_pictures(folder, features)):
+            with pytest.raises(UserError, match="no usable index in"):
+                action(tmp_path / "typo")
+        assert not (tmp_path / "typo").exists()
+
     def test_what_killed_additions_have_left_goes(self, copy, features):
         folder = copy("ivf")
-        (partial,) = (next(folder.glob("generation_*")) / name for name in [".lists_00001.bin.1.x.tmp"])
+        partial = next(folder.glob("generation_*")) / ".lists_00001.bin.1.x.tmp"
         partial.write_bytes(b"codes")
         remove_pictures(folder, "row < 10")
         assert add_pictures(folder, features) == 10

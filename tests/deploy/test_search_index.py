@@ -259,17 +259,6 @@ class TestFiles:
         features = write_features(tmp_path, gallery[:50])
         assert len(build_index(features, tmp_path)) == len(FeatureSet.open(tmp_path).load()) == 50
 
-    @pytest.mark.parametrize("name", ["index.json", "lists.faiss", "lists_00000.bin", "pictures.sqlite"])
-    @pytest.mark.parametrize("damage", ["missing", "rubbish"])
-    def test_a_damaged_one_is_refused(self, small, name, damage):
-        (path,) = small.rglob(name)
-        if damage == "missing":
-            path.unlink()
-        else:
-            path.write_text("path\nrubbish\n")
-        with pytest.raises(UserError, match="no usable index"):
-            SearchIndex.open(small)
-
     def test_an_interrupted_replacement_leaves_the_old_one(self, small, feature_set, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(writing, "tune", None)

@@ -63,12 +63,17 @@ def generation_folder(folder: str | os.PathLike, facts: dict[str, Any]) -> Path:
 
 
 @contextmanager
-def change(folder: str | os.PathLike) -> Iterator[None]:
+def change(folder: str | os.PathLike, build: bool = False) -> Iterator[None]:
     """Let this process alone change the index while the block runs.
 
+    Args:
+        build: also where there is none.
+
     Raises:
-        UserError: if another one does, or if the folder cannot be written.
+        UserError: if there is none, if another process changes it, or if the folder cannot be written.
     """
+    if not build:
+        read_facts(folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with locked(Path(folder, LOCK)) as ours:

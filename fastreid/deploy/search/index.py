@@ -23,7 +23,7 @@ from fastreid.utils.errors import UserError
 UNUSABLE = OSError, EOFError, ValueError, RuntimeError, LookupError, sqlite3.Error  # by what is damaged
 REFINED = 16  # candidates for each picture that is wanted, whose refinement is read
 BLOCK = 64  # queries whose candidates are found at once
-DECODED = 4096  # candidates whose refinement is decoded at once
+DECODED = 1024  # candidates whose refinement is decoded at once: 3 MB of 768-wide features
 
 
 class SearchIndex:

@@ -62,7 +62,7 @@ def build_index(
     facts = {key: features.facts[key] for key in ("checkpoint", "config")} | feature_choice(features.facts)
     facts |= {"kind": kind, "recipe": recipe, "lists": 1, "probes": 1, "recall": 1.0}
     generator = np.random.default_rng(seed)
-    with change(folder), new_generation(folder, facts) as place:
+    with change(folder, build=True), new_generation(folder, facts) as place:
         logger.info("Training %s", recipe)
         sample = draw(generator, rows, _training_size(features.facts["width"]))
         codec = FeatureCodec.train(recipe, take(features, sample))
