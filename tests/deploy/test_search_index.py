@@ -351,7 +351,6 @@ class TestTool:
         assert "someone.jpg" in text
         assert "person 007, camera 2, view kite" in text
         assert Path(paths[4]).name in text
-        assert "person 7, camera 1, view 0" in text
         assert "1 of 1 queries" in err
 
     def test_several_processes_share_the_queries_out(self, index, paths, tmp_path, monkeypatch):
