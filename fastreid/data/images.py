@@ -1,6 +1,8 @@
 """Image files as RGB tensors."""
 
+import io
 import os
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -23,8 +25,7 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
         UserError: if the file is missing, empty, truncated or not an image.
     """
     try:
-        with Image.open(path) as image:
-            pixels = np.array(upright_rgb(image, size))
+        pixels = _decode(path, size)
     except FileNotFoundError:
         raise UserError(f"image file not found: {path}", "restore the file") from None
     except Exception as error:
@@ -32,6 +33,25 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
         reason = "it is empty (0 bytes)" if empty else " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read image {path}: {reason}", "restore the file") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def decode_image(content: bytes, size: tuple[int, int] | None = None) -> torch.Tensor:
+    """Decode the content of an image file as `read_image` does.
+
+    Raises:
+        UserError: if it is empty, truncated or not an image.
+    """
+    try:
+        pixels = _decode(io.BytesIO(content), size)
+    except Exception as error:
+        reason = " ".join(str(error).split()) if content else "they are none"
+        raise UserError(f"cannot read an image from {len(content)} bytes: {reason}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _decode(source: str | BinaryIO, size: tuple[int, int] | None) -> np.ndarray:
+    with Image.open(source) as image:
+        return np.array(upright_rgb(image, size))
 
 
 def upright_rgb(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -10,35 +10,36 @@ from PIL import Image
 
 from fastreid.config import CfgNode
 from fastreid.data.image_set import ReportingSet
-from fastreid.data.images import read_image, upright_rgb
+from fastreid.data.images import decode_image, read_image, upright_rgb
 from fastreid.data.transforms import build_transforms
 from fastreid.utils.errors import UserError
 
-Picture: TypeAlias = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
+Picture: TypeAlias = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray | torch.Tensor
 
 EXPECTED = (
-    "expected a path, a PIL image, a uint8 array (H, W, 3), or a tensor (3, H, W) of uint8 or of floats"
-    " from 0 to 1"
+    "expected a path, the bytes of a picture file, a binary file object, a PIL image, an array (H, W, 3) or"
+    " grey (H, W), or a tensor (3, H, W), of uint8 or of floats from 0 to 1"
 )
 WAY_OUT = ", or leave it out (skip_bad=True, tools/extract_features.py --skip-bad: a row of NaN)"
 
 
 def as_pictures(pictures: Picture | Iterable[Picture]) -> list[Picture]:
     """Return one picture or several, always as a list; a 4-dimensional array or tensor is several."""
-    if isinstance(pictures, str | os.PathLike | Image.Image):
+    if isinstance(pictures, str | os.PathLike | bytes | Image.Image) or hasattr(pictures, "read"):
         return [pictures]
-    if isinstance(pictures, np.ndarray | torch.Tensor) and pictures.ndim == 3:
+    if isinstance(pictures, np.ndarray | torch.Tensor) and pictures.ndim in (2, 3):
         return [pictures]
-    if not isinstance(pictures, Iterable) or isinstance(pictures, bytes):
+    if not isinstance(pictures, Iterable):
         raise UserError(f"cannot read a picture from a {type(pictures).__name__}: {EXPECTED}")
     return list(pictures)
 
 
 def picture_name(picture: Picture) -> str:
-    """Return the path of a file or of an image that PIL opened; empty for what has none."""
+    """Return the path of a file, also of an open one or one that PIL opened; empty for what has none."""
     if isinstance(picture, str | os.PathLike):
         return os.fspath(picture)
-    return os.fspath(getattr(picture, "filename", "") or "")
+    name = getattr(picture, "filename" if isinstance(picture, Image.Image) else "name", "")
+    return os.fspath(name) if isinstance(name, str | os.PathLike) else ""
 
 
 def to_pixels(picture: Picture, size: tuple[int, int]) -> torch.Tensor:
@@ -52,19 +53,44 @@ def to_pixels(picture: Picture, size: tuple[int, int]) -> torch.Tensor:
     """
     if isinstance(picture, str | os.PathLike):
         return read_image(os.fspath(picture), size)
+    if isinstance(picture, bytes):
+        return decode_image(picture, size)
+    if hasattr(picture, "read"):
+        return decode_image(_content(picture), size)
     if isinstance(picture, Image.Image):
         try:
             picture = np.array(upright_rgb(picture.copy()))
         except OSError as error:
             raise UserError(f"cannot decode a PIL image: {error}", "give another picture") from error
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-            raise UserError(f"an array of {picture.dtype} {picture.shape} is no picture: {EXPECTED}")
-        # torch takes neither read-only arrays nor ones that run backwards in memory, such as BGR[..., ::-1]
-        return torch.from_numpy(np.array(picture, order="C")).permute(2, 0, 1)
+        return _array_pixels(picture)
     if isinstance(picture, torch.Tensor):
         return _tensor_pixels(picture.detach().cpu())
     raise UserError(f"cannot read a picture from a {type(picture).__name__}: {EXPECTED}")
+
+
+def _content(file: BinaryIO) -> bytes:
+    """Read a file object from its beginning, or, where it cannot go back, from where it is."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        content = file.read()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise UserError(f"cannot read a picture from a file object: {error}") from error
+    if not isinstance(content, bytes):
+        raise UserError("cannot read a picture from a file object of text", 'open it with mode "rb"')
+    return content
+
+
+def _array_pixels(picture: np.ndarray) -> torch.Tensor:
+    grey, floats = picture.ndim == 2, np.issubdtype(picture.dtype, np.floating)
+    coloured = picture.ndim == 3 and picture.shape[2] == 3
+    if not (grey or coloured) or not picture.size or not (floats or picture.dtype == np.uint8):
+        raise UserError(f"an array of {picture.dtype} {picture.shape} is no picture: {EXPECTED}")
+    pixels = np.repeat(picture[..., None], 3, axis=2) if grey else picture
+    # torch takes neither read-only arrays nor ones that run backwards in memory, such as BGR[..., ::-1]
+    pixels = np.array(pixels, np.float32 if floats else np.uint8, order="C")
+    return _tensor_pixels(torch.from_numpy(pixels).permute(2, 0, 1))
 
 
 def _tensor_pixels(picture: torch.Tensor) -> torch.Tensor:
@@ -74,7 +100,7 @@ def _tensor_pixels(picture: torch.Tensor) -> torch.Tensor:
         picture = picture.float()
         if not (picture.min() >= 0 and picture.max() <= 1):
             low, high = picture.min().item(), picture.max().item()
-            raise UserError(f"a float tensor with values from {low:g} to {high:g} is no picture: {EXPECTED}")
+            raise UserError(f"floats from {low:g} to {high:g} are no picture: {EXPECTED}")
         picture = (picture * 255).round().to(torch.uint8)
     if picture.dtype != torch.uint8:
         raise UserError(f"a tensor of {picture.dtype} is no picture: {EXPECTED}")

@@ -14,6 +14,7 @@ from fastreid.deploy.labels import Names, as_list, dataset_views, label_values, 
 from fastreid.deploy.pictures import Picture, PictureSet, as_pictures
 from fastreid.engine.trained_model import find_checkpoint, load_trained_model, trained_config
 from fastreid.evaluation import extract_features
+from fastreid.evaluation.distance import normalise
 from fastreid.modeling import MetaArch, check_assets
 from fastreid.structures import Batch
 from fastreid.utils.env import amp_dtype, cudnn_kernels, preserved_rng_state
@@ -98,8 +99,9 @@ class ReIDModel:
         skip_bad: bool = False,
         cameras: Names = None,
         parts: Sequence[str] | None = None,
+        normalize: bool = False,
     ) -> np.ndarray:
-        """Compute the retrieval features that an evaluation computes for these pictures, not normalised.
+        """Compute the retrieval features that an evaluation computes for these pictures.
 
         Decoding, resizing, ``TEST.FLIP``, ``TEST.AMP`` and the batch size are the configuration's. A row
         depends on its picture alone, to within the rounding of float32: not on the others or their order,
@@ -107,9 +109,11 @@ class ReIDModel:
         Noise that a method draws by a file's name is that of the empty name for pictures without a file.
 
         Args:
-            pictures: one picture or several: paths, PIL images, uint8 RGB arrays (H, W, 3), tensors
-                (3, H, W) RGB of uint8 or of floats from 0 to 1. Pictures in memory are resized from the size
-                they have; a large JPEG *file* is decoded at a smaller one, which is not quite the same.
+            pictures: one picture or several: paths, the bytes of picture files, binary file objects (read
+                from their beginning), PIL images, RGB arrays (H, W, 3), grey arrays (H, W), RGB tensors
+                (3, H, W); arrays and tensors of uint8 or of floats from 0 to 1. Pixels in memory are resized
+                from the size they have; a large JPEG *file* is decoded at a smaller one, which is not quite
+                the same.
             views: names or indices. For a model that reads the pictures' views: the view of each picture.
                 For others: the views whose generated features are joined to the person's, in this order;
                 None: all of them, as in an evaluation; []: the person feature alone. The others are not
@@ -120,6 +124,9 @@ class ReIDModel:
                 data has them.
             parts: names of the feature's parts (``model.feature_parts()``) to compute, in this order; None:
                 all of them.
+            normalize: divide each row, all of its parts together, by its Euclidean length, so that products
+                of rows are the cosine similarities that ``TEST.METRIC cosine`` and a search compare. The
+                parts keep their lengths relative to each other. False: as they are, of any length.
 
         Returns:
             (N, D) float32, a row for each picture in their order; N is 1 for a single one.
@@ -134,7 +141,8 @@ class ReIDModel:
         chosen = self.part_names(None if reads_views else views, parts)
         if not pictures:
             return np.empty((0, self.feature_width(chosen)), np.float32)
-        return self._compute(PictureSet(self.cfg, pictures, skip_bad, labels), chosen)
+        features = self._compute(PictureSet(self.cfg, pictures, skip_bad, labels), chosen)
+        return (normalise(features) if normalize else features).numpy()
 
     def part_names(self, views: Names = None, parts: Sequence[str] | None = None) -> list[str]:
         """Return the names of the feature's parts that these `views` or `parts` of :meth:`extract` mean.
@@ -168,7 +176,7 @@ class ReIDModel:
         widths = self.model.feature_parts()
         return sum(widths[name] for name in (widths if parts is None else parts))
 
-    def _compute(self, images: PictureSet, parts: list[str]) -> np.ndarray:
+    def _compute(self, images: PictureSet, parts: list[str]) -> torch.Tensor:
         batch_size, options = self.cfg.TEST.IMS_PER_BATCH, loader_options(self.cfg)
         if images.in_memory or len(images) <= batch_size:
             options["num_workers"] = 0  # processes would take longer than the work
@@ -177,9 +185,9 @@ class ReIDModel:
         with cudnn_kernels(self.cfg.CUDNN_BENCHMARK):
             self.model.on_evaluation_start()
             model = _WithParts(self.model, parts)
-            features = extract_features(model, loader, self.cfg.TEST.FLIP.ENABLED, amp).numpy()
+            features = extract_features(model, loader, self.cfg.TEST.FLIP.ENABLED, amp)
         if bad := images.bad_rows:
-            features[bad] = np.nan
+            features[bad] = torch.nan
             message = "%d of %d pictures cannot be read, first %s: their features are NaN"
             logger.warning(message, len(bad), len(images), images.names[bad[0]])
         return features

@@ -1,8 +1,10 @@
 """A trained model in Python: what it takes, and that it gives an evaluation's features."""
 
+import io
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +45,7 @@ def assert_same(features: np.ndarray, expected: np.ndarray) -> None:
 def test_import_is_cheap_and_stage_1_needs_neither_diffusers_nor_faiss(checkpoints):
     program = f"""
 import sys
+from pathlib import Path
 import fastreid
 assert not {{"torch", "numpy", "PIL"}} & set(sys.modules)
 assert "ReIDModel" in dir(fastreid)
@@ -116,13 +119,41 @@ class TestPictures:
             lambda path, pixels: torch.from_numpy(pixels.copy()).permute(2, 0, 1),
             lambda path, pixels: torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous(),
             lambda path, pixels: torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255,
+            lambda path, pixels: pixels / 255,
+            lambda path, pixels: (pixels / 255).astype(np.float32),
+            lambda path, pixels: Path(path).read_bytes(),
+            lambda path, pixels: io.BytesIO(Path(path).read_bytes()),
+            lambda path, pixels: io.FileIO(path),
         ],
-        ids=["path", "opened", "pil", "array", "view", "tensor", "contiguous", "float"],
+        ids=[
+            *("path", "opened", "pil", "array", "view", "tensor", "contiguous"),
+            *("float", "float64", "float32", "bytes", "buffer", "file"),
+        ],
     )
     def test_every_kind_of_picture_has_the_same_features(self, models, paths, pixels, convert):
         pictures = [convert(*pair) for pair in zip(paths, pixels, strict=True)]
         assert_same(models[1].extract(pictures), models[1].extract(paths))
         assert_same(models[1].extract(pictures[0]), models[1].extract(paths[:1]))
+
+    @pytest.mark.parametrize("convert", [np.asarray, lambda grey: np.asarray(grey) / 255])
+    def test_a_grey_array_is_a_grey_picture(self, models, pixels, convert):
+        grey = Image.fromarray(pixels[0]).convert("L")
+        assert_same(models[1].extract(convert(grey)), models[1].extract(grey))
+        assert_same(models[1].extract([convert(grey)] * 2), models[1].extract([grey] * 2))
+
+    def test_a_large_jpeg_in_memory_is_decoded_as_its_file(self, models, tmp_path):
+        noise = np.random.default_rng(0).integers(0, 256, (512, 256, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "large.jpg")
+        expected = models[1].extract(tmp_path / "large.jpg")
+        assert np.array_equal(models[1].extract((tmp_path / "large.jpg").read_bytes()), expected)
+
+    def test_normalized_rows_have_length_one_as_a_whole(self, models, paths, tmp_path):
+        (tmp_path / "bad.jpg").touch()
+        plain = models[2].extract(paths)
+        rows = models[2].extract([*paths, tmp_path / "bad.jpg"], normalize=True, skip_bad=True)
+        assert np.isnan(rows[-1]).all()
+        np.testing.assert_allclose(rows[:-1], plain / np.linalg.norm(plain, axis=1)[:, None], atol=1e-6)
+        assert models[2].extract([], normalize=True).shape == (0, plain.shape[1])
 
     def test_several_may_come_as_one_array_or_mixed_or_from_a_generator(self, models, paths, pixels):
         expected = models[1].extract(paths)
@@ -145,10 +176,14 @@ class TestPictures:
         [
             (3, "from a int: expected a path"),
             ([None], "from a NoneType"),
-            (b"bytes", "from a bytes"),
-            (np.zeros((4, 4), np.uint8), r"uint8 \(4,\)"),
+            (b"bytes", "^picture 0 .from 0.: cannot read an image from 5 bytes: cannot identify"),
+            ([b""], "cannot read an image from 0 bytes: they are none"),
+            (io.StringIO("text"), 'file object of text; open it with mode "rb"'),
+            (np.zeros(4, np.uint8), "from a uint8"),
+            (np.zeros((4, 4), np.int64), r"int64 \(4, 4\)"),
+            (np.zeros((4, 4), "<U3"), r"<U3 \(4, 4\)"),
             ([np.zeros((4, 4, 4), np.uint8)], r"uint8 \(4, 4, 4\)"),
-            ([np.zeros((4, 4, 3), np.float32)], "float32"),
+            ([np.full((4, 4, 3), 200.0)], "floats from 200 to 200"),
             ([torch.zeros(4, 4, 3)], r"shape \(4, 4, 3\)"),
             ([torch.zeros(3, 4, 4, dtype=torch.int64)], "int64"),
             ([torch.full((3, 4, 4), 200.0)], "from 200 to 200"),
