@@ -1,36 +1,50 @@
 """Checkpoint files: written so that none is ever lost, read without running code."""
 
+import fnmatch
 import logging
 import os
 import pickle
+import signal
 import warnings
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
+from fastreid.utils.checksums import check_records, digest
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
+from fastreid.utils.signals import stop_signals_to
 
 logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "last_checkpoint"
+CHECKPOINTS = "model_*.pth"
 ZIP_MAGIC = b"PK\x03\x04"
 ANOTHER = "use another checkpoint of the run or copy it again"
+PICKLE = "/data.pkl"  # the record of the archive that has all but the tensors
+DIGESTS = "tensor_digests"  # entry of a checkpoint, by the names of its other entries
 
 
-def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+def load_checkpoint(path: str | os.PathLike, whole: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without running any code that it may hold.
 
     Tensors are mapped from the file: what nobody reads is not read, and processes share what they do. As long
     as one of them is used, the file may be replaced or removed, but not be written over in place.
+
+    The model's weights are read, and compared with their digest; in a file of somebody else's everything is
+    compared with the checksums of its format, which takes longer. Files from before PyTorch 1.6 have none.
+
+    Args:
+        whole: compare the optimiser's state and the rest, too.
 
     Returns:
         At least ``{"model": state_dict, "meta": {…}}``. A file that is a bare state_dict comes back in
         that form with an empty ``meta``.
 
     Raises:
-        UserError: if the file is missing, empty, truncated, no checkpoint, or needs code to be run.
+        UserError: if the file is missing, empty, truncated, damaged, no checkpoint, or needs code to be run.
     """
     path = Path(path)
     if not path.is_file():
@@ -48,6 +62,9 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} holds no model weights: expected a state_dict, or one under 'model'"
         )
+    for name, expected in content.pop(DIGESTS, {}).items():
+        if (whole or name == "model") and digest(content.get(name)) != expected:
+            raise UserError(f"checkpoint {path} is damaged: its {name} is not what was written", ANOTHER)
     return {"meta": {}, **content}
 
 
@@ -55,9 +72,13 @@ def _read(path: Path) -> Any:
     with open(path, "rb") as file:
         magic = file.read(4)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd files, which are refused anyway
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=magic == ZIP_MAGIC)
+        if magic != ZIP_MAGIC:
+            return _unpickle(path, mmap=False)
+        check_records(path, lambda name: name.endswith(PICKLE))
+        content = _unpickle(path, mmap=True)
+        if not isinstance(content, dict) or not isinstance(content.get(DIGESTS, None), dict):
+            check_records(path, lambda name: not name.endswith(PICKLE))
+        return content
     except pickle.UnpicklingError as error:
         if magic == ZIP_MAGIC or magic[:1] == b"\x80":
             raise UserError(
@@ -71,6 +92,23 @@ def _read(path: Path) -> Any:
     except Exception as error:
         problem = "is truncated or damaged" if magic == ZIP_MAGIC else "is not a readable PyTorch file"
         raise UserError(f"checkpoint {path} {problem}", ANOTHER) from error
+
+
+def _unpickle(path: Path, mmap: bool) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd files, which are refused anyway
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def _later(number: int, frame: FrameType | None) -> None:
+    """Ignore that a loader's worker has died: who waits for its next batch is told."""
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what torch's writer hides: the failure of the file, or what a signal's handler has raised."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 class Checkpointer:
@@ -90,14 +128,18 @@ class Checkpointer:
             UserError: if the file cannot be written (disk full, folder read-only).
         """
         path = self.folder / name
+        digests = {entry: digest(value) for entry, value in state.items()}
         try:
-            with atomic_write(path) as file:
-                torch.save(state, file)
+            with atomic_write(path) as file, stop_signals_to(_later, [signal.SIGCHLD]):
+                torch.save({**state, DIGESTS: digests}, file)
             if mark_last:
                 with atomic_write(self.folder / LAST_CHECKPOINT, "w") as file:
                     file.write(name + "\n")
         except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            cause = _first_cause(error)
+            if not isinstance(cause, OSError) and "inline_container" not in str(cause):
+                raise cause from None
+            reason = " ".join(str(cause).split())
             raise UserError(
                 f"cannot write checkpoint {path}: {reason}. Earlier checkpoints are intact",
                 "free space or fix the permissions of OUTPUT_DIR, then go on with --resume",
@@ -107,17 +149,21 @@ class Checkpointer:
 
     def remove_partial_files(self) -> None:
         """Remove what killed processes left half written. No other process may be writing here."""
-        for path in self.folder.glob(".model_*.pth.*.tmp"):
+        for path in self.folder.glob(f".{CHECKPOINTS}.*.tmp"):
             path.unlink()
 
     def candidates(self) -> list[Path]:
         """Checkpoints of the folder, what `last_checkpoint` names first, then the newest first."""
-        found = sorted(self.folder.glob("model_*.pth"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+        found = sorted(self.folder.glob(CHECKPOINTS), key=lambda p: p.lstat().st_mtime_ns, reverse=True)
         marker = self.folder / LAST_CHECKPOINT
-        if marker.is_file():
-            last = self.folder / marker.read_text(encoding="utf-8").strip()
-            found = [last, *(path for path in found if path != last)]
-        return found
+        if not os.path.lexists(marker):
+            return found
+        name = marker.read_bytes().strip() if marker.is_file() else b""
+        if not fnmatch.fnmatchcase(name, CHECKPOINTS.encode()) or b"/" in name or b"\0" in name:
+            logger.warning("%s does not name a checkpoint of its folder. Trying the newest", marker)
+            return found
+        last = self.folder / os.fsdecode(name)
+        return [last, *(path for path in found if path != last)]
 
     def load_last(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that can be read; None when the folder has none.
@@ -130,7 +176,7 @@ class Checkpointer:
         candidates = self.candidates()
         for path in candidates:
             try:
-                return path, load_checkpoint(path)
+                return path, load_checkpoint(path, whole=True)
             except UserError as error:
                 logger.warning("%s. Trying the one before it", error)
         if candidates:

@@ -96,6 +96,9 @@ def damage(kind: str, path: Path) -> None:
             path.write_bytes(b"")
         case "truncated":
             path.write_bytes(content[: len(content) // 2])
+        case "changed":
+            (content := bytearray(content))[content.index(torch.ones(3).numpy().tobytes())] ^= 4
+            path.write_bytes(content)
         case "foreign":
             path.write_bytes(b"\xff\xd8\xff\xe0 a picture")
         case "text":
@@ -117,6 +120,7 @@ def damage(kind: str, path: Path) -> None:
         ("folder", "is a folder"),
         ("empty", "empty"),
         ("truncated", "truncated or damaged"),
+        ("changed", "truncated or damaged"),
         ("foreign", "not a"),
         ("text", "not a"),
         ("pickle", "refused"),
@@ -136,7 +140,7 @@ def test_a_file_that_is_no_checkpoint_is_named_in_one_line(kind, said, tmp_path,
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "foreign"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "changed", "foreign"])
 def test_resuming_takes_the_good_one_before_a_bad_last_one(kind, tmp_path):
     saver = Checkpointer(tmp_path)
     for number in (1, 2, 3):
@@ -153,6 +157,16 @@ def test_a_folder_without_and_with_only_bad_checkpoints(tmp_path):
     damage("truncated", tmp_path / "model_0001.pth")
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
         Checkpointer(tmp_path).load_last()
+
+
+@pytest.mark.parametrize("place", ["model_0001.pth", "nowhere"])
+def test_a_checkpoint_that_is_a_link_is_followed_as_far_as_it_leads(place, tmp_path, caplog_fastreid):
+    saver = Checkpointer(tmp_path)
+    saver.save("model_0001.pth", state_with(1))
+    (tmp_path / "model_0002.pth").symlink_to(place)
+    (tmp_path / "last_checkpoint").unlink()
+    assert saver.load_last()[1]["iteration"] == 1
+    assert ("model_0002.pth not found" in caplog_fastreid.text) == (place == "nowhere")
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
