@@ -9,6 +9,7 @@ from importlib import import_module
 
 from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports, exit_on_user_error
 from fastreid.utils.errors import UserError, nearest_name
+from fastreid.utils.output import secure_output
 
 COMMANDS = {  # name: module, purpose
     "train": ("train_net", "train a model, or evaluate one"),
@@ -41,6 +42,7 @@ def build_parser() -> CommandLineParser:
 
 def main() -> None:
     """Run the command that the command line names, as a program of the name ``fastreid COMMAND``."""
+    secure_output()
     with exit_cleanly(sys.argv):
         at = next((i for i, word in enumerate(sys.argv[1:], 1) if not word.startswith("-")), len(sys.argv))
         name = build_parser().parse_args(sys.argv[1 : at + 1]).command

@@ -42,8 +42,8 @@ def build_parser() -> CommandLineParser:
         type=named,
         action="append",
         required=True,
-        metavar="NAME=DIR",
-        help="OUTPUT_DIR of an evaluation",
+        metavar="NAME=PLACE",
+        help="OUTPUT_DIR of a training or an evaluation, or a file of results in it",
     )
     parser.add_argument(
         "--seconds",
@@ -68,10 +68,10 @@ def by_name(pairs: list[tuple[str, Any]], option: str) -> dict[str, Any]:
     return values
 
 
-def read_runs(named_folders: list[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
+def read_runs(named_places: list[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
     """Return ``{run: {protocol: {metric: value}}}``. Raises a UserError for runs of different protocols."""
-    folders = by_name(named_folders, "--run")
-    runs = {name: read_results(folder, METRICS)["results"] for name, folder in folders.items()}
+    places = by_name(named_places, "--run")
+    runs = {name: read_results(place, METRICS)["results"] for name, place in places.items()}
     protocols = next(iter(runs.values()))
     for name, results in runs.items():
         if results.keys() != protocols.keys():
@@ -97,7 +97,6 @@ def main(args: argparse.Namespace) -> None:
         for protocol in protocols
         for name, results in runs.items()
     ]
-    print(tabulate(rows, headers=["protocol", "run", *metrics], tablefmt="github", floatfmt=".1f"))
     if args.output:
         summary = {
             name: {protocol: {m: results[protocol][m] for m in metrics} for protocol in protocols}
@@ -105,3 +104,4 @@ def main(args: argparse.Namespace) -> None:
         }
         with named_output(args.output):
             write_json(args.output, summary | {"seconds": seconds})
+    print(tabulate(rows, headers=["protocol", "run", *metrics], tablefmt="github", floatfmt=".1f"))

@@ -40,20 +40,21 @@ def main(args: argparse.Namespace) -> None:
     cfg = weights.cfg
     size = model_size(weights, args.batch_size)
     named = args.config_file or args.model
-    print(f"{named}, {args.batch_size} image(s) of {cfg.INPUT.SIZE_TEST}")
-    print(f"weights: {weights.note}")
-    print(size_table(size, args.batch_size))
+    tables = [size_table(size, args.batch_size)]
     report = {"config": named, "weights": weights.note, "batch_size": args.batch_size}
     report |= size_report(size)
     if not args.no_timing:
         device = resolve_device(cfg.MODEL.DEVICE)
         parts = measure_parts(weights, args.batch_size, args.repeats)
-        print(timing_table(parts, args.batch_size, device))
+        tables.append(timing_table(parts, args.batch_size, device))
         report |= timing_report(parts, device)
     if args.output:
         with named_output(args.output):
             write_json(args.output, report)
-        print(args.output)
+        tables.append(args.output)
+    print(f"{named}, {args.batch_size} image(s) of {cfg.INPUT.SIZE_TEST}")
+    print(f"weights: {weights.note}")
+    print(*tables, sep="\n")
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:

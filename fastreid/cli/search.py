@@ -148,6 +148,8 @@ def query(args: argparse.Namespace) -> None:
         for path, *found in zip(paths, scores, items, strict=True)
     ]
     share = index.recall(features, args.top, args.where)
+    if args.html:
+        write_page(args, answers)
     if args.json:
         answer = {"search": index.facts["kind"], "top": args.top, "recall": share, "answers": answers}
         print(json.dumps(answer, indent=2))
@@ -156,8 +158,6 @@ def query(args: argparse.Namespace) -> None:
             print(f"{answer['query']}\n{result_table(answer['results'])}\n")
         known = "" if share is None else f"; recall@{args.top} for these queries {share:.3f}"
         print(f"{describe(index)}{known}")
-    if args.html:
-        write_page(args, answers)
 
 
 def query_columns(args: argparse.Namespace) -> Columns:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     trainer.train()
 
 
-@command(build_parser)
+@command(build_parser, only_logs=True)
 def main(args: argparse.Namespace) -> None:
     cfg = setup_config(args)  # once here, so that a mistake is found before processes are started
     launch(

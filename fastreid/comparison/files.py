@@ -18,7 +18,7 @@ def read_json(path: Path) -> Any:
     try:
         lines = path.read_text().splitlines()
         return list(map(json.loads, lines)) if path.name == "metrics.json" else json.loads("".join(lines))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         again = path.name in (COST, EVALUATIONS)
         fix = "remove it: it is made again" if again else f"remove {path.parent} to train it again"
         raise UserError(f"{path} cannot be read: {error}", fix) from error

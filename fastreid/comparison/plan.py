@@ -9,14 +9,16 @@ import yaml
 
 from fastreid.checks.assets import check_assets
 from fastreid.checks.datasets import check_datasets
-from fastreid.comparison.files import EVALUATIONS, read_json
+from fastreid.comparison.files import EVALUATIONS
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.config.files import flat_keys
 from fastreid.engine.hooks.checkpointing import FINAL
+from fastreid.engine.hooks.evaluation import read_evaluations
 from fastreid.engine.run_folder import check_output_dir
 from fastreid.modeling import method_of
 from fastreid.structures import Finding
 from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
 
 SAME_FOR_ALL = ("DATASETS.*", "MODEL.SEED", "TEST.METRIC", "TEST.AQE.*", "TEST.RERANK.*", "TEST.ROC.*")
 SAME_FOR_ALL += ("TEST.EQUAL_TERMS.*",)
@@ -93,7 +95,11 @@ class Training:
         Raises:
             UserError: if it is, but the model is gone.
         """
-        history = read_json(self.evaluations) if self.evaluations.exists() else []
+        try:
+            history = read_evaluations(self.evaluations) if self.evaluations.exists() else []
+        except UserError as error:
+            warn_once(__name__, f"{error}: its training makes them again")
+            history = []
         if not history or history[-1]["epoch"] < self.contender.cfg.SOLVER.MAX_EPOCH:
             return False
         if not self.final.exists():
@@ -192,7 +198,14 @@ def check_earlier(training: Training) -> None:
     """
     if not training.planned.exists():
         return
-    before, now = flat_keys(yaml.safe_load(training.planned.read_text())), flat_keys(training.config())
+    try:
+        planned = yaml.safe_load(training.planned.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        planned = None
+    if not isinstance(planned, dict):
+        warn_once(__name__, f"{training.planned} cannot be read: not compared with what is asked for now")
+        return
+    before, now = flat_keys(planned), flat_keys(training.config())
     keys = [key for key in {**before, **now} if not any(fnmatch(key, pattern) for pattern in FREE)]
     if different := _differences(keys, now, before):
         raise UserError(

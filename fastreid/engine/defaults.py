@@ -13,6 +13,7 @@ from fastreid.engine.run_folder import check_output_dir
 from fastreid.engine.trained_model import model_config
 from fastreid.modeling import check_assets
 from fastreid.utils import comm
+from fastreid.utils.checkpoint import CHECKPOINTS
 from fastreid.utils.cli import CommandLineParser, number_from_zero
 from fastreid.utils.env import code_version, seed_all_rng, use_device
 from fastreid.utils.errors import UserError
@@ -79,7 +80,7 @@ def setup_config(args: argparse.Namespace) -> CfgNode:
     cfg = read_config(args)
     check_config(cfg, world_size_of(args), training=not args.eval_only)
     check_output_dir(cfg.OUTPUT_DIR)
-    if not (args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists()):
+    if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob(CHECKPOINTS))):
         check_assets(cfg, training=not args.eval_only)
     cfg.freeze()
     return cfg

@@ -6,20 +6,24 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fastreid.config import CfgNode
 from fastreid.utils import comm
+from fastreid.utils.checkpoint import CHECKPOINTS, LAST_CHECKPOINT
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write, check_output_folder, sync_folder
+from fastreid.utils.file_io import atomic_write, check_output_folder, set_aside, sync_folder
 from fastreid.utils.logger import open_log_file, warn_once
 
 logger = logging.getLogger(__name__)
 
 # A fresh run moves what an earlier one left under these names out of its way.
-RUN_FILES = ("last_checkpoint", "model_*.pth", "metrics.json", "evaluations.json", "results.json")
-RUN_FILES += ("query_scores.npz", "events.out.tfevents.*")
+RUN_FILES = (LAST_CHECKPOINT, CHECKPOINTS, "metrics.json", "evaluations.json", "results.json")
+RUN_FILES += ("query_scores.npz", "events.out.tfevents.*", "results.*.json", "query_scores.*.npz")
 RUN_ID = ".run"  # file with the number of the run, as long as the elastic agent of torch has one for it
+OWN_FILES = (LAST_CHECKPOINT, CHECKPOINTS, "metrics.json", "evaluations.json", "results.json")
+OWN_FILES += ("query_scores.npz", RUN_ID, ".lock", "config.yaml", "log.txt", "log.txt.rank*")
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -51,6 +55,7 @@ def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
     path = Path(cfg.OUTPUT_DIR) / ".lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_names(path.parent)
         lock = open(path, "a")  # noqa: SIM115 (closed below; closing it ends the lock)
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {error.strerror}") from error
@@ -65,6 +70,13 @@ def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
         except OSError as error:
             warn_once(__name__, f"{path} cannot be locked ({error.strerror}): start no second run there")
         yield
+
+
+def clear_names(folder: Path) -> None:
+    """Rename what has the name of a run's file but is none: a folder, a pipe, a link to what is not there."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if any(fnmatchcase(entry.name, name) for name in OWN_FILES) and not entry.is_file():
+            logger.warning("%s is not a file, and is out of the way as %s", entry.path, set_aside(entry.path))
 
 
 @contextmanager
@@ -91,7 +103,7 @@ def is_restarted(output_dir: str) -> bool:
     """
     restarted = any(comm.all_gather_object(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0))
     path = Path(output_dir) / RUN_ID
-    begun = comm.is_main_process() and path.is_file() and path.read_text(encoding="utf-8") == _run_id()
+    begun = comm.is_main_process() and path.is_file() and path.read_bytes() == _run_id().encode()
     return restarted and comm.broadcast_object(begun)
 
 
@@ -116,7 +128,7 @@ def _run_id() -> str:
 def set_earlier_run_aside(output_dir: str) -> None:
     """Move checkpoints and metrics of an earlier run in `output_dir` to its subfolder ``earlier.N``."""
     folder = Path(output_dir)
-    files = [path for pattern in RUN_FILES for path in folder.glob(pattern)]
+    files = sorted({path for pattern in RUN_FILES for path in folder.glob(pattern)})
     if not files:
         return
     number = 1

@@ -61,6 +61,7 @@ class TrainerBase:
         writers: where scalars go; filled by a hook.
         best_metric: highest mean metric of an evaluation so far, in percent.
         last_results: of the last evaluation, by protocol.
+        resumed_from: the name of the checkpoint that it goes on from; "": of none.
         may_stop_at_once: whether an interruption right now would lose no training.
     """
 
@@ -74,6 +75,7 @@ class TrainerBase:
         self.writers: list[Writer] = []
         self.best_metric: float | None = None
         self.last_results: Results | None = None
+        self.resumed_from = ""
         self.may_stop_at_once = False
 
     @property

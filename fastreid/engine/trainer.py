@@ -184,8 +184,6 @@ class DefaultTrainer(SimpleTrainer):
             with memory_shortage_named("taking statistics of the training images", SMALLER_BATCHES):
                 self.model.on_train_start(self.train_set, self.build_statistics_loader)
             comm.broadcast_tensors([*self.model.parameters(), *self.model.buffers()])
-        if self.epoch >= self.max_epoch:
-            logger.info("All %d epochs are done already", self.max_epoch)
         with locked_output_dir(self.cfg), storage_errors_named(self.cfg.OUTPUT_DIR, *KEPT):
             open_output_dir(self.cfg)
             begin_run(self.cfg.OUTPUT_DIR, afresh=self.iteration == 0)
@@ -277,6 +275,7 @@ class DefaultTrainer(SimpleTrainer):
         if path is None:
             logger.warning("--resume: no checkpoint in %s yet, starting afresh", self.cfg.OUTPUT_DIR)
             return False
-        self.load_state_dict(found[1] if found else load_checkpoint(path), str(path))
+        self.load_state_dict(found[1] if found else load_checkpoint(path, whole=True), str(path))
+        self.resumed_from = path.name
         logger.info("Resumed from %s: %d epochs, %d iterations done", path, self.epoch, self.iteration)
         return True

@@ -16,7 +16,13 @@ from fastreid.evaluation.extraction import extract_over_ranks
 from fastreid.evaluation.features import rank_features
 from fastreid.evaluation.query_expansion import expand_queries
 from fastreid.evaluation.rank import Labels, QueryScores, check_labels, rank_matrix
-from fastreid.evaluation.report import log_table, log_view_gap, write_query_scores, write_results
+from fastreid.evaluation.report import (
+    log_table,
+    log_view_gap,
+    scores_path,
+    write_query_scores,
+    write_results,
+)
 from fastreid.evaluation.roc import FALSE_POSITIVE_RATES, RowBlocks, tpr_at_fpr
 from fastreid.structures import Metrics, Results, RetrievalTask, Sample
 from fastreid.utils import comm
@@ -113,9 +119,9 @@ def summarise_percent(scores: QueryScores, num_gallery: int) -> Metrics:
 def evaluate_protocols(cfg: CfgNode, model: nn.Module, datasets: Sequence[RetrievalTask]) -> Results:
     """Score `model` on every protocol, encoded as :func:`encode_protocols` does.
 
-    Every rank gets the same result. Rank 0 logs the table, then writes ``results.json`` and
-    ``query_scores.npz`` in ``OUTPUT_DIR``. The checkpoint recorded there is ``MODEL.WEIGHTS``; it is null for
-    a model in training mode, whose weights that file no longer holds.
+    Every rank gets the same result. Rank 0 logs the table, then writes it and the scores of every query in
+    ``OUTPUT_DIR``: of a model in training mode as ``results.json`` and ``query_scores.npz``, otherwise under
+    names of their own with the checkpoint's, ``MODEL.WEIGHTS``, in them.
 
     Returns:
         By protocol Rank-1, Rank-5, Rank-10, mAP, mINP and mean in percent, and TPR@FPR=1e-4 … with
@@ -200,8 +206,9 @@ def score_protocols(
     gap = view_gap(tasks, results, distractors)
     if gap is not None:
         log_view_gap(gap, distractors)
-    write_results(cfg, results, sizes, checkpoint, gap)
-    write_query_scores(cfg.OUTPUT_DIR, queries)
+    path = write_results(cfg, results, sizes, checkpoint, gap)
+    write_query_scores(scores_path(path), queries)
+    logger.info("Results written: %s", path)
     return results
 
 

@@ -1,8 +1,11 @@
-"""The traces of an evaluation: a table in the log, ``results.json`` and ``query_scores.npz``."""
+"""The traces of an evaluation: a table in the log, a file of results and one of every query's scores."""
 
 import hashlib
+import itertools
 import json
 import logging
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +24,9 @@ from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, write_json
 
 logger = logging.getLogger(__name__)
+
+RESULTS = "results.json"  # of a training
+EVALUATED = "results.*.json"  # of a checkpoint
 
 
 def log_table(results: Results, sizes: dict[str, dict[str, int]]) -> None:
@@ -43,12 +49,17 @@ def write_results(
     sizes: dict[str, dict[str, int]],
     checkpoint: str | None,
     gap: ViewGap | None,
-) -> None:
-    """Write ``OUTPUT_DIR/results.json``: results with sizes, checkpoint and hash, code version, config.
+) -> Path:
+    """Write a file of results with sizes, checkpoint and hash, code version, config; return its path.
 
+    Those of a training are ``OUTPUT_DIR/results.json``. Those of a checkpoint have a file of their own, such
+    as ``results.model_best.CARGO_AG.json``; its name gets a number where that is of another checkpoint or
+    configuration.
     A view gap is written as ``view_gap``, in mAP at equal terms; without one the entry is missing.
+
+    Args:
+        checkpoint: None: of a model that trains.
     """
-    Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "results": {name: sizes[name] | metrics for name, metrics in results.items()},
         "checkpoint": describe_checkpoint(checkpoint),
@@ -57,22 +68,61 @@ def write_results(
     }
     if gap is not None:
         content["view_gap"] = gap._asdict()
-    write_json(Path(cfg.OUTPUT_DIR) / "results.json", content)
+    path = Path(cfg.OUTPUT_DIR) / RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if checkpoint is not None:
+        stem = f"{path.stem}.{_words(Path(checkpoint).stem or 'model')}.{_words('+'.join(results))}"
+        numbered = (path.with_name(f"{stem}.{number}.json") for number in itertools.count(2))
+        names = itertools.chain([path.with_name(f"{stem}.json")], numbered)
+        path = next(name for name in names if _is_free(name, content))
+    write_json(path, content)
+    return path
 
 
-def read_results(output_dir: str, metrics: Sequence[str] = ()) -> dict[str, Any]:
+def _words(text: str) -> str:
+    """Make `text` a part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9_+-]+", "_", text)[:100]
+
+
+def _is_free(path: Path, content: dict[str, Any]) -> bool:
+    """Tell whether the file is not there, or is of the same checkpoint, protocols and configuration."""
+    if not os.path.lexists(path):
+        return True
+    try:
+        there = _read_results(path)
+    except UserError:
+        return False
+    same = all(there.get(key) == content[key] for key in ("checkpoint", "config"))
+    return same and there["results"].keys() == content["results"].keys()
+
+
+def scores_path(results: Path) -> Path:
+    """Return where the scores of every query stand beside a file of results."""
+    return results.with_name(results.name.replace("results", "query_scores", 1)).with_suffix(".npz")
+
+
+def read_results(place: str | Path, metrics: Sequence[str] = ()) -> dict[str, Any]:
     """Read what :func:`write_results` wrote.
 
     Args:
+        place: the file, or the OUTPUT_DIR: for a training's its last results, for another the newest.
         metrics: what every protocol must have, such as ``mAP``.
 
     Raises:
-        UserError: if the folder has no readable ``results.json``, or a metric is missing in it.
+        UserError: if there is no readable file, or a metric is missing in it.
     """
-    path = Path(output_dir) / "results.json"
+    path = Path(place)
+    if not path.is_file():
+        path = path / RESULTS
+        if not path.exists():
+            path = max(path.parent.glob(EVALUATED), key=os.path.getmtime, default=path)
+    return _read_results(path, metrics)
+
+
+def _read_results(path: Path, metrics: Sequence[str] = ()) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"no readable results in {path}", "name the OUTPUT_DIR of an evaluation") from error
     results = content.get("results") if isinstance(content, dict) else None
     if not results or not isinstance(results, dict):
@@ -95,8 +145,8 @@ class ScoredQueries(NamedTuple):
     """(Q,) int64: the rank of the first true match, from 1."""
 
 
-def write_query_scores(output_dir: str, scores: dict[str, tuple[np.ndarray, QueryScores]]) -> None:
-    """Write ``query_scores.npz``: what `ScoredQueries` has, as ``protocol/field``.
+def write_query_scores(path: Path, scores: dict[str, tuple[np.ndarray, QueryScores]]) -> None:
+    """Write a file ``query_scores.npz``: what `ScoredQueries` has, as ``protocol/field``.
 
     Args:
         scores: the persons (Q,) of all queries and their scores, by protocol.
@@ -106,17 +156,17 @@ def write_query_scores(output_dir: str, scores: dict[str, tuple[np.ndarray, Quer
         scored = found.first_hit > 0
         for field, values in zip(ScoredQueries._fields, (persons, found.ap, found.first_hit), strict=True):
             arrays[f"{protocol}/{field}"] = values[scored]
-    with atomic_write(Path(output_dir) / "query_scores.npz") as file:
+    with atomic_write(path) as file:
         np.savez_compressed(file, **arrays)
 
 
 def read_query_scores(output_dir: str | Path, protocols: Sequence[str]) -> dict[str, ScoredQueries]:
-    """Read what :func:`write_query_scores` wrote of these protocols.
+    """Read what :func:`write_query_scores` wrote of these protocols when the model trained.
 
     Raises:
         UserError: if the folder has no such file, or it lacks a protocol.
     """
-    path = Path(output_dir) / "query_scores.npz"
+    path = scores_path(Path(output_dir) / RESULTS)
     try:
         with np.load(path) as arrays:
             fields = ScoredQueries._fields

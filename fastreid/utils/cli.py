@@ -4,6 +4,7 @@ Imports nothing heavy, so that a program can call `exit_during_imports` before w
 """
 
 import argparse
+import contextlib
 import io
 import os
 import signal
@@ -15,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from fastreid.utils.errors import UserError
+from fastreid.utils.output import check_printed, secure_output
 from fastreid.utils.signals import STOPPING, let_stop_signals_through, stop_signals_to
 
 T = TypeVar("T")
@@ -24,6 +26,7 @@ def exit_during_imports(module: str) -> None:
     """Let SIGINT and SIGTERM end a program at once, with one line, until `exit_cleanly` takes them over.
 
     At once, because an exception from a signal handler can come out of half an import as any other error.
+    From here on the program has an output that may break, too: see `secure_output`.
 
     Args:
         module: the file's ``__name__``; where it is neither run nor that of a spawned process (but imported
@@ -32,17 +35,21 @@ def exit_during_imports(module: str) -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if module == "__main__":  # a spawned process leaves it to its parent to tell
-            os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+            with contextlib.suppress(OSError):
+                os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
         os._exit(128 + number)
 
     if module in ("__main__", "__mp_main__"):
+        secure_output()
         for number in STOPPING:
             signal.signal(number, stop)
         let_stop_signals_through()
 
 
 @contextmanager
-def exit_cleanly(arguments: Sequence[str] = (), when_stopped: str = "nothing to save") -> Iterator[None]:
+def exit_cleanly(
+    arguments: Sequence[str] = (), when_stopped: str = "nothing to save", only_logs: bool = False
+) -> Iterator[None]:
     """Run the `main` of a tool in `exit_on_signals` and `exit_on_user_error` together.
 
     What stdout cannot encode, such as a file name that is no valid text, is escaped, as on stderr.
@@ -51,11 +58,14 @@ def exit_cleanly(arguments: Sequence[str] = (), when_stopped: str = "nothing to 
         arguments: the command line's. ``--debug`` among them, wherever it stands, shows the traceback of an
             error, also of one that they have themselves.
         when_stopped: as in `exit_on_signals`.
+        only_logs: the result is not what is printed: nothing is lost where it cannot be.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     with exit_on_signals(when_stopped), exit_on_user_error(debug="--debug" in arguments):
         yield
+        if not only_logs:
+            check_printed()
 
 
 @contextmanager
@@ -98,19 +108,21 @@ def exit_on_signals(when_stopped: str = "nothing to save") -> Iterator[None]:
 
 
 def command(
-    build_parser: Callable[[], "CommandLineParser"], when_stopped: str = "nothing to save"
+    build_parser: Callable[[], "CommandLineParser"],
+    when_stopped: str = "nothing to save",
+    only_logs: bool = False,
 ) -> Callable[[Callable[[argparse.Namespace], T]], Callable[[Sequence[str] | None], T]]:
     """Make a ``main(argv=None)`` of a function of the parsed arguments: it reads them, and ends cleanly.
 
     Args:
-        when_stopped: as in `exit_on_signals`.
+        when_stopped, only_logs: as in `exit_cleanly`.
     """
 
     def decorate(function: Callable[[argparse.Namespace], T]) -> Callable[[Sequence[str] | None], T]:
         @wraps(function)
         def main(argv: Sequence[str] | None = None) -> T:
             argv = sys.argv[1:] if argv is None else argv
-            with exit_cleanly(argv, when_stopped):
+            with exit_cleanly(argv, when_stopped, only_logs):
                 return function(build_parser().read(argv))
 
         return main

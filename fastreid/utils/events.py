@@ -13,7 +13,7 @@ import torch
 
 from fastreid.utils import comm
 from fastreid.utils.env import peak_memory
-from fastreid.utils.file_io import atomic_write
+from fastreid.utils.file_io import atomic_write, set_aside
 from fastreid.utils.logger import warn_once
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class JSONWriter(Writer):
     """One JSON object a line: ``{"iteration": …, name: latest value, …}``.
 
     A resumed run (`start_iteration` > 0) drops the lines of iterations that it will repeat, and a line
-    that an interruption left half written.
+    that an interruption left half written. Of a file with other lines that cannot be read it keeps a copy.
     """
 
     def __init__(self, path: str | Path, start_iteration: int = 0) -> None:
@@ -192,12 +192,19 @@ class TensorBoardWriter(Writer):
 
 
 def _keep_lines_until(path: Path, iteration: int) -> None:
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept, bad = [], []
+    for number, line in enumerate(lines, 1):
         try:
             if json.loads(line)["iteration"] <= iteration:
                 kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            logger.info("%s: dropped a line that was not completely written", path)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            bad.append(number)
+    if bad == [len(lines)]:
+        logger.info("%s: dropped a line that was not completely written", path)
+    elif bad:
+        copy = set_aside(path)
+        problem = "%s: %d of %d lines cannot be read and are left out; as it was, it is %s"
+        logger.warning(problem, path, len(bad), len(lines), copy)
     with atomic_write(path, "w") as file:
         file.writelines(kept)

@@ -6,6 +6,7 @@ there, `named_output` around the writing.
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import secrets
@@ -84,6 +85,16 @@ def _is_at(file: IO, path: str | os.PathLike) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def set_aside(path: str | os.PathLike) -> Path:
+    """Rename what stands at `path`, whatever it is, to a name that is free; return that."""
+    path = Path(path)
+    names = (path.with_name(f"{path.name}.aside.{number}") for number in itertools.count(1))
+    free = next(name for name in names if not os.path.lexists(name))
+    os.rename(path, free)
+    sync_folder(path.parent)
+    return free
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

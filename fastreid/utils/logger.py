@@ -10,6 +10,7 @@ from pathlib import Path
 from termcolor import colored
 
 from fastreid.utils.errors import Complaint
+from fastreid.utils.output import secure_output
 
 _COLORS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
 
@@ -75,6 +76,7 @@ def setup_logger(output_dir: str | None = None, rank: int = 0) -> logging.Logger
         handler.close()
 
     if rank == 0:
+        secure_output()  # of a process that was spawned
         console = logging.StreamHandler(sys.stdout)
         console.setLevel(logging.INFO)
         console.setFormatter(_ConsoleFormatter("[%(asctime)s] %(message)s", "%H:%M:%S"))

@@ -27,9 +27,10 @@ def finish(training: Training, ap: dict[str, np.ndarray]) -> None:
     training.final.write_bytes(b"")
     scores = {name: QueryScores(values, values / 2, 1 + (values < 0.5)) for name, values in ap.items()}
     results = {name: summarise_percent(found, 100) for name, found in scores.items()}
-    entry = {"epoch": training.contender.cfg.SOLVER.MAX_EPOCH, "results": results}
-    training.evaluations.write_text(json.dumps([{"epoch": 1, "results": {}}, entry]))
-    write_query_scores(str(training.folder), {name: (PERSONS, found) for name, found in scores.items()})
+    entry = {"epoch": training.contender.cfg.SOLVER.MAX_EPOCH, "mean": 50.0, "results": results}
+    training.evaluations.write_text(json.dumps([{"epoch": 1, "mean": 1.0, "results": {}}, entry]))
+    queries = {name: (PERSONS, found) for name, found in scores.items()}
+    write_query_scores(training.folder / "query_scores.npz", queries)
     lines = [{"iteration": 10, "time": 9.0}, {"iteration": 20, "time": 0.2}, {"iteration": 30, "time": 0.3}]
     lines += [{"iteration": 40, "time": 0.4}, {"iteration": 40, "CARGO_A2G/mAP": 1.0}]
     (training.folder / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))

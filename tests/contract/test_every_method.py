@@ -15,6 +15,7 @@ from worlds.programs import run_tool
 from fastreid.config import load_config
 from fastreid.config.imports import import_user_modules
 from fastreid.engine import load_trained_model
+from fastreid.evaluation.report import read_results
 from fastreid.modeling import META_ARCH_REGISTRY
 
 PAGE = REPO / "docs" / "new_method.md"
@@ -108,7 +109,7 @@ def test_it_resumes_exactly(world):
 
 def test_it_is_evaluated(world, tmp_path):
     call("train_net.py", "--eval-only", *world.named, "--num-gpus", "1", "OUTPUT_DIR", tmp_path)
-    assert json.loads((tmp_path / "results.json").read_text())["results"]["CARGO_A2G"]["mAP"] > 0
+    assert read_results(tmp_path)["results"]["CARGO_A2G"]["mAP"] > 0
 
 
 def test_it_is_checked(world):

@@ -1,9 +1,9 @@
 """Two processes on one machine, without a GPU: the same data, and models that agree."""
 
-import json
-
 import pytest
 from worlds.options import REPO, TINY
+
+from fastreid.evaluation.report import read_results
 
 
 def test_both_stages_train_on_two_processes(benchmarks, run_tool, tmp_path):
@@ -16,9 +16,6 @@ def test_both_stages_train_on_two_processes(benchmarks, run_tool, tmp_path):
         options = ["--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", folder, "--num-gpus", processes]
         config = REPO / "configs" / "CARGO" / "base_stage2_step5.yml"
         run_tool("train_net.py", "--config-file", config, *common, *options)
-    alone, together = (
-        json.loads((tmp_path / folder / "results.json").read_text())["results"]
-        for folder in ("alone", "together")
-    )
+    alone, together = (read_results(tmp_path / folder)["results"] for folder in ("alone", "together"))
     for protocol, metrics in alone.items():
         assert together[protocol] == pytest.approx(metrics, abs=1e-6)

@@ -1,10 +1,11 @@
 """Every benchmark's own configurations, through the commands of the README: train, train, evaluate."""
 
-import json
 from typing import NamedTuple
 
 import pytest
 from worlds.options import REPO, TINY
+
+from fastreid.evaluation import report
 
 
 class Benchmark(NamedTuple):
@@ -70,8 +71,8 @@ def test_two_stages_train_and_evaluate(name, benchmarks, run_tool, tmp_path):
 
 
 def read_results(folder) -> dict:
-    """The metrics of each protocol, as results.json has them."""
-    results = json.loads((folder / "results.json").read_text())["results"]
+    """The metrics of each protocol, as the file of results has them."""
+    results = report.read_results(folder)["results"]
     return {
         name: {key: metrics[key] for key in ("Rank-1", "mAP", "mINP")} for name, metrics in results.items()
     }

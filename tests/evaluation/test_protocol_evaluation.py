@@ -107,7 +107,7 @@ def test_results_file_says_what_was_evaluated(cfg, protocols, tmp_path):
     weights.write_bytes(b"weights" * 1000)
     cfg.MODEL.WEIGHTS = str(weights)
     results = evaluate_protocols(cfg, ToyModel().eval(), protocols)
-    written = json.loads((tmp_path / "run" / "results.json").read_text())
+    written = json.loads((tmp_path / "run" / "results.model_best.FIRST+SECOND.json").read_text())
     first, second = {"queries": 10, "scored": 10, "gallery": 30}, {"queries": 15, "scored": 15, "gallery": 20}
     assert written["results"] == {"FIRST": first | results["FIRST"], "SECOND": second | results["SECOND"]}
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()

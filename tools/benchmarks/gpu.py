@@ -118,13 +118,13 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def report(folder: Path, facts: dict[str, Any], figures: list[Figure], left_out: dict[str, str]) -> None:
-    """Print the table, and write it and the JSON."""
+    """Write the table and the JSON, and print the table."""
     table = markdown(f"{facts['device']}, torch {facts['torch']}, {facts['seconds']} s", figures, left_out)
-    print(table)
     folder.mkdir(parents=True, exist_ok=True)
     values = {"figures": [figure.to_dict() for figure in figures], "left_out": left_out}
     with named_output(folder):
         write_json(folder / "gpu.json", facts | values)
         with atomic_write(folder / "gpu.md", "w") as file:
             file.write(table)
+    print(table)
     print(folder / "gpu.json", folder / "gpu.md", sep="\n")

@@ -10,10 +10,28 @@ from fastreid.engine.hooks.checkpointing import BEST
 from fastreid.engine.train_loop import HookBase
 from fastreid.structures import Results
 from fastreid.utils import comm
+from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.env import preserved_rng_state
-from fastreid.utils.file_io import write_json
+from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import set_aside, write_json
 
 logger = logging.getLogger(__name__)
+
+
+def read_evaluations(path: Path) -> list[dict[str, Any]]:
+    """Read ``evaluations.json``: of each evaluation its epoch, iteration, mean and results by protocol.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    kinds = {"epoch": int, "mean": int | float, "results": dict}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(entry[key], kind) for entry in found for key, kind in kinds.items()):
+            return list(found)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        pass
+    raise UserError(f"{path} holds no evaluations")
 
 
 class EvalHook(HookBase):
@@ -21,7 +39,8 @@ class EvalHook(HookBase):
 
     The best is by the mean over the protocols of their `mean` (of Rank-1 and mAP). Every evaluation is
     added to ``evaluations.json``: a resumed run knows from it what the best was, and makes up for an
-    evaluation that the interruption cut off.
+    evaluation that the interruption cut off. Where the file cannot be read it goes by what the checkpoint
+    knows, and where the best model cannot it chooses anew.
 
     Args:
         evaluate: returns ``{protocol: {metric: percent}}``, the same on all ranks.
@@ -39,16 +58,43 @@ class EvalHook(HookBase):
         trainer = self.trainer
         if trainer.iteration == 0:
             return
-        earlier = json.loads(self.path.read_text()) if self.path.exists() else []
-        self.history = [entry for entry in comm.broadcast_object(earlier) if entry["epoch"] <= trainer.epoch]
+        earlier = comm.broadcast_object(self._earlier() if comm.is_main_process() else None)
+        self.history = [entry for entry in earlier if entry["epoch"] <= trainer.epoch]
         known = [entry["mean"] for entry in self.history]
         if trainer.best_metric is not None:
             known.append(trainer.best_metric)
-        trainer.best_metric = max(known, default=None)
+        lost = comm.broadcast_object(bool(known) and comm.is_main_process() and self._has_lost_best())
+        trainer.best_metric = None if lost else max(known, default=None)
         cut_off = trainer.iteration == trainer.epoch * trainer.iters_per_epoch and trainer.is_due(self.period)
-        if cut_off and all(entry["epoch"] != trainer.epoch for entry in self.history):
+        if cut_off and (lost or all(entry["epoch"] != trainer.epoch for entry in self.history)):
+            self.history = [entry for entry in self.history if entry["epoch"] != trainer.epoch]
             logger.info("Making up for the evaluation of epoch %d", trainer.epoch)
             self._evaluate()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history = state.get("history", [])
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """Return the evaluations of the file; of the checkpoint where it cannot be read or is not there."""
+        if not self.path.exists():
+            return self.history
+        try:
+            return read_evaluations(self.path)
+        except UserError as error:
+            copy = set_aside(self.path)
+            logger.warning("%s. Going on with those of the checkpoint; as it was, it is %s", error, copy)
+            return self.history
+
+    def _has_lost_best(self) -> bool:
+        try:
+            load_checkpoint(self.path.with_name(BEST))
+        except UserError as error:
+            logger.warning("%s. The best model is chosen anew from here on", error.problem)
+            return True
+        return False
 
     def after_epoch(self) -> None:
         if self.trainer.is_due(self.period):
