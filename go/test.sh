@@ -7,5 +7,5 @@ source go/lib.sh
 ensure_environment
 # One thread a process: the tests' models are small, and two-process tests would otherwise fight for the cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-# Whole files in turn on each core, so that what a file prepares is prepared once.
-exec "$PYTHON_BIN" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+# Whole files in turn on each core, so that what a file prepares is prepared once; in the order of tests/conftest.py.
+exec "$PYTHON_BIN" -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -14,8 +14,13 @@ from fastreid.rendered import BenchmarkSpec, write_benchmark
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
 
+# Folders with files that take long: first, so that no core waits at the end for the last of them.
+LONG = ("end_to_end", "contract", "reliability", "comparison", "engine", "deploy")
+
 
 def pytest_collection_modifyitems(items):
+    ranks = {folder: rank for rank, folder in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(LONG)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
