@@ -20,7 +20,7 @@ from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
 from fastreid.utils.memory import pinning_shortage_named
-from fastreid.utils.signals import end_with_parent
+from fastreid.utils.signals import end_with_parent, stop_signals_held_back
 
 DEAD_WORKER = "a data loading worker died (killed, or out of memory?): lower DATALOADER.NUM_WORKERS"
 
@@ -36,6 +36,8 @@ class ReIDLoader(DataLoader):
     """
 
     def __init__(self, dataset: ReportingSet, **options: Any) -> None:
+        if options.get("num_workers"):  # a spawned process would spawn them, which import everything again
+            options["multiprocessing_context"] = "fork"
         super().__init__(
             dataset, worker_init_fn=_init_worker, collate_fn=_collate, generator=torch.Generator(), **options
         )
@@ -43,7 +45,9 @@ class ReIDLoader(DataLoader):
     def __iter__(self) -> Iterator[Batch]:
         try:
             with pinning_shortage_named():  # nothing else here is CUDA's
-                for batch in super().__iter__():
+                with stop_signals_held_back():  # from the workers for good
+                    batches = super().__iter__()
+                for batch in batches:
                     if isinstance(batch, UserError):
                         raise batch
                     self._count_bad(batch.pop("bad_images"))
@@ -202,9 +206,7 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
 
 
 def _init_worker(worker_id: int) -> None:
-    """Leave signals to the main process, end with it, and take one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    """Leave signals, which are held back, to the main process, end with it, and take one thread."""
     threading.Thread(target=_end_when_told_to, daemon=True).start()
     end_with_parent(signal.SIGKILL)  # torch asks who its parent is only now, when it may be gone
     torch.set_num_threads(1)

@@ -20,6 +20,7 @@ from fastreid.data import (
     read_image,
 )
 from fastreid.data.datasets import base
+from fastreid.data.loaders import ReIDLoader
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 
@@ -257,6 +258,24 @@ def test_a_killed_worker_ends_the_run_with_the_cause(cargo_cfg):
         os.kill(worker, signal.SIGKILL)
         for _ in range(100):
             next(batches)
+
+
+def test_workers_are_forked_in_a_spawned_process_too_and_no_signal_ends_them(monkeypatch):
+    class Signalled:  # of no module: it could not be sent to a spawned worker
+        replaced = set()
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> dict:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), number)
+            return {"images": torch.full((3, 2, 2), index, dtype=torch.uint8)}
+
+    context = multiprocessing.get_context("spawn")
+    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", context)
+    batches = list(ReIDLoader(Signalled(), num_workers=1, batch_size=1))
+    assert [batch["images"].unique().tolist() for batch in batches] == [[0], [1]]
 
 
 def test_an_error_of_the_program_keeps_its_type_and_its_traceback(cargo_cfg):

@@ -32,7 +32,6 @@ class StopOnSignal(HookBase):
         self._training = ExitStack()
 
     def before_train(self) -> None:
-        self._pid = os.getpid()
         self._training.enter_context(stop_signals_to(self._handle))
 
     def after_step(self) -> None:
@@ -56,10 +55,6 @@ class StopOnSignal(HookBase):
         self._training.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a loader's worker: Ctrl-C reaches it too, but the main process decides
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
-            return
         if self._requested:
             if time.monotonic() - self._since > SAME_REQUEST:
                 signal.signal(number, signal.SIG_DFL)
