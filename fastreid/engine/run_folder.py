@@ -1,29 +1,29 @@
 """The folder of a run: who may write there, what an earlier run left, and a disk that is full."""
 
 import errno
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 
 from fastreid.config import CfgNode
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import CHECKPOINTS, LAST_CHECKPOINT
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write, check_output_folder, set_aside, sync_folder
-from fastreid.utils.logger import open_log_file, warn_once
+from fastreid.utils.file_io import atomic_write, check_output_folder, locked, set_aside, sync_folder
+from fastreid.utils.logger import open_log_file
 
 logger = logging.getLogger(__name__)
 
 # A fresh run moves what an earlier one left under these names out of its way.
 RUN_FILES = (LAST_CHECKPOINT, CHECKPOINTS, "metrics.json", "evaluations.json", "results.json")
 RUN_FILES += ("query_scores.npz", "events.out.tfevents.*", "results.*.json", "query_scores.*.npz")
-RUN_ID = ".run"  # file with the number of the run, as long as the elastic agent of torch has one for it
+AGENTS = ".run"  # file with the names of the agents that have started the run
 OWN_FILES = (LAST_CHECKPOINT, CHECKPOINTS, "metrics.json", "evaluations.json", "results.json")
-OWN_FILES += ("query_scores.npz", RUN_ID, ".lock", "config.yaml", "log.txt", "log.txt.rank*")
+OWN_FILES += ("query_scores.npz", AGENTS, ".lock", "config.yaml", "log.txt", "log.txt.rank*")
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -52,23 +52,17 @@ def locked_output_dir(cfg: CfgNode) -> Iterator[None]:
     if not comm.is_main_process():
         yield
         return
-    path = Path(cfg.OUTPUT_DIR) / ".lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear_names(path.parent)
-        lock = open(path, "a")  # noqa: SIM115 (closed below; closing it ends the lock)
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {error.strerror}") from error
-    with lock:
+    folder = Path(cfg.OUTPUT_DIR)
+    with ExitStack() as held:
         try:
-            # A lock of the process, not of the open file: a killed run's loader workers do not keep it.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise UserError(
-                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run", "wait or choose another"
-            ) from error
+            folder.mkdir(parents=True, exist_ok=True)
+            clear_names(folder)
+            ours = held.enter_context(locked(folder / ".lock"))
         except OSError as error:
-            warn_once(__name__, f"{path} cannot be locked ({error.strerror}): start no second run there")
+            raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {error.strerror}") from error
+        if not ours:
+            problem = f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} is in use by another training run"
+            raise UserError(problem, "wait or choose another")
         yield
 
 
@@ -97,14 +91,11 @@ def storage_errors_named(output_dir: str, kept: str, go_on: str) -> Iterator[Non
 
 
 def is_restarted(output_dir: str) -> bool:
-    """Tell whether this is another start of the run that has begun in `output_dir`; ask on all ranks.
-
-    Any rank may know that it is: a machine that has come back counts its starts anew.
-    """
-    restarted = any(comm.all_gather_object(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0))
-    path = Path(output_dir) / RUN_ID
-    begun = comm.is_main_process() and path.is_file() and path.read_bytes() == _run_id().encode()
-    return restarted and comm.broadcast_object(begun)
+    """Tell whether it is this run, in an earlier start, that has begun in `output_dir`; ask on all ranks."""
+    agents, path, begun = _agents(), Path(output_dir) / AGENTS, set()
+    if comm.is_main_process() and path.is_file():
+        begun = set(path.read_text("utf-8", "replace").splitlines())
+    return comm.broadcast_object(bool(agents & begun))
 
 
 def begin_run(output_dir: str, afresh: bool) -> None:
@@ -113,16 +104,23 @@ def begin_run(output_dir: str, afresh: bool) -> None:
     Args:
         afresh: it does not go on from a checkpoint; another run's files are set aside.
     """
-    restarted = is_restarted(output_dir)
+    restarted, agents = is_restarted(output_dir), _agents()
     if comm.is_main_process():
         if afresh and not restarted:
             set_earlier_run_aside(output_dir)
-        with atomic_write(Path(output_dir) / RUN_ID, "w") as file:
-            file.write(_run_id())
+        with atomic_write(Path(output_dir) / AGENTS, "w") as file:
+            file.writelines(f"{agent}\n" for agent in sorted(agents))
 
 
-def _run_id() -> str:
-    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+def _agents() -> set[str]:
+    """Return names for the agents of the run, which have one each: the folders that torch made for them.
+
+    They stay the same in every start, but of a machine that was lost and has come back. A restart count would
+    not do: that machine counts from 0 again. Nor would the run's id: torchrun calls all runs "none".
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    own = [str(Path(file).parents[2])] if file else []  # FOLDER/attempt_N/RANK/error.json
+    return set(chain.from_iterable(comm.all_gather_object(own)))
 
 
 def set_earlier_run_aside(output_dir: str) -> None:

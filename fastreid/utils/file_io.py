@@ -12,11 +12,12 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def locked(path: str | os.PathLike, wait: bool = False) -> Iterator[bool]:
 
     The system lets go of it when the process dies, whatever killed it, and knows it on every machine that
     shares the folder (NFS included). Processes forked from this one do not have it. Where the file system has
-    no locks, everybody gets it.
+    no locks, everybody gets it, with a warning.
 
     Args:
         wait: until it is free.
@@ -71,12 +72,15 @@ def locked(path: str | os.PathLike, wait: bool = False) -> Iterator[bool]:
                     return
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
                     raise
+                problem = f"{Path(path).parent} cannot be locked ({error.strerror})"
+                warn_once(__name__, problem, "start no second program there")
             if not _is_at(file, path):  # who had it has removed it
                 continue
             try:
                 yield True
             finally:
-                Path(path).unlink(missing_ok=True)
+                with suppress(OSError):  # the next one can also do with the file that is there
+                    os.unlink(path)
             return
 
 

@@ -244,11 +244,10 @@ def test_a_run_goes_on_by_itself_after_the_kill_of_a_random_rank(toy_cfg, tmp_pa
 
 @pytest.fixture
 def started(monkeypatch):
-    """`started(run_id, count)`: as the process of a run that was restarted `count` times."""
+    """`started(agent, count)`: as the process of a run that this agent has restarted `count` times."""
 
-    def set_environment(run_id: str, count: int) -> None:
-        monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
-        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+    def set_environment(agent: str, count: int) -> None:
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", f"/tmp/{agent}/attempt_{count}/0/error.json")
 
     return set_environment
 
