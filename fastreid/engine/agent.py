@@ -19,13 +19,13 @@ from datetime import timedelta
 from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from torch.distributed import Store, TCPStore
 from torch.distributed.elastic.agent.server import WorkerSpec
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters, RendezvousTimeoutError
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
@@ -33,12 +33,14 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRende
 
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
+from fastreid.utils.logger import warn_once
 from fastreid.utils.signals import SAME_REQUEST, STOPPING, stop_signals_held_back, stop_signals_to
 
 TIMEOUT = timedelta(minutes=30)  # of a collective, and of the wait for the other machines
 STORE_TIMEOUT = timedelta(minutes=1)  # of what an agent that has met the others asks of the store
 GRACE_SECONDS = 5.0  # in which the cause of a failure is seen before its consequences
 LONGEST_TEXT = 8000  # characters of a traceback, the last ones
+START = "FASTREID_START"  # environment variable: name of the part of the store that this start alone uses
 LOST = "another process of the run has ended (its output tells why), and the connection to it is lost"
 
 Address = tuple[str, int]
@@ -77,26 +79,38 @@ class Failure(NamedTuple):
         return UserError(self.text) if self.code == 2 else SystemExit(self.code)
 
 
+def _stop_at_once(number: int) -> NoReturn:
+    print(f"stopped by {signal.Signals(number).name}: nothing to save", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
 class Agent(LocalElasticAgent):
     """The agent of machine `machine_rank`. `failure` is what has ended the run."""
 
-    FAILURE, HERE = "fastreid/failure", "fastreid/machines"
+    FAILURE, HERE, NAME = "fastreid/failure", "fastreid/machines", "fastreid/start"
 
-    def __init__(self, machine_rank: int, restarts: int, spec: WorkerSpec, log_dir: str) -> None:
-        super().__init__(spec, DefaultLogsSpecs(log_dir))
+    def __init__(self, machine_rank: int, restarts: int, spec: WorkerSpec, logs: DefaultLogsSpecs) -> None:
+        super().__init__(spec, logs)
         self.machine_rank, self._remaining_restarts = machine_rank, restarts
         self.failure: Failure | None = None
-        self._asked_at: float | None = None
-        self._first_start = restarts == spec.max_restarts
+        self._asked: tuple[int, float] | None = None  # the signal, and when it came
+
+    def run(self, *role: str) -> RunResult:
+        try:
+            with stop_signals_to(self.stop):
+                return super().run(*role)
+        except SignalException as stopped:  # from torch's handlers, which start in vain from here
+            _stop_at_once(stopped.sigval)
+        finally:
+            self._rdzv_handler._stop_heartbeats()  # a thread in torch at the end of Python would abort it
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Pass a signal on to the processes; end at once when there are none, or when it comes again."""
         group, now = self.get_worker_group(), time.monotonic()
         if group.state != WorkerState.HEALTHY:
-            print(f"stopped by {signal.Signals(number).name}: nothing to save", file=sys.stderr)
-            raise SystemExit(128 + number)
-        self._asked_at = self._asked_at or now
-        again = now - self._asked_at > SAME_REQUEST
+            _stop_at_once(number)
+        self._asked = self._asked or (number, now)
+        again = now - self._asked[1] > SAME_REQUEST
         for worker in group.workers:
             with suppress(ProcessLookupError):
                 os.kill(worker.id, signal.SIGKILL if again else number)
@@ -104,12 +118,16 @@ class Agent(LocalElasticAgent):
             raise SystemExit(128 + number)
 
     def _assign_worker_ranks(self, store: Store, group_rank: int, *where: Any) -> Any:
+        if store.add(f"fastreid/machine{self.machine_rank}", 1) > 1:
+            problem = f"another machine of the run has --machine-rank {self.machine_rank}, too"
+            raise UserError(problem, "give each its own, from 0 on")
         return super()._assign_worker_ranks(store, self.machine_rank, *where)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        if not self._first_start:  # torch does not count the one after a machine has come back
-            self._remaining_restarts = min(self._remaining_restarts, worker_group.spec.max_restarts - 1)
-        self.failure, self._first_start = None, False
+        if self._asked:  # while torch stopped them for a machine that has come back
+            raise SystemExit(128 + self._asked[0])
+        self.failure = None
+        os.environ[START] = worker_group.store.compare_set(self.NAME, "", uuid.uuid4().hex).decode()
         resource_tracker.ensure_running()  # its start lets signals through
         handled = (*STOPPING, signal.SIGHUP, signal.SIGQUIT)  # by torch; not any more after the start
         with stop_signals_held_back(), stop_signals_to(self.stop, handled):
@@ -124,7 +142,7 @@ class Agent(LocalElasticAgent):
         if result.state == WorkerState.SUCCEEDED or not store.check([self.FAILURE]):
             return result
         self.failure = Failure(*json.loads(store.get(self.FAILURE)))
-        if self.failure.code != 1 or self._asked_at:
+        if self.failure.code != 1 or self._asked:
             self._remaining_restarts = 0
         if self._remaining_restarts > 0:
             left = f"{self._remaining_restarts - 1} more restarts"
@@ -157,29 +175,26 @@ def run_agent(
     if machines > 1:  # torch would not tell a machine that comes back where its own second store is
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     restarts, failure, agent = workers["max_restarts"], Failure(1, LOST), None
-    while restarts >= 0:
-        try:
-            meeting, store = _meet(address, machines, machine_rank)
-            started = workers | {"entrypoint": entry, "args": (*workers["args"], (address[0], store.port))}
-            spec = WorkerSpec("fastreid", rdzv_handler=meeting, **started)
-            with TemporaryDirectory(prefix="fastreid_run_") as folder:
-                agent = Agent(machine_rank, restarts, spec, folder)
-                try:
-                    with stop_signals_to(agent.stop):
-                        agent.run()
-                finally:
-                    meeting._stop_heartbeats()  # a thread in torch at the end of Python would abort it
-            failure = agent.failure
-            break
-        except RendezvousTimeoutError as error:
-            raise UserError(
-                f"the {machines} machines did not meet at tcp://{address[0]}:{address[1]} in {TIMEOUT}",
-                "start the same command on each, with --machine-rank 0, 1, …",
-            ) from error
-        except (RendezvousError, RuntimeError):  # machine 0 is lost, and with it the store
-            if machines == 1:
-                raise
-            restarts = (agent._remaining_restarts if agent else restarts) - 1
+    with TemporaryDirectory(prefix="fastreid_run_") as folder:
+        logs = DefaultLogsSpecs(folder)
+        while restarts >= 0:
+            try:
+                meeting, store = _meet(address, machines, machine_rank)
+                own = workers | {"args": (*workers["args"], (address[0], store.port))}
+                spec = WorkerSpec("fastreid", rdzv_handler=meeting, entrypoint=entry, **own)
+                agent = Agent(machine_rank, restarts, spec, logs)
+                agent.run()
+                failure = agent.failure
+                break
+            except RendezvousTimeoutError as error:
+                raise UserError(
+                    f"the {machines} machines did not meet at tcp://{address[0]}:{address[1]} in {TIMEOUT}",
+                    "start the same command on each, with --machine-rank 0, 1, …",
+                ) from error
+            except (RendezvousError, RuntimeError):  # machine 0 is lost, and with it the store
+                if machines == 1:
+                    raise
+                restarts = (agent._remaining_restarts if agent else restarts) - 1
     if failure:
         raise failure.exception() from (WorkerError(failure.trace) if failure.code == 2 else None)
 
@@ -200,6 +215,8 @@ def _meet(address: Address, machines: int, machine_rank: int) -> tuple[DynamicRe
             f" ({' '.join(str(error).split())[:120]})",
             "give an address of machine 0 and a free port",
         ) from error
+    if machines > 1 and machine_rank == 0:
+        warn_once(__name__, f"waiting at tcp://{host}:{port} for {machines - 1} more machines")
     run_id = f"{host}:{port}" if machines > 1 else uuid.uuid4().hex
     seconds = {"join_timeout": int(TIMEOUT.total_seconds()), "keep_alive_interval": 1}
     place = RendezvousParameters("c10d", f"{host}:{port}", run_id, machines, machines, **seconds)
@@ -207,6 +224,10 @@ def _meet(address: Address, machines: int, machine_rank: int) -> tuple[DynamicRe
 
 
 def _is_listening(address: Address) -> bool:
-    with suppress(OSError), socket.create_connection(address, timeout=1):
-        return True
-    return False
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except OSError as error:
+        place = f"tcp://{address[0]}:{address[1]}"
+        warn_once(__name__, f"waiting for machine 0 at {place} ({error.strerror or error})")
+        return False
+    return True

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from fastreid.engine.agent import GRACE_SECONDS, LOST, TIMEOUT, Address, WorkerError, run_agent
+from fastreid.engine.agent import GRACE_SECONDS, LOST, START, TIMEOUT, Address, WorkerError, run_agent
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.signals import STOPPING, end_with_parent, let_stop_signals_through
@@ -49,7 +49,7 @@ def launch(
             it ends all processes.
         SystemExit: with 128 + its number after a signal.
     """
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+    if under_torchrun():
         _run_under_torchrun(main, args, device)
         return
     if num_gpus_per_machine < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
@@ -67,12 +67,17 @@ def launch(
     run_agent(_run_spawned, workers, num_machines, machine_rank, address)
 
 
+def under_torchrun() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
 def _parse(dist_url: str) -> tuple[str, int]:
     """``"tcp://HOST:PORT"`` -> (HOST, PORT)."""
     if re.fullmatch(r"tcp://.+:\d+", dist_url):
         with contextlib.suppress(ValueError):  # a port beyond 65535
             parts = urlsplit(dist_url)
-            return parts.hostname, parts.port
+            if parts.hostname and parts.port:
+                return parts.hostname, parts.port
     raise UserError(
         f"--dist-url {dist_url!r} is no address that several machines can reach",
         "give one of machine 0, as tcp://HOST:PORT",
@@ -157,13 +162,13 @@ def _join_process_group(device: str, address: Address | None) -> dist.Store:
     _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
     if address:
         store = dist.TCPStore(*address, is_master=False, timeout=TIMEOUT)
+        store = dist.PrefixStore(os.environ[START], store)
     else:
         store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
     backend, own_device = "gloo", None
     if uses_cuda(device):
         backend, own_device = "nccl", torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(own_device)
-    store = comm.unused_store(store, rank, world_size)
     place = {"store": store, "rank": rank, "world_size": world_size, "device_id": own_device}
     dist.init_process_group(backend, timeout=TIMEOUT, **place)
     return store

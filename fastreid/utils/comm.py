@@ -4,7 +4,6 @@ import itertools
 import pickle
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -145,32 +144,6 @@ def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
     if get_world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
-
-
-def unused_store(store: dist.Store, rank: int, world_size: int) -> dist.Store:
-    """Return a part of `store` for the processes of this start alone: those of earlier ones have left keys.
-
-    No number tells the starts apart, as a machine that comes back counts anew. So each rank asks under a name
-    that nobody had before, and rank 0 answers with the name of the part, until all are there.
-
-    Raises:
-        DistError: if they are not within the timeout of `store`.
-    """
-    own, others = uuid.uuid4().hex, range(1, world_size)
-
-    def answered() -> bool:
-        for key in (f"asks{other}" for other in others):
-            if store.check([key]):
-                store.set(store.get(key).decode(), own)
-        return all(store.check([f"{own}/here{other}"]) for other in others)
-
-    if rank:
-        store.set(f"asks{rank}", own)
-    if not wait_until((lambda: store.check([own])) if rank else answered, store.timeout.total_seconds()):
-        raise dist.DistError(f"not all processes of the run have started in {store.timeout}")
-    name = store.get(own).decode() if rank else own
-    store.set(f"{name}/here{rank}", "")
-    return dist.PrefixStore(name, store)
 
 
 def wait_until(done: Callable[[], bool], seconds: float) -> bool:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from toy_training import ToyLoader
 from fastreid.engine import WorkerError, launch
 from fastreid.engine.agent import TIMEOUT
 from fastreid.modeling.losses.triplet import triplet
-from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -162,26 +160,16 @@ def test_the_first_failure_ends_all_processes_and_is_the_one_reported(how, error
     assert "; restart " not in capfd.readouterr().err
 
 
-def test_each_start_has_a_part_of_the_store_that_no_earlier_one_wrote_to():
-    store = dist.HashStore()
-    for ranks in ((2, 1, 0), (0, 1, 2), (1, 0, 2)):
-        with ThreadPoolExecutor(3) as pool:
-            parts = list(pool.map(lambda rank: comm.unused_store(store, rank, 3), ranks))
-        assert not any(part.check(["key"]) for part in parts)
-        parts[0].set("key", "")
-        assert all(part.check(["key"]) for part in parts)
-
-
 def test_the_wait_for_another_machine_ends_at_once_on_a_signal():
     program = (
         "import sys; from fastreid.engine import launch; from fastreid.utils import cli\n"
         "with cli.exit_cleanly():\n"
-        "    print('waiting', file=sys.stderr, flush=True)\n"
         "    launch(print, 1, 2, int(sys.argv[1]), sys.argv[2], device='cpu')"
     )
-    machines = [run_python("-c", program, rank, free_url()) for rank in ("0", "1")]
-    for machine in machines:
-        assert machine.stderr.readline() == "waiting\n"
+    urls = free_url(), free_url()
+    machines = [run_python("-c", program, str(rank), url) for rank, url in enumerate(urls)]
+    assert machines[0].stderr.readline() == f"waiting at {urls[0]} for 1 more machines\n"
+    assert machines[1].stderr.readline() == f"waiting for machine 0 at {urls[1]} (Connection refused)\n"
     time.sleep(1)
     for machine in machines:
         machine.send_signal(signal.SIGTERM)
@@ -214,7 +202,6 @@ def test_on_cuda_every_process_of_a_machine_has_its_own_device_from_the_start(mo
         dist, "init_process_group", lambda backend, **options: made.append((backend, options))
     )
     monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([("store", 3, 4)]))
-    monkeypatch.setattr(comm, "unused_store", lambda store, *_: f"unused {store}")
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
@@ -222,7 +209,7 @@ def test_on_cuda_every_process_of_a_machine_has_its_own_device_from_the_start(mo
     device, (backend, options) = made
     assert device == torch.device("cuda", 1)
     assert (backend, options.pop("device_id"), options.pop("timeout")) == ("nccl", device, TIMEOUT)
-    assert options == {"store": "unused store", "rank": 3, "world_size": 4}
+    assert options == {"store": "store", "rank": 3, "world_size": 4}
 
 
 @pytest.mark.parametrize(
@@ -231,6 +218,7 @@ def test_on_cuda_every_process_of_a_machine_has_its_own_device_from_the_start(mo
         ({"num_gpus_per_machine": 0}, "at least 1"),
         ({"num_machines": 2, "machine_rank": 2}, "--machine-rank 2"),
         ({"num_machines": 2}, "--dist-url 'auto'.*tcp://HOST:PORT"),
+        ({"num_machines": 2, "dist_url": "tcp://here:0"}, "--dist-url 'tcp://here:0'.*tcp://HOST:PORT"),
         ({"num_gpus_per_machine": 2, "device": "cuda:1"}, "MODEL.DEVICE 'cuda:1' is one GPU"),
     ],
 )
