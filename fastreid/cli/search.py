@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from fastreid.data.bad_images import check_image_files
 from fastreid.deploy.feature_files import FeatureSet, extract_to_files, feature_choice
 from fastreid.deploy.image_lists import Columns, list_file, list_pictures
 from fastreid.deploy.labels import column_arguments
@@ -28,7 +29,8 @@ from fastreid.deploy.search import (
     compact_index,
     remove_pictures,
 )
-from fastreid.deploy.workers import run_shared, under_torchrun
+from fastreid.deploy.workers import run_shared
+from fastreid.engine.launch import under_torchrun
 from fastreid.utils.cli import CommandLineParser, add_imports_option, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file, check_output_folder
@@ -137,7 +139,10 @@ def query(args: argparse.Namespace) -> None:
     if args.html:
         check_output_file(args.html, "--html")
     index = SearchIndex.open(args.index)
+    if args.where:  # a mistake in it is found before the work on the queries
+        index.table.select(args.where)
     paths = query_columns(args)["path"]
+    check_image_files(paths, args.list or "--pictures", may_skip=False)
     features = query_features(args, index)
     if features is None:
         return

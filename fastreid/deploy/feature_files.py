@@ -78,7 +78,8 @@ class FeatureSet:
     @property
     def missing(self) -> list[int]:
         """The numbers of the shards that are not there yet."""
-        return [number for number in range(self.num_shards) if not self.shard_path(number).is_file()]
+        there = set(os.listdir(self.folder))
+        return [number for number in range(self.num_shards) if self.shard_path(number).name not in there]
 
     def shard_path(self, number: int) -> Path:
         return self.folder / f"features_{number:05d}.{self.facts['format']}"
@@ -151,10 +152,8 @@ class FeatureSet:
                     continue
                 with locked(self.folder / f".{path.stem}.lock") as ours:
                     if ours and not path.is_file():
-                        for partial in self.folder.glob(
-                            f".{path.name}.*.tmp"
-                        ):  # of a process that was killed
-                            partial.unlink()
+                        for killed in self.folder.glob(f".{path.name}.*.tmp"):  # what processes left
+                            killed.unlink()
                         idle = False
                         yield number
             if idle:
@@ -276,8 +275,9 @@ def _begin(features: FeatureSet, table: bytes, model: ReIDModel) -> None:
                 f"{foreign[0]} is there, but no {FACTS} that says what it is", "choose another output folder"
             )
         write_json(path, features.facts)  # first, so that all that follows is known as ours
-        with atomic_write(features.folder / IMAGES) as file:
-            file.write(table)
+        if not (features.folder / IMAGES).is_file():
+            with atomic_write(features.folder / IMAGES) as file:
+                file.write(table)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:

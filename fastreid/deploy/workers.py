@@ -1,20 +1,25 @@
 """Processes that share out work through a folder: no connection, and the death of one ends no other."""
 
-import ctypes
 import multiprocessing as mp
 import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import torch
 
-from fastreid.engine.launch import uses_cuda
+from fastreid.engine.launch import under_torchrun, uses_cuda
 from fastreid.utils.errors import UserError
-from fastreid.utils.signals import let_stop_signals_through, stop_signals_held_back, stop_signals_to
+from fastreid.utils.signals import (
+    end_with_parent,
+    let_stop_signals_through,
+    stop_signals_held_back,
+    stop_signals_to,
+)
 
 START_METHOD = "spawn"  # CUDA allows no other
 GRACE_SECONDS = 5.0  # for a process that is asked to stop
@@ -24,10 +29,6 @@ class Worker(NamedTuple):
     process: BaseProcess
     mistake: Connection
     """Gives the problem and the fix of a UserError that ended it."""
-
-
-def under_torchrun() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def run_shared(work: Callable[..., None], args: tuple, processes: int, device: str) -> bool:
@@ -87,14 +88,12 @@ def _worker(
 ) -> None:
     """Run in a new process, which ends with its parent at the latest."""
     os.setpgrp()  # Ctrl-C reaches the parent alone, which then ends this one
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
     with stop_signals_to(stop):
+        end_with_parent(signal.SIGTERM)
         let_stop_signals_through()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
@@ -124,7 +123,7 @@ def _wait(workers: list[Worker]) -> None:
                 name = signal.Signals(-process.exitcode).name
                 print(f"process {process.pid} was killed by {name}; others do its work", file=sys.stderr)
             elif process.exitcode:
-                if mistake.poll():
+                with suppress(EOFError):
                     raise UserError(*mistake.recv())
                 raise SystemExit(process.exitcode)  # it has shown its traceback
     if killed == len(workers):

@@ -24,6 +24,8 @@ def act(folder: Path, *actions: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if action == "mistake":
             raise UserError("a mistake", "mend it")
+        if action == "fault":
+            raise ValueError("a fault")
         if action == "sleep":
             time.sleep(100)
         return
@@ -47,6 +49,12 @@ class TestSeveral:
         assert time.monotonic() - begun < 90
         for path in tmp_path.glob("[0-9]*"):
             assert not Path("/proc", path.name).exists()
+
+    def test_a_fault_shows_its_traceback_and_ends_all(self, tmp_path, capfd):
+        with pytest.raises(SystemExit) as stopped:
+            run_shared(act, (tmp_path, "fault", "sleep"), 2, "cpu")
+        assert stopped.value.code == 1
+        assert capfd.readouterr().err.splitlines()[-1] == "ValueError: a fault"
 
     def test_all_killed(self, tmp_path):
         with pytest.raises(UserError, match="all processes were killed.*run the same command again"):
