@@ -70,6 +70,15 @@ def test_a_second_signal_stops_at_once_without_saving(cargo, tmp_path):
     assert not list((tmp_path / "run").glob("model_*.pth"))
 
 
+def test_a_run_whose_output_nobody_reads_any_more_trains_to_its_end(cargo, tmp_path):
+    run = start(*arguments(1, cargo, tmp_path / "run", "SOLVER.MAX_EPOCH", 1))
+    read_until(run, "Python")
+    run.stdout.close()  # as head does
+    assert run.wait(600) == 0
+    assert f"iter {ITERATIONS}/{ITERATIONS}" in (tmp_path / "run" / "log.txt").read_text()
+    assert {"model_final.pth", "results.json"} <= set(os.listdir(tmp_path / "run"))
+
+
 def test_ctrl_c_before_training_ends_the_program_without_a_traceback(cargo, tmp_path):
     run = start(*arguments(1, cargo, tmp_path / "run"))
     read_until(run, "Python")  # the first line: the data are read and the model is built after it
