@@ -64,7 +64,7 @@ cat <<END
 What was made:
   $data/CARGO/contact_sheet.png   the people, as drones and ground cameras see them
   $logs/stage1, $logs/stage2      checkpoints, log.txt, metrics.json, TensorBoard events
-  $logs/evaluation2/results.json  all metrics, with the configuration and the checkpoint's hash
+  $logs/evaluation2/results.*     all metrics, with the configuration and the checkpoint's hash
   $logs/report/report.html        rank lists of both stages, curves, cameras, views: open it in a browser
   $logs/summary.json              the table above, and the seconds that each step took this time
 END
