@@ -1,5 +1,6 @@
 """Data loaders: batches of uint8 images with their labels."""
 
+import gc
 import os
 import signal
 import threading
@@ -207,6 +208,7 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
 
 def _init_worker(worker_id: int) -> None:
     """Leave signals, which are held back, to the main process, end with it, and take one thread."""
+    gc.freeze()  # a collection writes to all objects, so that those of the main process would be copied
     threading.Thread(target=_end_when_told_to, daemon=True).start()
     end_with_parent(signal.SIGKILL)  # torch asks who its parent is only now, when it may be gone
     torch.set_num_threads(1)

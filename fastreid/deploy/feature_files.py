@@ -97,17 +97,14 @@ class FeatureSet:
         """Give the rows of images.csv in turn, the first with the names of the columns.
 
         Raises:
-            UserError: if it cannot be read, or has rows for more or fewer pictures than there are.
+            UserError: if it cannot be read, or is not of as many pictures as the features.
         """
-        rows = 0
-        for row in stream_rows(self.folder / IMAGES):
+        rows = -1
+        for rows, row in enumerate(stream_rows(self.folder / IMAGES)):  # noqa: B007
             yield row
-            rows += 1
-        if rows != 1 + len(self):
-            raise UserError(
-                f"{self.folder / IMAGES} lists {rows - 1} pictures, but there are features of {len(self)}",
-                "run the extraction again",
-            )
+        if rows != len(self):
+            problem = f"{self.folder / IMAGES} lists {rows} pictures, but there are features of {len(self)}"
+            raise UserError(problem, "run the extraction again")
 
     def shards(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Give ``(rows, (n, D) float32)`` of each shard in turn; ``npy`` ones stay on disk until read.
@@ -125,11 +122,9 @@ class FeatureSet:
             except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
                 raise UserError(f"{path} cannot be read", "delete it and run the extraction again") from error
             if features.shape != (rows.stop - rows.start, self.facts["width"]):
-                raise UserError(
-                    f"{path} has shape {features.shape}, expected {rows.stop - rows.start} x"
-                    f" {self.facts['width']}",
-                    "delete it and run the extraction again",
-                )
+                expected = f"{rows.stop - rows.start} x {self.facts['width']}"
+                problem = f"{path} has shape {features.shape}, expected {expected}"
+                raise UserError(problem, "delete it and run the extraction again")
             yield rows, features
 
     def load(self) -> np.ndarray:
