@@ -44,7 +44,10 @@ setup(
     },
     entry_points={"console_scripts": ["fastreid = fastreid.cli:main"]},
     install_requires=read_requirements(),
-    extras_require={"export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"]},
+    extras_require={
+        "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18"],
+        "tracking": ["wandb>=0.18"],
+    },
     ext_modules=[
         kernel_build.rank_extension(f"{KERNELS.replace('/', '.')}.rank_cy", f"{KERNELS}/rank_cy.pyx")
     ],

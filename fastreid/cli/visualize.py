@@ -16,8 +16,9 @@ from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file
 from fastreid.visualization.feature_map import METHODS
+from fastreid.visualization.figures import build_figures
 from fastreid.visualization.pngs import write_pngs
-from fastreid.visualization.report import build_figures, write_report
+from fastreid.visualization.report import write_report
 from fastreid.visualization.run_summary import Contents, summarise_run, with_distinct_names
 
 

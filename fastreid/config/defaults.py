@@ -183,5 +183,6 @@ KEYS: dict[str, Any] = {
     "SOLVER": SOLVER,
     "TEST": TEST,
     "OUTPUT_DIR": Key("logs/run", "of logs and checkpoints", changes=NOTHING),
+    "WANDB_PROJECT": Key("", "of Weights & Biases, that scalars go to as well; '' = none", changes=NOTHING),
     "CUDNN_BENCHMARK": Key(False, "faster convolutions on CUDA, chosen anew by every run", changes=NOTHING),
 }

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 # A fresh run moves what an earlier one left under these names out of its way.
 RUN_FILES = (LAST_CHECKPOINT, CHECKPOINTS, "metrics.json", "evaluations.json", "results.json")
 RUN_FILES += ("query_scores.npz", "events.out.tfevents.*", "results.*.json", "query_scores.*.npz")
+RUN_FILES += ("wandb_run.txt",)
 AGENTS = ".run"  # file with the names of the agents that have started the run
 OWN_FILES = (LAST_CHECKPOINT, CHECKPOINTS, "metrics.json", "evaluations.json", "results.json")
 OWN_FILES += ("query_scores.npz", AGENTS, ".lock", "config.yaml", "log.txt", "log.txt.rank*")

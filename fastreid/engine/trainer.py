@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch.optim import Optimizer
 
 from fastreid.config import CfgNode
@@ -48,6 +49,7 @@ from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
 from fastreid.utils.env import AMP_DTYPES, code_version, rng_state, set_rng_state
 from fastreid.utils.events import ConsoleWriter, JSONWriter, TensorBoardWriter, Writer
 from fastreid.utils.memory import memory_shortage_named
+from fastreid.utils.wandb_writer import WandbWriter, check_wandb
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class DefaultTrainer(SimpleTrainer):
         self.train_set = self.build_train_set(cfg)
         self.test_sets = self.train_set.held_out or self.build_test_sets(cfg)
         check_distractors(cfg, self.test_sets)  # the first evaluation may be hours away
+        check_wandb(cfg.WANDB_PROJECT)
         names = self.train_set.names
         cfg = fit_batch_size(cfg, self.train_set, comm.get_world_size())
         self.cfg = cfg = fit_config(cfg, len(names.identities), names.views)
@@ -149,12 +152,15 @@ class DefaultTrainer(SimpleTrainer):
 
     def build_writers(self) -> list[Writer]:
         """Make what shows and stores scalars, when training starts."""
-        folder = Path(self.cfg.OUTPUT_DIR)
-        return [
+        folder, project = Path(self.cfg.OUTPUT_DIR), self.cfg.WANDB_PROJECT
+        writers = [
             ConsoleWriter(self.max_iteration, self.iters_per_epoch),
             JSONWriter(folder / "metrics.json", self.iteration),
             TensorBoardWriter(folder, self.iteration),
         ]
+        if project:
+            writers.append(WandbWriter(folder, project, yaml.safe_load(self.cfg.dump()), self.iteration))
+        return writers
 
     def build_statistics_loader(self, samples: list[Sample]) -> Iterable[Batch]:
         """Give batches of training images, without augmentation, for `MetaArch.on_train_start`."""

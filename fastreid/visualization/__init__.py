@@ -1,3 +1,3 @@
 """Evaluations to look at: one self-contained HTML page, and PNGs of the same."""
 
-from fastreid.visualization.search_page import SearchHit, SearchResult, write_search_page
+from fastreid.visualization.search_page import SearchHit, SearchPages, SearchResult, write_search_page

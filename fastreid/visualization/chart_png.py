@@ -55,7 +55,7 @@ def save_table(table: Table, path: str | Path) -> None:
 
 def _draw_lines(axes: Axes, chart: Chart) -> None:
     for number, series in enumerate(chart.series):
-        style = {"color": COLOURS[number % 3], "linestyle": DASHES[number % 3]}
+        style = {"color": COLOURS[number % 3], "linestyle": DASHES[(number + number // 3) % 3]}
         axes.plot(*zip(*series.points, strict=True), label=series.name, linewidth=2, **style)
 
 

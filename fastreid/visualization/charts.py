@@ -1,7 +1,7 @@
 """The curves and tables of a report as plain data, drawn by the page's script and as PNGs alike."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,10 +12,12 @@ from fastreid.data.datasets.base import joint_view_names
 from fastreid.evaluation.equal_terms import metric_names, views_of
 from fastreid.structures import Table
 from fastreid.visualization.feature_map import METHODS, FeatureMap
+from fastreid.visualization.html import signed
 from fastreid.visualization.rankings import RECALL_LEVELS
 from fastreid.visualization.run_summary import ProtocolSummary, RunSummary
 
 CHANGE_BARS = 10  # on either side of the middle one in the chart of AP changes
+MOST_CAMERAS = 60  # rows and columns of a table
 MAP_ASPECT = 1.58  # width of a map over its height
 
 
@@ -26,6 +28,7 @@ class Series:
     name: str
     points: list[tuple[float, float]]
     labels: list[str] = field(default_factory=list)  # what is said of each point; empty: its coordinates
+    persons: list[int] = field(default_factory=list)  # in a map: whom each point shows, from 0; -1: nobody
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Chart:
     Points of bars are the bars' middles and heights.
     """
 
-    kind: str  # line, points, bars
+    kind: str  # line, points, bars; a line's points have rising x
     name: str  # of its file
     title: str
     x_label: str
@@ -44,6 +47,8 @@ class Chart:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
     ticks: bool = True  # False: the axes have no scale
+    smallest_step: float = 1  # between two ticks
+    protocol: str = ""  # that it is about; "": all
 
 
 def cmc_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
@@ -56,7 +61,9 @@ def cmc_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
     floor = 10 * max(0, int(lowest // 10) - 1)
     ranges = (1, max(longest, 2)), (floor, 100)
     title = f"CMC, {protocol}"
-    return Chart("line", f"cmc_{protocol}", title, "rank", "queries matched, %", series, *ranges)
+    return Chart(
+        "line", f"cmc_{protocol}", title, "rank", "queries matched, %", series, *ranges, protocol=protocol
+    )
 
 
 def precision_recall_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
@@ -65,7 +72,8 @@ def precision_recall_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
     series = [Series(name, _points(100 * RECALL_LEVELS, mean, decimals=2)) for name, mean in means.items()]
     title = f"Precision and recall, {protocol}"
     name = f"precision_recall_{protocol}"
-    return Chart("line", name, title, "recall, %", "precision, %", series, (0, 100), (0, 100))
+    ranges = (0, 100), (0, 100)
+    return Chart("line", name, title, "recall, %", "precision, %", series, *ranges, protocol=protocol)
 
 
 def change_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
@@ -77,14 +85,14 @@ def change_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
     counts, _ = np.histogram(change, edges)
     middles = (edges[:-1] + edges[1:]) / 2
     labels = [
-        f"{count} queries: AP {_signed(middle - width / 2)} to {_signed(middle + width / 2)}"
+        f"{count} queries: AP {signed(middle - width / 2)} to {signed(middle + width / 2)}"
         for middle, count in zip(middles, counts, strict=True)
     ]
     difference = f"{' less '.join(f'AP of {run.name}' for run in runs)}, percent points"
     bars = [Series("queries", _points(middles, counts, decimals=1), labels)]
     ranges = (float(edges[0]), float(edges[-1])), (0, max(1, int(counts.max())))
     title = f"Change of AP, {protocol}"
-    return Chart("bars", f"change_{protocol}", title, difference, "queries", bars, *ranges)
+    return Chart("bars", f"change_{protocol}", title, difference, "queries", bars, *ranges, protocol=protocol)
 
 
 def ap_change(first: ProtocolSummary, second: ProtocolSummary) -> np.ndarray:
@@ -98,13 +106,15 @@ def map_chart(name: str, feature_map: FeatureMap, datasets: Sequence[ReIDDataset
     shape = np.array([MAP_ASPECT, 1.0])
     span = max(float(((high - low) / shape).max()), 1e-12)  # one scale for both directions keeps distances
     places = (feature_map.points - (low + high) / 2) / span
-    series, owners = [], {s.path: d for d in datasets for part in (d.query, d.gallery) for s in part}
-    for view, view_name in enumerate(joint_view_names(datasets)):
-        members = [row for row, sample in enumerate(feature_map.samples) if sample.viewid == view]
+    series, owners = [], owners_of(datasets)
+    persons = {pid: number for number, pid in enumerate(sorted({s.pid for s in feature_map.samples} - {-1}))}
+    views = joint_view_names(datasets)
+    for view_name, members in zip(views, map_rows(feature_map, len(views)), strict=True):
         samples = [feature_map.samples[row] for row in members]
         names = [owners[sample.path].names_of(sample) for sample in samples]
         labels = [f"person {name.person}, {name.view} view, camera {name.camera}" for name in names]
-        series.append(Series(view_name, _points(*places[members].T, decimals=4), labels))
+        whom = [persons.get(s.pid, -1) for s in samples]
+        series.append(Series(view_name, _points(*places[members].T, decimals=4), labels, whom))
     method = METHODS[feature_map.method]
     axes = ("component 1", "component 2") if feature_map.method == "pca" else ("", "")
     title = f"{method} of the features, {name}"
@@ -112,11 +122,25 @@ def map_chart(name: str, feature_map: FeatureMap, datasets: Sequence[ReIDDataset
     return Chart("points", f"feature_map_{name}", title, *axes, series, *ranges, ticks=False)
 
 
+def map_rows(feature_map: FeatureMap, num_views: int) -> list[list[int]]:
+    """Return the places in the map's samples of each view's images, as the series of its chart have them."""
+    views = [sample.viewid for sample in feature_map.samples]
+    return [[row for row, view in enumerate(views) if view == number] for number in range(num_views)]
+
+
+def owners_of(datasets: Sequence[ReIDDataset]) -> dict[str, ReIDDataset]:
+    """Return the dataset that knows the names of an image, by the image's path."""
+    return {s.path: dataset for dataset in datasets for s in (*dataset.query, *dataset.gallery)}
+
+
 def camera_table(dataset: ReIDDataset, runs: Sequence[RunSummary]) -> Table:
-    """Give the first run's mAP of each query camera against each gallery camera; notes tell the second's."""
+    """Give the first run's mAP of each query camera against each gallery camera; notes tell the second's.
+
+    Of more than `MOST_CAMERAS` those with the most images are shown.
+    """
     q_cameras, g_cameras = ([s.camid for s in part] for part in (dataset.query, dataset.gallery))
     known = sorted({*q_cameras, *g_cameras})
-    rows, columns = sorted(set(q_cameras)), sorted(set(g_cameras))
+    rows, columns = _most_frequent(q_cameras), _most_frequent(g_cameras)
     cells = np.ix_([known.index(camera) for camera in rows], [known.index(camera) for camera in columns])
     parts = [run.protocols[dataset.name].rankings for run in runs]
     values, queries = 100 * parts[0].pair_ap[cells], parts[0].pair_queries[cells]
@@ -125,19 +149,26 @@ def camera_table(dataset: ReIDDataset, runs: Sequence[RunSummary]) -> Table:
         [_pair_note(count, change, runs) for count, change in zip(*line, strict=True)]
         for line in zip(queries.tolist(), changes.tolist(), strict=True)
     ]
-    low = float(np.nanmin(values))
-    limits = low, max(float(np.nanmax(values)), low + 1)
+    numbers = values[~np.isnan(values)]
+    low = float(numbers.min(initial=100))
+    limits = low, max(float(numbers.max(initial=0)), low + 1)
     names = dataset.camera_names
     sides = "query", "gallery", [names[camera] for camera in rows], [names[camera] for camera in columns]
-    title = f"AP of camera pairs, {dataset.name}"
+    shown = len({*rows, *columns})
+    part = "" if shown == len(known) else f", {shown} of {len(known)} cameras"
+    title = f"AP of camera pairs, {dataset.name}{part}"
     return Table(f"cameras_{dataset.name}", title, *sides, _or_none(values), notes, limits)
+
+
+def _most_frequent(cameras: Sequence[int]) -> list[int]:
+    return sorted(camera for camera, _ in Counter(cameras).most_common(MOST_CAMERAS))
 
 
 def _pair_note(queries: int, change: float, runs: Sequence[RunSummary]) -> str:
     if not queries:
         return ""
     note = f"{queries} {'query' if queries == 1 else 'queries'}"
-    return note if len(runs) < 2 else f"{note}, {_signed(change)} against {runs[1].name}"
+    return note if len(runs) < 2 else f"{note}, {signed(change)} against {runs[1].name}"
 
 
 def view_table(datasets: Sequence[ReIDDataset], run: RunSummary, view_names: Sequence[str]) -> Table:
@@ -165,7 +196,3 @@ def _points(x: Sequence[float], y: Sequence[float], decimals: int) -> list[tuple
 
 def _or_none(values: np.ndarray) -> list[list[float | None]]:
     return [[None if np.isnan(value) else float(value) for value in row] for row in values]
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")

@@ -10,26 +10,17 @@ from markupsafe import Markup
 
 from fastreid.utils.file_io import atomic_write, named_output
 
-SCRIPTS = ("theme.js", "charts.js", "rank_lists.js")
+SCRIPTS = ("theme.js", "protocol.js", "viewer.js", "charts.js", "rank_lists.js")
 PAGE_BYTES = 20_000_000  # no page is larger
-IMAGE_BYTES = 17_000_000  # what its thumbnails may take of that
 
 
-def write_page(path: str | Path, template: str, data: dict[str, Any], **values: Any) -> int:
-    """Write a page, atomically.
+def render_page(template: str, data: dict[str, Any], **values: Any) -> bytes:
+    """Return a page as it stands in its file.
 
     Args:
-        path: the HTML file; its folder is made.
         template: a file of ``page/`` that extends ``base.html``.
         data: what the scripts read, JSON.
         values: what the template reads.
-
-    Returns:
-        The page's size in bytes.
-
-    Raises:
-        ValueError: if the page would be larger than `PAGE_BYTES`.
-        UserError: if it cannot be written.
     """
     page_files = files("fastreid.visualization") / "page"
     environment = Environment(
@@ -38,18 +29,33 @@ def write_page(path: str | Path, template: str, data: dict[str, Any], **values: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["signed"] = signed
     content = environment.get_template(template).render(
         style=Markup((page_files / "style.css").read_text(encoding="utf-8")),
         script=Markup("\n".join((page_files / name).read_text(encoding="utf-8") for name in SCRIPTS)),
         data=Markup(_json_for_script(data)),
         **values,
     )
-    encoded = content.encode("utf-8", "replace")  # file names need not be valid text
+    return content.encode("utf-8", "replace")  # file names need not be valid text
+
+
+def write_page(path: str | Path, template: str, data: dict[str, Any], **values: Any) -> None:
+    """Write what `render_page` gives, atomically; the file's folder is made.
+
+    Raises:
+        ValueError: if the page would be larger than `PAGE_BYTES`.
+        UserError: if it cannot be written.
+    """
+    encoded = render_page(template, data, **values)
     if len(encoded) > PAGE_BYTES:
         raise ValueError(f"{path} would have {len(encoded)} bytes, more than {PAGE_BYTES}")
     with named_output(path), atomic_write(path) as file:
         file.write(encoded)
-    return len(encoded)
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign."""
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _json_for_script(data: dict[str, Any]) -> str:

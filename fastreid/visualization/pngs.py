@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fastreid.data import ReIDDataset
 from fastreid.visualization.chart_png import save_chart, save_table
+from fastreid.visualization.figures import Figures
 from fastreid.visualization.rank_sheet import save_rank_sheet
-from fastreid.visualization.report import Figures
 from fastreid.visualization.run_summary import RunSummary
 from fastreid.visualization.selection import spread_by_precision
 
@@ -31,9 +31,9 @@ def write_pngs(
         written.append(Path(folder) / f"{re.sub(r'[^a-zA-Z0-9_-]+', '_', name)}.png")
         return written[-1]
 
-    for chart in (*figures.curves, *figures.changes, *figures.maps):
+    for chart in figures.charts:
         save_chart(chart, place(chart.name))
-    for table in (*figures.cameras, *figures.at_equal_terms, *figures.tables):
+    for table in figures.every_table:
         save_table(table, place(table.name))
     for dataset in datasets:
         summary = run.protocols[dataset.name]

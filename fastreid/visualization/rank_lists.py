@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastreid.data import ReIDDataset, Sample
+from fastreid.visualization.generated import GeneratedView
 from fastreid.visualization.run_summary import RunSummary
 from fastreid.visualization.selection import choose_queries
 from fastreid.visualization.thumbnails import ThumbnailSheet
@@ -65,8 +66,9 @@ def _pictures(
 ) -> list[tuple[str, dict[str, str]]]:
     samples = [dataset.query[query]]
     for run in runs:
-        rankings = run.protocols[dataset.name].rankings
-        indices = [*rankings.top_k[query], rankings.next_match[query]]
+        summary = run.protocols[dataset.name]
+        rankings, views = summary.rankings, [view.nearest[query] for view in summary.generated]
+        indices = [*rankings.top_k[query], rankings.next_match[query], *itertools.chain(*views)]
         samples += [dataset.gallery[index] for index in indices if index >= 0]
     return [(sample.path, describe_sample(dataset, sample)) for sample in samples]
 
@@ -90,13 +92,17 @@ def _row(
     dataset: ReIDDataset, run: RunSummary, number: int, query: int, numbers: dict[str, int]
 ) -> dict[str, Any]:
     """Collect what one run found for the query."""
-    pid, scores = dataset.query[query].pid, run.protocols[dataset.name].scores
-    rankings = run.protocols[dataset.name].rankings
+    pid, summary = dataset.query[query].pid, run.protocols[dataset.name]
+    scores, rankings = summary.scores, summary.rankings
 
-    def found(index: int, rank: int, distance: float) -> dict[str, Any]:
+    def found(index: int, rank: int, distance: float | None = None) -> dict[str, Any]:
         sample = dataset.gallery[index]
-        value = round(float(distance), 4)
+        value = None if distance is None else round(float(distance), 4)
         return {"image": numbers[sample.path], "rank": rank, "value": value, "match": sample.pid == pid}
+
+    def generated(view: GeneratedView) -> dict[str, Any]:
+        near = [found(index, rank) for rank, index in enumerate(view.nearest[query], 1) if index >= 0]
+        return {"view": view.name, "first": int(view.first_hit[query]), "found": near}
 
     nearest = zip(rankings.top_k[query], rankings.distances[query], strict=True)
     beyond = int(rankings.next_match[query])
@@ -108,4 +114,5 @@ def _row(
         "next": None
         if beyond < 0
         else found(beyond, int(rankings.next_rank[query]), rankings.next_distance[query]),
+        "generated": [generated(view) for view in summary.generated],
     }

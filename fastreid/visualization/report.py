@@ -1,73 +1,30 @@
 """The HTML report of one trained model, or of one against another."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fastreid.data import ReIDDataset
 from fastreid.data.datasets.base import joint_view_names
 from fastreid.evaluation.equal_terms import ViewGap, view_gap
-from fastreid.structures import Table
-from fastreid.visualization.charts import (
-    Chart,
-    ap_change,
-    camera_table,
-    change_chart,
-    cmc_chart,
-    map_chart,
-    precision_recall_chart,
-    view_table,
-)
-from fastreid.visualization.html import IMAGE_BYTES, write_page
-from fastreid.visualization.rank_lists import ShownLists, collect_lists
+from fastreid.utils.env import code_version
+from fastreid.visualization.charts import ap_change, map_rows, owners_of
+from fastreid.visualization.figures import Figures
+from fastreid.visualization.generated import SHOWN
+from fastreid.visualization.html import PAGE_BYTES, render_page, write_page
+from fastreid.visualization.intervals import METRICS
+from fastreid.visualization.rank_lists import ShownLists, collect_lists, describe_sample
 from fastreid.visualization.run_summary import RunSummary
-from fastreid.visualization.thumbnails import ThumbnailSheet
+from fastreid.visualization.thumbnails import SMALL_BOX, ThumbnailSheet
 
-METRICS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
 SAME = 0.05  # percent points: AP that changed by less is the same
 EXTREMES = 5  # queries named as those that gained or lost most
-
-
-class Figures(NamedTuple):
-    """The curves and tables of a report."""
-
-    curves: list[Chart]  # two for each protocol
-    changes: list[Chart]  # one for each protocol, with two runs
-    cameras: list[Table]  # one for each protocol
-    at_equal_terms: list[Table]  # one for each run that was evaluated so
-    tables: list[Table]  # that the methods add
-    maps: list[Chart]  # one for each run
-
-
-def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -> Figures:
-    """Draw everything but the rank lists, of one or two runs."""
-    names = [dataset.name for dataset in datasets]
-    curves = [draw(name, runs) for name in names for draw in (cmc_chart, precision_recall_chart)]
-    changes = [change_chart(name, runs) for name in names] if len(runs) > 1 else []
-    cameras = [camera_table(dataset, runs) for dataset in datasets]
-    views = joint_view_names(datasets)
-    at_equal_terms = [view_table(datasets, run, views) for run in runs if run.distractors]
-    maps = [map_chart(run.name, run.feature_map, datasets) for run in runs]
-    return Figures(curves, changes, cameras, at_equal_terms, _method_tables(runs), maps)
-
-
-def _method_tables(runs: Sequence[RunSummary]) -> list[Table]:
-    """Return the runs' own tables, each named by its run; where two runs have the same one, the first's."""
-    shown: list[tuple[str, Table]] = []
-    for run in runs:
-        known = [table for _, table in shown]
-        shown += [(run.name, new) for new in run.tables if not any(_same(new, old) for old in known)]
-    return [replace(table, name=f"{table.name}_{run}", title=f"{table.title}, {run}") for run, table in shown]
-
-
-def _same(first: Table, second: Table) -> bool:
-    """Tell whether tables have the same content, but for the rounding of float32."""
-    values = [np.array(table.values, np.float64) for table in (first, second)]
-    alike = values[0].shape == values[1].shape and np.allclose(*values, atol=1e-6, equal_nan=True)
-    return bool(alike) and replace(first, values=[]) == replace(second, values=[])
+MAP_SHARE = 0.25  # of the room for pictures, kept for those of the maps
+NAMING = 4_000  # bytes for the names of a protocol's extreme queries
 
 
 def write_report(
@@ -76,9 +33,9 @@ def write_report(
     runs: Sequence[RunSummary],
     figures: Figures,
     queries: int,
-    image_bytes: int = IMAGE_BYTES,
+    page_bytes: int = PAGE_BYTES,
 ) -> ShownLists:
-    """Write the report, one self-contained HTML file of less than 20 MB.
+    """Write the report, one self-contained HTML file.
 
     Args:
         path: the HTML file; its folder is made.
@@ -86,7 +43,8 @@ def write_report(
         runs: the model, and perhaps one to compare it with.
         figures: what `build_figures` gave for them.
         queries: rank lists of a protocol, at most.
-        image_bytes: what the pictures may take. Lists that do not fit are left out, and the page says so.
+        page_bytes: the largest size of the page. Pictures have what curves and tables leave of it; lists and
+            pictures of the map that do not fit are left out, and the page says so.
 
     Returns:
         The rank lists in the page.
@@ -94,45 +52,79 @@ def write_report(
     Raises:
         UserError: if a picture cannot be read, or the file not written.
     """
-    sheet = ThumbnailSheet(image_bytes)
-    lists = collect_lists(datasets, runs, queries, sheet)
-    charts = [*figures.curves, *figures.changes, *figures.maps]
     data = {
-        "images": sheet.entries,
-        "lists": lists.lists,
+        "images": [],
+        "lists": [],
         "runs": [run.name for run in runs],
         "value_name": "distance",
-        "charts": [asdict(chart) for chart in charts],
+        "charts": [asdict(chart) for chart in figures.charts],
     }
-    title = " against ".join(run.name for run in runs)
-    write_page(
-        path,
-        "report.html",
-        data,
-        title=f"Person retrieval: {title}",
-        runs=runs,
-        metrics=METRICS,
-        protocols=[_describe_protocol(dataset, runs, lists) for dataset in datasets],
-        views=joint_view_names(datasets),
-        gaps=_view_gaps(datasets, runs),
-        figures=figures,
-        chart_number={chart.name: number for number, chart in enumerate(charts)},
-        cut=lists.cut,
-        length=next(iter(runs[0].protocols.values())).rankings.top_k.shape[1],
-    )
+    values = _describe_runs(datasets, runs, figures)
+    nothing = ShownLists([], dict.fromkeys(runs[0].protocols, 0), cut=True)
+    bare = render_page("report.html", data, **values, **_describe_lists(datasets, runs, nothing))
+    room = page_bytes - len(bare) - NAMING * len(datasets)
+    sheet = ThumbnailSheet(int(room * (1 - MAP_SHARE)))
+    lists = collect_lists(datasets, runs, queries, sheet)
+    data |= {"images": sheet.entries, "lists": lists.lists}
+    sheet.budget = room
+    _add_map_pictures(data["charts"], datasets, runs, sheet)
+    write_page(path, "report.html", data, **values, **_describe_lists(datasets, runs, lists))
     return lists
 
 
-def _describe_protocol(dataset: ReIDDataset, runs: Sequence[RunSummary], lists: ShownLists) -> dict[str, Any]:
-    name = dataset.name
+def _add_map_pictures(
+    charts: list[dict[str, Any]],
+    datasets: Sequence[ReIDDataset],
+    runs: Sequence[RunSummary],
+    sheet: ThumbnailSheet,
+) -> None:
+    """Add the maps' pictures to the sheet, as many as have room, and their numbers to the charts' series."""
+    views, owners = joint_view_names(datasets), owners_of(datasets)
+    maps = [chart for chart in charts if chart["kind"] == "points"]
+    for chart, run in zip(maps, runs, strict=True):
+        samples = run.feature_map.samples
+        for sample in samples:
+            sheet.add([(sample.path, describe_sample(owners[sample.path], sample))], SMALL_BOX)
+        rows = map_rows(run.feature_map, len(views))
+        for series, members in zip(chart["series"], rows, strict=True):
+            series["images"] = [sheet.numbers.get(samples[row].path) for row in members]
+            sheet.spend(8 * len(members))
+
+
+def _describe_runs(
+    datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary], figures: Figures
+) -> dict[str, Any]:
+    """Return what the page says of the runs, whichever lists it shows."""
     return {
-        "name": name,
-        "queries": len(dataset.query),
-        "gallery": len(dataset.gallery),
-        "shown": lists.shown[name],
-        "results": [run.protocols[name].metrics for run in runs],
-        "change": _describe_change(name, runs, lists) if len(runs) > 1 else None,
+        "title": f"Person retrieval: {' against '.join(run.name for run in runs)}",
+        "written": datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
+        "version": code_version(),
+        "runs": runs,
+        "metrics": METRICS,
+        "views": joint_view_names(datasets),
+        "gaps": _view_gaps(datasets, runs),
+        "figures": figures,
+        "chart_number": {chart.name: number for number, chart in enumerate(figures.charts)},
+        "length": next(iter(runs[0].protocols.values())).rankings.top_k.shape[1],
+        "generated_length": SHOWN,
     }
+
+
+def _describe_lists(
+    datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary], lists: ShownLists
+) -> dict[str, Any]:
+    """Return what the page says of the protocols, with the shown lists of each."""
+    protocols = [
+        {
+            "name": dataset.name,
+            "queries": len(dataset.query),
+            "gallery": len(dataset.gallery),
+            "shown": lists.shown[dataset.name],
+            "change": _describe_change(dataset.name, runs, lists) if len(runs) > 1 else None,
+        }
+        for dataset in datasets
+    ]
+    return {"protocols": protocols, "cut": lists.cut}
 
 
 def _view_gaps(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -> dict[str, ViewGap]:

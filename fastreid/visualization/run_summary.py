@@ -21,6 +21,7 @@ from fastreid.evaluation.rank import QueryScores
 from fastreid.structures import Table
 from fastreid.utils.errors import UserError
 from fastreid.visualization.feature_map import FeatureMap, map_features
+from fastreid.visualization.generated import GeneratedView, split_views, summarise_views
 from fastreid.visualization.rankings import Rankings, collect_rankings
 
 CMC_LENGTH = 50
@@ -33,6 +34,7 @@ class ProtocolSummary(NamedTuple):
     scores: QueryScores
     cmc: np.ndarray  # (min(50, G),) share of queries whose first match is at rank r + 1 or before
     rankings: Rankings
+    generated: list[GeneratedView] = []  # of a method that generates features of views
 
 
 class RunSummary(NamedTuple):
@@ -46,6 +48,7 @@ class RunSummary(NamedTuple):
     tables: list[Table]  # that the method adds
     feature_map: FeatureMap
     distractors: int = 0  # of the evaluation at equal terms; 0: there is none
+    settings: dict[str, str] = {}  # the configuration, by full keys
 
 
 class Contents(NamedTuple):
@@ -82,9 +85,15 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
     encoded = encode_protocols(cfg, model, datasets)
     evaluator = ReidEvaluator(cfg, next(model.parameters()).device)
     protocols = {}
-    for own, samples, features in encoded:
-        for dataset, *parts in protocol_features(features, samples, own):
-            protocols[dataset.name] = summarise_protocol(evaluator, dataset, *parts, contents.length)
+    for group in encoded:
+        views = split_views(cfg, model, group)
+        row_of = {sample.path: row for row, sample in enumerate(group.samples)}
+        for dataset, *parts in protocol_features(group.features, group.samples, group.protocols):
+            summary = summarise_protocol(evaluator, dataset, *parts, contents.length)
+            if views is not None:
+                query, gallery = ([row_of[s.path] for s in part] for part in (dataset.query, dataset.gallery))
+                summary = summary._replace(generated=summarise_views(dataset, views, (query, gallery)))
+            protocols[dataset.name] = summary
     return RunSummary(
         name=type(model).__name__,
         method=type(model).__name__,
@@ -101,7 +110,17 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
             cfg.MODEL.SEED,
         ),
         distractors=cfg.TEST.EQUAL_TERMS.DISTRACTORS,
+        settings=flat_settings(cfg),
     )
+
+
+def flat_settings(cfg: CfgNode, prefix: str = "") -> dict[str, str]:
+    """Return every value of a configuration, as text, by its full key."""
+    settings = {}
+    for key, value in cfg.items():
+        nested = isinstance(value, CfgNode)
+        settings |= flat_settings(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": str(value)}
+    return settings
 
 
 def summarise_protocol(

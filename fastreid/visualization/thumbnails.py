@@ -3,15 +3,18 @@
 import base64
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from PIL import Image
 
 from fastreid.data import read_image
+from fastreid.utils.errors import UserError
 
-BOX = (96, 144)  # the largest width and height of a thumbnail, pixels
-QUALITY = 75  # of WebP: about 2 kB for a person crop
+BOX = (144, 288)  # the largest width and height of a picture in a list, pixels: it opens large
+SMALL_BOX = (64, 128)  # of a picture on a map
+QUALITY = 75  # of WebP: about 4 kB for a person crop
 
 
 def open_thumbnail(path: str, box: tuple[int, int] = BOX) -> Image.Image:
@@ -26,10 +29,10 @@ def open_thumbnail(path: str, box: tuple[int, int] = BOX) -> Image.Image:
     return picture
 
 
-def thumbnail_uri(path: str) -> str:
+def thumbnail_uri(path: str, box: tuple[int, int] = BOX) -> str:
     """The thumbnail as ``data:image/webp;base64,…``. Raises UserError if the file cannot be read."""
     buffer = io.BytesIO()
-    open_thumbnail(path).save(buffer, format="WEBP", quality=QUALITY, method=4)
+    open_thumbnail(path, box).save(buffer, format="WEBP", quality=QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -38,27 +41,36 @@ class ThumbnailSheet:
 
     Args:
         budget: bytes that the thumbnails, with what is said of them, may take in the page.
+        placeholders: keep a place for a picture that cannot be read, with the reason (``lost``).
+
+    Attributes:
+        lost: how many pictures could not be read.
     """
 
-    def __init__(self, budget: int) -> None:
-        self.budget, self.size = budget, 0
+    def __init__(self, budget: int, placeholders: bool = False) -> None:
+        self.budget, self.size, self.placeholders = budget, 0, placeholders
         self.numbers: dict[str, int] = {}
         self.entries: list[dict[str, Any]] = []
 
-    def add(self, labels: Iterable[tuple[str, Mapping[str, Any]]]) -> bool:
+    @property
+    def lost(self) -> int:
+        return sum("lost" in entry for entry in self.entries)
+
+    def add(self, labels: Iterable[tuple[str, Mapping[str, Any]]], box: tuple[int, int] = BOX) -> bool:
         """Add the images of one list, all of them or, when they would go over the budget, none.
 
         Args:
             labels: path and what is said of it; a path that is there already is not read again.
+            box: the largest width and height, pixels.
 
         Returns:
             Whether the images are there.
 
         Raises:
-            UserError: if one cannot be read.
+            UserError: if one cannot be read, unless it gets a placeholder.
         """
         new = {path: label for path, label in labels if path not in self.numbers}
-        entries = [{"src": thumbnail_uri(path), **label} for path, label in new.items()]
+        entries = [{**self._picture(path, box), **label} for path, label in new.items()]
         size = len(json.dumps(entries))
         if self.size + size > self.budget:
             return False
@@ -71,3 +83,11 @@ class ThumbnailSheet:
     def spend(self, size: int) -> None:
         """Count `size` bytes that something else takes of the budget."""
         self.size += size
+
+    def _picture(self, path: str, box: tuple[int, int]) -> dict[str, str]:
+        try:
+            return {"src": thumbnail_uri(path, box)}
+        except UserError as error:
+            if not self.placeholders:
+                raise
+            return {"lost": "no such file" if not os.path.exists(path) else error.problem}

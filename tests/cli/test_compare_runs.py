@@ -1,11 +1,13 @@
 """`tools/compare_runs.py`: what it prints and writes, and which runs it refuses."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 from worlds.programs import run_tool
 
+METRICS_SHOWN = ["Rank-1", "mAP", "mINP"]
 METRICS = {"Rank-1": 50.0, "mAP": 40.0, "mINP": 30.0, "queries": 7}
 
 
@@ -31,6 +33,7 @@ def test_the_summary_gets_its_folder(compare, run, tmp_path):
     code, out, _ = compare("--run", run, "--seconds", "data=1.5", "--output", output)
     assert code == 0
     assert "| G2A        | one   |     50.0 |  45.0 |   30.0 |" in out
+    assert "diff" not in out
     summary = json.loads(output.read_text())
     assert summary["one"]["A2G"] == {"Rank-1": 50.0, "mAP": 40.0, "mINP": 30.0}
     assert summary["seconds"] == {"data": 1.5}
@@ -43,8 +46,38 @@ def test_metrics_at_equal_terms_are_shown_where_every_run_has_them(compare, tmp_
     ]
     code, out, _ = compare(*runs[0], *runs[1])
     assert code == 0
-    assert out.splitlines()[0].split("|")[-2].strip() == "mAP@1:99"
-    assert [line.split("|")[-2].strip() for line in out.splitlines()[2:]] == ["61.2", "62.5"]
+    assert out.splitlines()[0].split("|")[6].strip() == "mAP@1:99"
+    assert [line.split("|")[6].strip() for line in out.splitlines()[2:]] == ["61.2", "62.5"]
+
+
+def test_differences_to_the_first_run_are_shown_and_written_as_csv_and_latex(compare, tmp_path):
+    write_run(tmp_path / "first", A2G=METRICS)
+    write_run(tmp_path / "second", A2G=METRICS | {"mAP": 42.25, "Rank-1": 49.0})
+    files = [tmp_path / "new" / name for name in ("all.csv", "all.tex")]
+    named = ("--run", f"base_1={tmp_path / 'first'}", "--run", f"007={tmp_path / 'second'}")
+    code, out, err = compare(*named, "--output", *files)
+    assert (code, err) == (0, "")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()]
+    assert cells[0] == ["protocol", "run", *METRICS_SHOWN, *(f"{name} diff" for name in METRICS_SHOWN)]
+    assert cells[2] == ["A2G", "base_1", "50.0", "40.0", "30.0", "", "", ""]
+    assert cells[3] == ["A2G", "007", "49.0", "42.2", "30.0", "-1.0", "+2.2", "+0.0"]
+    with open(files[0], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["run"], row["mAP"], row["mAP diff"]) for row in rows] == [
+        ("base_1", "40.0", ""),
+        ("007", "42.25", "2.25"),
+    ]
+    latex = files[1].read_text()
+    assert latex.startswith("\\begin{tabular}{llrrrrrr}")
+    assert " A2G        & base\\_1 & " in latex
+    assert latex.rstrip().endswith("\\end{tabular}")
+
+
+def test_a_file_of_another_kind_is_refused_before_anything_is_written(compare, run, tmp_path):
+    code, out, err = compare("--run", run, "--output", tmp_path / "a.json", tmp_path / "a.xlsx")
+    assert (code, out) == (2, "")
+    assert err == f"error: --output '{tmp_path}/a.xlsx': its name must end with .json, .csv, .tex\n"
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_an_output_that_cannot_be_written_is_one_line(compare, run, tmp_path):

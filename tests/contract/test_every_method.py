@@ -196,6 +196,19 @@ def test_labels_that_it_does_not_say_it_reads_change_nothing(world):
         assert same == (label not in model.test_labels), label
 
 
+def test_what_it_generates_for_views_is_as_wide_as_its_real_features(world):
+    model = load_trained_model(load_config(str(world.config), ["MODEL.WEIGHTS", str(world.checkpoint)]))
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8, generator=rng)
+    batch = {"images": images, "img_paths": ["a.jpg", "b.jpg"]}
+    batch |= {"camids": torch.tensor([0, 6]), "viewids": torch.tensor([0, 1])}
+    with torch.inference_mode():
+        real = model.real_features(model.encode(batch), batch)
+    widths = model.feature_parts()
+    assert {widths[name] for name in model.view_parts()} <= {real.shape[1]}
+    assert real.dtype == torch.float32
+
+
 def test_a_module_that_only_a_checkpoint_names_is_not_imported(world, tmp_path, cargo, toy_file):
     if world.method != TOY:
         pytest.skip("needs a method from outside of the package")

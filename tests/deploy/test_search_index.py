@@ -322,7 +322,8 @@ class TestTool:
         code, out, _ = self.query(index, paths[2], paths[0], "--top", 3, "--json")
         assert code == 0
         answer = json.loads(out)
-        assert (answer["search"], answer["top"], answer["recall"]) == ("exact", 3, 1)
+        assert (answer["search"], answer["top"]) == ("exact", 3)
+        assert answer["recall_against_exact_search"] == 1
         matrix = FeatureSet.open(features).load()
         scores, rows = nearest(matrix[[2, 0]], matrix, 3)
         for answered, number, expected in zip(
@@ -345,13 +346,36 @@ class TestTool:
         lines = out.splitlines()
         assert lines[0].endswith("someone.jpg")
         assert lines[3].split()[:3] == ["1", "1.0000", paths[4]]
-        assert "recall@2 for these queries 1.000" in lines[-1]
+        assert "recall@2 against exact search 1.000 for these queries" in lines[-1]
         assert "007" in lines[3].split()
         text = page.read_text()
         assert "someone.jpg" in text
         assert "person 007, camera 2, view kite" in text
         assert Path(paths[4]).name in text
-        assert "1 of 1 queries" in err
+        assert f"1 queries: {page}" in err
+
+    def test_a_picture_that_moved_has_a_placeholder_in_the_page(self, checkpoints, paths, tmp_path):
+        copy = shutil.copy(paths[4], tmp_path / "moved.jpg")
+        model = ReIDModel.from_checkpoint(checkpoints[1], device="cpu")
+        extract_to_files(model, {"path": [copy, paths[0]]}, tmp_path / "features")
+        build_index(FeatureSet.open(tmp_path / "features"), tmp_path / "index")
+        (tmp_path / "moved.jpg").unlink()
+        code, _, err = self.query(tmp_path / "index", paths[1], "--html", tmp_path / "found.html")
+        assert code == 0
+        assert "1 pictures are not where they were, or cannot be read" in err
+        assert "no such file" in (tmp_path / "found.html").read_text()
+
+    def test_cameras_and_views_limit_the_search(self, index, paths):
+        names = ("--camera", "2", "1", "--view", "kite", "--where", "pid = 7 OR pid = 8")
+        code, _, err = self.query(index, paths[0], *names)
+        assert code == 2
+        assert err == "error: --camera '1': the index has no such picture (column camera)\n"
+        code, out, _ = self.query(index, paths[0], "--camera", "2", *names[3:], "--top", 2, "--json")
+        assert code == 0
+        assert [hit["rank"] for hit in json.loads(out)["answers"][0]["results"]] == [1, 2]
+        code, _, err = self.query(index, paths[0], "--view", "kite'); DROP TABLE pictures; --")
+        assert code == 2
+        assert "no such picture (column view)" in err
 
     def test_several_processes_share_the_queries_out(self, index, paths, tmp_path, monkeypatch):
         monkeypatch.setattr(workers, "START_METHOD", "fork")
@@ -375,7 +399,7 @@ class TestTool:
         code, out, err = self.query(index, query, "--top", 2, "--html", tmp_path / "found.html")
         assert code == 0
         assert out.startswith(f"{tmp_path}/caf\\udce9.jpg\n")
-        assert "1 of 1 queries" in err
+        assert "1 queries: " in err
 
     def test_a_moved_checkpoint_can_be_named_and_another_is_refused(
         self, index, checkpoints, cargo, paths, tmp_path

@@ -1,5 +1,6 @@
 """A report on fabricated runs, and a real browser to read it with."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 from toy_runs import make_pictures, make_protocol, make_run, make_samples
 
-from fastreid.visualization.report import build_figures, write_report
+from fastreid.visualization.figures import build_figures
+from fastreid.visualization.report import write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REQUIRED = "FASTREID_NEED_BROWSER"  # set where a missing browser is an error
@@ -23,9 +25,23 @@ def report(tmp_path_factory) -> Path:
         make_protocol(samples, 30, "FIRST"),
         make_protocol(samples[::-1], 40, "SECOND <b>&"),
     ]
-    runs = [make_run(datasets, "Stage 2", 1.0, 0), make_run(datasets, "Stage 1", 1.2, 1)]
+    runs = [
+        make_run(datasets, "Stage 2", 1.0, 0, generates=True)._replace(checkpoint=write_training(folder)),
+        make_run(datasets, "Stage 1", 1.2, 1),
+    ]
     write_report(folder / "report.html", datasets, runs, build_figures(datasets, runs), queries=12)
     return folder / "report.html"
+
+
+def write_training(folder: Path) -> str:
+    """A checkpoint's path, with the metrics.json of a training beside it, one of whose lines is cut off."""
+    lines = [
+        {"iteration": step, "total_loss": 9 / step, "loss_cls": 6 / step, "lr": 1} for step in range(1, 501)
+    ]
+    lines += [{"iteration": step, "FIRST/mAP": step / 10, "SECOND/mAP": step / 9} for step in (250, 500)]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"iteration": 501, "total_lo'
+    (folder / "metrics.json").write_text(text)
+    return str(folder / "model_best.pth")
 
 
 @pytest.fixture(scope="session")

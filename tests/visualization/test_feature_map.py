@@ -30,3 +30,14 @@ def test_a_metric_of_ones_own_prepares_the_features():
             return features[:, :2]
 
     np.testing.assert_allclose(points("first two"), points("euclidean", FEATURES[:, :2]))
+
+
+def test_whole_persons_are_drawn_and_nobody_last():
+    samples = [Sample(f"{number}.jpg", number % 5 - 1, 0, 0) for number in range(40)]
+    features = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    for count, persons in ((16, 2), (32, 4)):
+        shown = map_features(features, samples, "pca", count, "cosine", seed=3).samples
+        pids = [sample.pid for sample in shown]
+        assert len(shown) == count
+        assert {pids.count(pid) for pid in pids} == {8}
+        assert len(set(pids) - {-1}) == persons

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from toy_runs import (
     LENGTH,
+    MAP_IMAGES,
     make_dataset,
     make_pictures,
     make_protocol,
@@ -22,9 +23,11 @@ from fastreid.utils.errors import UserError
 from fastreid.visualization import SearchHit, SearchResult, thumbnails, write_search_page
 from fastreid.visualization.chart_png import save_chart
 from fastreid.visualization.charts import Chart, Series
+from fastreid.visualization.figures import build_figures
 from fastreid.visualization.html import PAGE_BYTES, write_page
 from fastreid.visualization.pngs import write_pngs
-from fastreid.visualization.report import build_figures, write_report
+from fastreid.visualization.report import write_report
+from fastreid.visualization.search_page import FRAMEWORK
 
 
 def page_data(page: Path) -> dict:
@@ -82,6 +85,9 @@ def test_one_run_without_comparison(tmp_path):
     text = page_text(tmp_path / "report.html")
     assert "Better and worse" not in text
     assert "Shown: 8 of 20 queries of TOY" in text
+    assert "Settings that differ" not in text
+    date = r"Written on \d+ \w+ 20\d\d, \d\d:\d\d UTC"
+    assert re.search(date, (tmp_path / "report.html").read_text())
     written = write_pngs(tmp_path / "report", datasets, runs[0], figures)
     assert {path.stem for path in written} == {
         *("cmc_TOY", "precision_recall_TOY", "cameras_TOY", "rank_lists_TOY"),
@@ -154,23 +160,38 @@ def test_no_gap_is_shown_without_protocols_of_both_kinds_and_no_section_when_off
     assert "within a view" not in text
 
 
-def test_lists_without_room_are_left_out_and_the_page_says_so(tmp_path):
+def test_lists_and_map_pictures_without_room_are_left_out_and_the_page_says_so(tmp_path):
     datasets = [make_protocol(make_samples(make_pictures(tmp_path / "pictures", 60, 60), 6), 20)]
     runs = [make_run(datasets, "Stage 1", 1.0, 0)]
-    page = tmp_path / "report.html"
-    lists = write_report(page, datasets, runs, build_figures(datasets, runs), 20, image_bytes=60_000)
+    figures, page = build_figures(datasets, runs), tmp_path / "report.html"
+    write_report(page, datasets, runs, figures, 20)
+    everything = page.stat().st_size
+    limit = everything - 50_000
+    lists = write_report(page, datasets, runs, figures, 20, page_bytes=limit)
+    assert page.stat().st_size <= limit
     assert lists.cut
     assert 0 < lists.shown["TOY"] == len(page_data(page)["lists"]) < 20
     assert f"Shown: {lists.shown['TOY']} of 20 queries of TOY" in page_text(page)
     assert "kept under 20 MB" in page_text(page)
-    assert len(json.dumps(page_data(page)["images"])) < 61_000
+
+
+def test_pictures_of_the_map_are_those_of_its_points(report):
+    data = page_data(report)
+    for chart in data["charts"]:
+        for series in chart["series"] if chart["kind"] == "points" else ():
+            assert len(series["images"]) == len(series["points"]) > 10
+            assert [data["images"][number]["text"].rpartition(" ")[2] for number in series["images"]] == [
+                label.split(",")[0].removeprefix("person ") for label in series["labels"]
+            ]
 
 
 def test_a_gallery_of_50_000_gives_a_small_page_from_little_memory(tmp_path, monkeypatch):
     datasets = [make_protocol(make_samples(make_pictures(tmp_path / "pictures", 50_200, 200), 5000), 200)]
     opened = []
     original = thumbnails.thumbnail_uri
-    monkeypatch.setattr(thumbnails, "thumbnail_uri", lambda path: opened.append(path) or original(path))
+    monkeypatch.setattr(
+        thumbnails, "thumbnail_uri", lambda path, box: opened.append(path) or original(path, box)
+    )
     tracemalloc.start()
     runs = [make_run(datasets, "Stage 1", 0.7, 0, width=8)]
     lists = write_report(tmp_path / "report.html", datasets, runs, build_figures(datasets, runs), queries=30)
@@ -178,20 +199,40 @@ def test_a_gallery_of_50_000_gives_a_small_page_from_little_memory(tmp_path, mon
     tracemalloc.stop()
     images = page_data(tmp_path / "report.html")["images"]
     assert lists.shown["TOY"] == 30
-    assert len(opened) == len(set(opened)) == len(images) <= 30 * (LENGTH + 2)
+    assert len(opened) == len(set(opened)) == len(images) <= 30 * (LENGTH + 2) + MAP_IMAGES
     assert (tmp_path / "report.html").stat().st_size < PAGE_BYTES
     assert peak < 150e6  # a 200 x 50,000 matrix of Python numbers would take 300 MB and more
 
 
-def test_the_search_page_shows_what_has_room_in_order(tmp_path):
+def test_a_search_of_many_queries_goes_on_in_further_pages(tmp_path):
     paths = make_pictures(tmp_path / "pictures", 30, 30)
     results = [SearchResult(path, [SearchHit(paths[-1], 0.5), SearchHit(path, 0.25)]) for path in paths]
-    page = tmp_path / "new folder" / "search.html"
-    assert write_search_page(page, results) == 30
+    page = tmp_path / "new folder" / "found #1.html"
+    assert write_search_page(page, results).paths == [page]
     assert [item["title"] for item in page_data(page)["lists"]] == [f"{number}.png" for number in range(30)]
-    shown = write_search_page(page, results, image_bytes=20_000)
+
+    pages = write_search_page(page, results, page_bytes=FRAMEWORK + 20_000).paths
+    assert [path.name for path in pages[:3]] == ["found #1.html", "found #1_2.html", "found #1_3.html"]
+    assert all(path.stat().st_size < FRAMEWORK + 20_000 for path in pages)
+    titles = [item["title"] for path in pages for item in page_data(path)["lists"]]
+    assert titles == [f"{number}.png" for number in range(30)]
+    assert f"Page 2 of {len(pages)}" in page_text(pages[1])
+    assert re.findall('href="(found.*?)"', pages[1].read_text())[:2] == [
+        "found%20%231.html",
+        "found%20%231_3.html",
+    ]
+
+
+def test_a_query_that_is_larger_than_a_page_loses_its_last_hits_and_says_so(tmp_path):
+    paths = make_pictures(tmp_path / "pictures", 30, 30)
+    hits = [SearchHit(path, 0.5) for path in paths]
+    results = [SearchResult(paths[0], hits), SearchResult(paths[1], hits[:2])]
+    pages = write_search_page(tmp_path / "page.html", results, page_bytes=FRAMEWORK + 20_000).paths
+    first = page_data(pages[0])["lists"][0]
+    shown = len(first["rows"][0]["found"])
     assert 0 < shown < 30
-    assert f"The first {shown} of 30 queries are shown" in page_text(page)
+    assert first["title"] == f"0.png (the first {shown} of 30)"
+    assert page_data(pages[-1])["lists"][-1]["title"] == "1.png"
 
 
 def test_a_page_over_the_limit_is_refused_and_leaves_the_one_before(tmp_path):
@@ -205,7 +246,7 @@ def test_a_page_over_the_limit_is_refused_and_leaves_the_one_before(tmp_path):
 def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_is(tmp_path):
     picture = str(tmp_path / "caf\udce9.png")
     Image.new("RGB", (8, 8)).save(picture)
-    assert write_search_page(tmp_path / "page.html", [SearchResult(picture, [])]) == 1
+    write_search_page(tmp_path / "page.html", [SearchResult(picture, [])])
     assert page_data(tmp_path / "page.html")["images"][0]["file"] == "caf?.png"
 
 
@@ -218,9 +259,13 @@ def test_a_page_or_chart_that_cannot_be_written_is_named(tmp_path):
         save_chart(chart, tmp_path / "page.html")
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path):
-    broken = tmp_path / "broken.png"
+def test_a_picture_that_is_gone_or_damaged_has_a_placeholder(tmp_path):
+    (good,) = make_pictures(tmp_path / "pictures", 1, 1)
+    broken, gone = tmp_path / "broken.png", tmp_path / "moved <b>.png"
     broken.write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"broken\.png"):
-        write_search_page(tmp_path / "page.html", [SearchResult(str(broken), [])])
-    assert not (tmp_path / "page.html").exists()
+    hits = [SearchHit(str(path), 0.5) for path in (good, broken, gone)]
+    assert write_search_page(tmp_path / "page.html", [SearchResult(good, hits)]).lost == 2
+    images = page_data(tmp_path / "page.html")["images"]
+    assert images[0]["src"].startswith("data:image/webp")
+    assert "broken.png" in images[1]["lost"]
+    assert (images[2]["lost"], images[2]["file"]) == ("no such file", "moved <b>.png")

@@ -51,10 +51,10 @@ def pixels_of(page) -> np.ndarray:
 def test_everything_is_drawn(open_page, report):
     page = open_page(report)
     assert page.locator(".card").count() == 10
-    assert page.locator("#count").inner_text() == "24 of 24 rank lists"
+    assert page.locator("#count").inner_text() == "12 of 12 rank lists"
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert page.evaluate("[...document.images].every(image => image.alt)")
-    assert page.locator("figure.chart svg[role=img]").count() == 2 * 2 + 2 + 2
+    assert page.locator("figure.chart svg[role=img]").count() == 2 * 2 + 2 + 2 + 2
     assert page.locator("polyline").count() >= 8
     pixels = pixels_of(page)
     assert pixels.std() > 20
@@ -63,6 +63,7 @@ def test_everything_is_drawn(open_page, report):
 
 def test_lists_are_filtered_and_ordered(open_page, report):
     page = open_page(report)
+    page.get_by_label("Protocol").select_option("all")
     worst_first = shown_values(page, "AP")
     assert len(worst_first) == 24
     assert worst_first == sorted(worst_first)
@@ -75,6 +76,7 @@ def test_lists_are_filtered_and_ordered(open_page, report):
     assert 0 < len(cards) < 12
     assert all("SECOND <b>&" in card and "ground view" in card for card in cards)
 
+    page.get_by_label("Protocol").select_option("all")
     page.get_by_role("button", name="Reset").click()
     page.get_by_label("AP to").fill("50")
     page.get_by_label("AP from").fill("10")
@@ -87,7 +89,7 @@ def test_a_list_without_a_match_can_be_asked_for(open_page, report):
     page = open_page(report)
     page.get_by_label("no match among").check()
     for row in page.locator(".card .row:first-child").all():
-        items = row.locator("li").evaluate_all("items => items.map(item => item.className)")
+        items = row.locator("> .strip li").evaluate_all("items => items.map(item => item.className)")
         assert "found match" not in items[: items.index("gap")]
         assert items[-1] == "found match"
 
@@ -155,6 +157,61 @@ def test_narrow_screens_scroll_in_one_direction(open_page, report, width):
     assert min(buttons) >= 40  # wide enough for a finger
 
 
+def test_a_phone_sees_one_protocol_stacked_results_and_pictures_large(open_page, report):
+    page = open_page(report, 390, 844)
+    table = page.locator("#results table")
+    assert table.evaluate("table => table.scrollWidth <= table.parentElement.clientWidth")
+    labels = table.locator("td").evaluate_all(
+        "cells => cells.slice(0, 2).map(cell => getComputedStyle(cell, '::before').content)"
+    )
+    assert labels == ['"Rank-1"', '"Rank-5"']
+
+    titles = page.locator("#curves figcaption:visible, #cameras caption:visible, #generated caption:visible")
+    assert titles.count() == 2 + 1 + 1
+    assert all("FIRST" in title for title in titles.all_inner_texts())
+    page.get_by_label("Protocol").select_option("SECOND <b>&")
+    assert all("SECOND <b>&" in title for title in titles.all_inner_texts())
+
+    row = page.locator(".card .strip").first
+    row.locator("button").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    viewer = page.locator("dialog.viewer")
+    second = row.locator("img").nth(1).get_attribute("src")
+    assert viewer.locator("img").nth(1).get_attribute("src") == second
+    assert viewer.locator(".large-head").nth(1).inner_text().startswith("Rank 2, ")
+    assert viewer.locator("img").nth(1).bounding_box()["height"] > 300
+    page.keyboard.press("ArrowRight")
+    assert viewer.locator(".large-head").nth(1).inner_text().startswith("Rank 3, ")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.keyboard.press("Escape")
+    assert not viewer.is_visible()
+    assert page.evaluate("document.activeElement.closest('.strip') !== null")
+
+
+def test_a_generated_view_is_told_and_a_point_of_the_map_shows_its_picture(open_page, report):
+    page = open_page(report)
+    block = page.locator(".card .generated").first
+    assert [text.split(":")[0] for text in block.locator(".row-head").all_inner_texts()] == [
+        "generated aerial",
+        "generated ground",
+    ]
+    assert block.locator(".found.match, .found.miss").count() == 10
+    area = page.locator("#views .drawing").first
+    area.focus()
+    page.keyboard.press("Home")
+    person = area.locator("xpath=following-sibling::p").inner_text().split(",")[0]
+    preview = area.locator(".preview")
+    assert preview.evaluate("image => image.complete && image.naturalWidth > 0")
+    assert page.evaluate(
+        "source => pageData.images.find(image => image.src === source).text", preview.get_attribute("src")
+    ).endswith(person)
+    fill = "path => getComputedStyle(path).fill"
+    by_person = area.locator("path").first.evaluate(fill)
+    page.get_by_label("Colours").first.select_option("view")
+    assert area.locator("path").first.evaluate(fill) != by_person
+
+
 def contrast(page, selector: str) -> float:
     """WCAG contrast of an element's text against the nearest opaque background."""
     colours = page.locator(selector).first.evaluate(
@@ -182,7 +239,7 @@ def test_text_stands_out_in_light_and_dark(open_page, report, scheme):
     brightness = pixels_of(page)[600:, :20].mean()  # the margin
     assert brightness > 200 if scheme == "light" else brightness < 50
     texts = (
-        *("h1", ".subtitle", ".lead", ".caption.faint", "nav a", ".badge", "summary", ".best"),
+        *("h1", ".subtitle", ".lead", ".caption.faint", "nav a", ".badge", "summary", ".best", ".small"),
         *(".match .mark", ".miss .mark", ".better-text", ".worse-text", ".matrix td[style]", ".readout"),
     )
     assert {text: round(contrast(page, text), 1) for text in texts if contrast(page, text) < 4.5} == {}
@@ -202,7 +259,8 @@ def test_names_landmarks_and_headings(open_page, report):
         assert page.get_by_role(role).count() == 1
     nameless = page.locator("select, input, button, [tabindex='0'], section, nav, table").evaluate_all(
         """all => all.filter(one => !(one.labels?.length || one.ariaLabel || one.textContent.trim()
-            || one.getAttribute("aria-labelledby"))).map(one => one.outerHTML)"""
+            || one.querySelector("img[alt]") || one.getAttribute("aria-labelledby"))
+        ).map(one => one.outerHTML)"""
     )
     assert nameless == []
     levels = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map(one => Number(one.tagName[1]))")

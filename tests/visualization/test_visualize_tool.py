@@ -48,6 +48,10 @@ def page_data(page: Path) -> dict:
 def test_the_report_shows_both_stages_and_the_real_cameras(output):
     data = page_data(output / "report.html")
     assert data["runs"] == ["SDReIDStage2", "SDReIDStage1"]
+    for item in data["lists"]:
+        views = [[each["view"] for each in row["generated"]] for row in item["rows"]]
+        assert views == [["ground"] if item["protocol"] == "CARGO_A2G" else ["aerial", "ground"], []]
+    assert "MODEL.META_ARCHITECTURE" in (output / "report.html").read_text()  # a setting that differs
     assert {item["protocol"] for item in data["lists"]} == {"CARGO_A2G", "CARGO"}
     assert all(len(row["found"]) <= 4 for item in data["lists"] for row in item["rows"])
     for image in data["images"]:  # CARGO_A2G itself has the view in the camera's place
@@ -84,9 +88,9 @@ def test_the_numbers_are_those_of_an_evaluation(output, trained, tmp_path):
     cfg = trained_config(trained / "stage2", options=["OUTPUT_DIR", str(tmp_path)])
     results = evaluate_protocols(cfg, load_trained_model(cfg), build_test_datasets(cfg))
     page = (output / "report.html").read_text()
-    rows = re.findall(r"<td>SDReIDStage2</td>\s*((?:<td class=\"number.*?</td>\s*)+)", page)
+    rows = re.findall(r"<tr[^>]*><th[^>]*>SDReIDStage2</th>(.*?)</tr>", page, re.DOTALL)
     for row, metrics in zip(rows, results.values(), strict=True):
-        shown = [float(value) for value in re.findall(r">([\d.]+)</td>", row)]
+        shown = [float(value) for value in re.findall(r"<td[^>]*>([\d.]+)\s", row)]
         names = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
         assert shown == [round(metrics[name], 1) for name in names]
 
@@ -96,6 +100,7 @@ def test_pngs_lie_beside_the_report(output):
     for protocol in ("CARGO_A2G", "CARGO"):
         for kind in ("cmc", "precision_recall", "cameras", "change", "rank_lists"):
             assert f"{kind}_{protocol}" in names
+        assert f"generated_{protocol}_SDReIDStage2" in names
     assert {"feature_map_SDReIDStage1", "feature_map_SDReIDStage2", "prototypes_SDReIDStage2"} <= names
     assert {"view_gap_SDReIDStage1", "view_gap_SDReIDStage2"} <= names
 

@@ -13,11 +13,13 @@ from fastreid.data import Sample
 from fastreid.evaluation import ReidEvaluator
 from fastreid.structures import SampleNames, Table
 from fastreid.visualization.feature_map import map_features
+from fastreid.visualization.generated import ViewFeatures, summarise_views
 from fastreid.visualization.run_summary import RunSummary, summarise_protocol
 
 VIEWS = ("aerial", "ground")
 CAMERAS = ("kite", "gate", "drone", "9")
 LENGTH = 5  # of the rank lists
+MAP_IMAGES = 60
 
 
 def make_pictures(folder: Path, count: int, different: int, size: tuple[int, int] = (24, 48)) -> list[str]:
@@ -60,9 +62,19 @@ def make_dataset(name: str, query: list[Sample], gallery: list[Sample]) -> Simpl
 
 
 def make_run(
-    datasets: list, name: str, noise: float, seed: int, width: int = 16, distractors: int = 0
+    datasets: list,
+    name: str,
+    noise: float,
+    seed: int,
+    width: int = 16,
+    distractors: int = 0,
+    generates: bool = False,
 ) -> RunSummary:
-    """A model whose features are a person's centre and noise; more noise, worse lists."""
+    """A model whose features are a person's centre and noise; more noise, worse lists.
+
+    Args:
+        generates: it generates as good a feature of each view.
+    """
     rng = torch.Generator().manual_seed(seed)
     cfg = get_cfg()
     cfg.TEST.EQUAL_TERMS.DISTRACTORS = distractors
@@ -79,9 +91,16 @@ def make_run(
         d.name: summarise_protocol(evaluator, d, features(d.query), features(d.gallery), LENGTH)
         for d in datasets
     }
-    shown = map_features(features(first.gallery), first.gallery, "pca", 60, "cosine", seed)
+    for d in datasets if generates else ():
+        samples = [*d.query, *d.gallery]
+        views = ViewFeatures(features(samples), {view: features(samples) for view in VIEWS})
+        queries, gallery = range(len(d.query)), range(len(d.query), len(samples))
+        found = summarise_views(d, views, (queries, gallery))
+        protocols[d.name] = protocols[d.name]._replace(generated=found)
+    shown = map_features(features(first.gallery), first.gallery, "pca", MAP_IMAGES, "cosine", seed)
     tables = [make_table([[1, 0.5 + noise / 10], [0.5 + noise / 10, 1]])]
-    return RunSummary(name, "Toy", f"{name}.pth", "cosine", protocols, tables, shown, distractors)
+    settings = {"MODEL.SEED": str(seed), "TEST.METRIC": "cosine"}
+    return RunSummary(name, "Toy", f"{name}.pth", "cosine", protocols, tables, shown, distractors, settings)
 
 
 def make_table(values: list[list[float]], name: str = "prototypes") -> Table:

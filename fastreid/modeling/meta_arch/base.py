@@ -207,6 +207,14 @@ class MetaArch(nn.Module, ABC):
         """Return the names of the parts that it generates for a view each, by the views' numbers."""
         return []
 
+    def real_features(self, encoded: Any, batch: Batch) -> Tensor:
+        """Return what the parts that it generates are to be like, of the images themselves: (B, W) float32.
+
+        W is the width of each of the :meth:`view_parts`, and the space is theirs: a report looks up whose
+        real features lie nearest to a generated one.
+        """
+        return self.features(encoded, batch, [next(iter(self.feature_parts()))])
+
     def forward(self, batch: Batch, parts: Sequence[str] | None = None) -> dict[str, Tensor] | Tensor:
         """As the class says; `parts`: see :meth:`features`.
 

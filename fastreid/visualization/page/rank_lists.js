@@ -7,39 +7,80 @@
   const form = document.getElementById("filters");
   const more = document.getElementById("more");
   const count = document.getElementById("count");
+  const protocol = document.getElementById("protocol");
   let chosen = lists;
   let shown = 0;
 
   const percent = (value) => (100 * value).toFixed(1);
   const MARKS = { true: ["match", "\u2713", "true match"], false: ["miss", "\u2717", "other person"], null: ["unknown", "", ""] };
 
-  function picture(index, description) {
-    const { src, text, file } = images[index];
-    const alt = [description, text].filter(Boolean).join(": ");
-    return make("img", { src, alt, title: [file, text].filter(Boolean).join("\n"), decoding: "async" });
+  // The words under a picture that is opened large.
+  function headOf(found) {
+    const words = MARKS[found.match ?? null][2];
+    const value = found.value == null ? "" : `, ${valueName} ${found.value.toFixed(3)}`;
+    return `Rank ${found.rank}${words && ", " + words}${value}`;
   }
 
-  function foundItem(found) {
-    const [kind, mark, words] = MARKS[found.match ?? null];
-    const value = found.value.toFixed(3);
-    const description = `Rank ${found.rank}${words && ", " + words}, ${valueName} ${value}`;
-    return make("li", { class: `found ${kind}` },
-      make("div", { class: "frame" }, picture(found.image, description),
-        mark && make("span", { class: "mark", "aria-hidden": "true" }, mark)),
-      make("p", { class: "caption" }, make("b", {}, `${found.rank}`), ` ${value}`),
-      make("p", { class: "caption faint" }, (images[found.image].short ?? images[found.image].text).replace(/ (\d+)$/, "\u00a0$1")));
+  // A picture in a button that opens it beside the query's, or a place for one that is gone.
+  function frame(index, description, mark, open) {
+    const { src, text, file, lost } = images[index];
+    const title = [lost, file, text].filter(Boolean).join("\n");
+    const content = src
+      ? make("img", { src, alt: [description, text].filter(Boolean).join(": "), title, decoding: "async" })
+      : make("span", { class: "lost", title }, make("span", { class: "spoken" }, description), lost);
+    const button = make("button", { type: "button", class: "frame" }, content,
+      mark ? make("span", { class: "mark", "aria-hidden": "true" }, mark) : null);
+    button.addEventListener("click", open);
+    return button;
+  }
+
+  function opener(list, found, place) {
+    const kinds = found.map((each) => ({ image: each.image, head: headOf(each), kind: MARKS[each.match ?? null][0] }));
+    return () => openViewer({ image: list.image, head: list.title, kind: "asked" }, kinds, place);
+  }
+
+  function foundItem(found, open) {
+    const [kind, mark] = MARKS[found.match ?? null];
+    const { short, text } = images[found.image];
+    return make("li", { class: `found ${kind}` }, frame(found.image, headOf(found), mark, open),
+      make("p", { class: "caption" }, make("b", {}, `${found.rank}`), found.value == null ? "" : ` ${found.value.toFixed(3)}`),
+      make("p", { class: "caption faint" }, (short ?? text).replace(/ (\d+)$/, "\u00a0$1")));
+  }
+
+  // One of the pictures takes the focus of the Tab key; arrow keys go to the others.
+  function strip(found, list, label, kind = "") {
+    const items = found.map((each, place) => foundItem(each, opener(list, found, place)));
+    const buttons = items.map((item) => item.querySelector("button"));
+    buttons.forEach((button, place) => { button.tabIndex = place ? -1 : 0; });
+    const element = make("ol", { class: `strip ${kind}`, "aria-label": label }, ...items);
+    element.addEventListener("keydown", (event) => {
+      const place = buttons.indexOf(document.activeElement) + ({ ArrowLeft: -1, ArrowRight: 1 }[event.key] ?? NaN);
+      if (!buttons[place]) return;
+      event.preventDefault();
+      for (const button of buttons) button.tabIndex = -1;
+      buttons[place].tabIndex = 0;
+      buttons[place].focus();
+    });
+    return element;
   }
 
   function foundRow(row, list) {
     const run = runs[row.run];
-    const items = row.found.map(foundItem);
-    if (row.next) {
-      items.push(make("li", { class: "gap" }, "next true match"), foundItem(row.next));
-    }
     const label = `${run ? run + ": " : ""}found for ${list.title}`;
-    return make("div", { class: "row" },
-      run && runs.length > 1 ? rowHead(row, run) : null,
-      make("ol", { class: "strip", tabindex: "0", "aria-label": label }, ...items));
+    const element = strip([...row.found, row.next].filter(Boolean), list, label);
+    if (row.next) element.lastChild.before(make("li", { class: "gap" }, "next true match"));
+    return make("div", { class: "row" }, run && runs.length > 1 ? rowHead(row, run) : null, element, generated(row, list));
+  }
+
+  // For each view the real pictures that are nearest to what was generated for it.
+  function generated(row, list) {
+    if (!row.generated?.length) return null;
+    return make("div", { class: "generated" }, ...row.generated.map((each) => {
+      const where = each.first ? `person at rank ${each.first}` : "person not in this view";
+      return make("div", {},
+        make("p", { class: "row-head" }, make("b", {}, `generated ${each.view}`), `: ${where}`),
+        strip(each.found, list, `nearest to the generated ${each.view} feature of ${list.title}`, "small-strip"));
+    }));
   }
 
   function rowHead(row, run) {
@@ -73,7 +114,7 @@
     const { text } = images[list.image];
     return make("li", { class: "card", id: list.id, tabindex: "-1" },
       make("div", { class: "query" },
-        make("div", { class: "frame" }, picture(list.image, "Query")),
+        frame(list.image, "Query", null, opener(list, list.rows[0].found, 0)),
         make("div", { class: "query-text" }, make("h3", {}, list.title), text ? make("p", { class: "faint" }, text) : null, facts(list))),
       make("div", { class: "rows" }, ...list.rows.map((row) => foundRow(row, list))));
   }
@@ -90,9 +131,11 @@
     target.replaceChildren();
     shown = 0;
     showMore();
-    if (count) count.textContent = `${chosen.length} of ${lists.length} rank lists`;
+    if (count) count.textContent = `${chosen.length} of ${lists.filter(ofProtocol).length} rank lists`;
     document.getElementById("none")?.toggleAttribute("hidden", chosen.length > 0);
   }
+
+  const ofProtocol = (list) => !protocol?.value || list.protocol === protocol.value;
 
   const ORDERS = {
     worst: (a, b) => a.rows[0].ap - b.rows[0].ap,
@@ -108,7 +151,7 @@
     const high = wanted.high === "" ? 100 : Number(wanted.high);
     chosen = lists.filter((list) => {
       const ap = 100 * list.rows[0].ap;
-      return (!wanted.protocol || list.protocol === wanted.protocol) && (!wanted.view || list.view === wanted.view)
+      return ofProtocol(list) && (!wanted.view || list.view === wanted.view)
         && ap >= low && ap <= high && (!wanted.missed || list.rows[0].found.every((found) => !found.match));
     }).sort(ORDERS[wanted.order]);
     restart();
@@ -133,6 +176,7 @@
   });
   if (form) {
     form.addEventListener("input", applyFilters);
+    protocol?.addEventListener("input", applyFilters);
     document.getElementById("show-all").addEventListener("click", showAll);
     form.addEventListener("submit", (event) => event.preventDefault());
     for (const link of document.querySelectorAll("a[data-list]")) {

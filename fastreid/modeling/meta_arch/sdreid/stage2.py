@@ -166,6 +166,11 @@ class SDReIDStage2(SDReIDEncoder):
     def view_parts(self) -> list[str]:
         return self.view_names()
 
+    def real_features(self, encoded: EncoderOutput, batch: Batch) -> Tensor:
+        """Return the encoder's features, which the generator learns to make; behind the neck as they are."""
+        features = self.heads(encoded.features) if self.generated_neck else encoded.features
+        return features.float()
+
     def fused(self, person: Tensor, generated: Tensor | None, own: Tensor | None = None) -> Tensor:
         """Join person features (B, E) and generated ones (B, V, D) as retrieval features; None: left out.
 
