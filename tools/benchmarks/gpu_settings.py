@@ -1,4 +1,4 @@
-"""What each setting for speed gains: the trainer's own steps, or generation, with and without it in turns."""
+"""Settings for speed, one by one: the trainer's own steps, or generation, with and without it in turns."""
 
 import statistics
 import tempfile
