@@ -81,7 +81,7 @@ def _add_query(query: CommandLineParser) -> None:
     _add_index(query)
     pictures = query.add_mutually_exclusive_group(required=True)
     pictures.add_argument("--pictures", nargs="+", metavar="PATH", help="query pictures, or folders of them")
-    listed = "a path a line, or CSV: path, and camid or view where the model reads it"
+    listed = "a path a line, or CSV: path, and camera or view where the model reads it"
     pictures.add_argument("--list", metavar="FILE", help=listed)
     query.add_count("--top", 10, "hits", metavar="K")
     query.add_argument(
