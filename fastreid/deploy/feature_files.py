@@ -142,8 +142,7 @@ class FeatureSet:
         while missing := self.missing:
             idle = True
             for number in missing:
-                path = self.shard_path(number)
-                if path.is_file():
+                if (path := self.shard_path(number)).is_file():
                     continue
                 with locked(self.folder / f".{path.stem}.lock") as ours:
                     if ours and not path.is_file():
@@ -215,9 +214,8 @@ def extract_to_files(
             features.write_shard(number, model.extract(paths, skip_bad=skip_bad, parts=parts, **own), columns)
             there = _rows_there(features)
             rate = (there - before) / (time.perf_counter() - start)
-            message = "Shard %d written; %d of %d pictures: %.0f images/s, %.1f min left"
-            left = (len(features) - there) / rate / 60
-            logger.info(message, number, there, len(features), rate, left)
+            done, left = f"{there} of {len(features)} pictures", (len(features) - there) / rate / 60
+            logger.info("Shard %d written; %s: %.0f images/s, %.1f min left", number, done, rate, left)
     except OSError as error:
         raise UserError(
             f"cannot write features in {folder}: {error.strerror}; finished shards are kept",
