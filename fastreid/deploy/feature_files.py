@@ -61,11 +61,9 @@ class FeatureSet:
         """
         features = cls(folder, _read_facts(Path(folder) / FACTS))
         if missing := features.missing:
-            raise UserError(
-                f"the features in {folder} are not finished: {len(missing)} of {features.num_shards} shards"
-                f" are missing",
-                "run the same extraction again, it goes on where it was",
-            )
+            lacking = f"{len(missing)} of {features.num_shards} shards are missing"
+            problem = f"the features in {folder} are not finished: {lacking}"
+            raise UserError(problem, "run the same extraction again, it goes on where it was")
         return features
 
     def __len__(self) -> int:
@@ -121,8 +119,7 @@ class FeatureSet:
                         features = columns["features"]
             except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
                 raise UserError(f"{path} cannot be read", "delete it and run the extraction again") from error
-            if features.shape != (rows.stop - rows.start, self.facts["width"]):
-                expected = f"{rows.stop - rows.start} x {self.facts['width']}"
+            if features.shape != (expected := (rows.stop - rows.start, self.facts["width"])):
                 problem = f"{path} has shape {features.shape}, expected {expected}"
                 raise UserError(problem, "delete it and run the extraction again")
             yield rows, features
@@ -268,9 +265,8 @@ def _begin(features: FeatureSet, table: bytes, model: ReIDModel) -> None:
                 f"{foreign[0]} is there, but no {FACTS} that says what it is", "choose another output folder"
             )
         write_json(path, features.facts)  # first, so that all that follows is known as ours
-        if not (features.folder / IMAGES).is_file():
-            with atomic_write(features.folder / IMAGES) as file:
-                file.write(table)
+        with atomic_write(features.folder / IMAGES) as file:
+            file.write(table)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
