@@ -96,21 +96,9 @@ def free_url() -> str:
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def test_two_machines_meet_at_an_address(tmp_path, reference):
-    program = (
-        "import sys, toy_workers; from fastreid.engine import launch;"
-        "launch(toy_workers.train, 1, 2, int(sys.argv[1]), sys.argv[2], (sys.argv[3],), 'cpu')"
-    )
-    url = free_url()
-    machines = [run_python("-c", program, str(rank), url, str(tmp_path)) for rank in (0, 1)]
-    assert [machine.wait(timeout=SECONDS) for machine in machines] == [0, 0]
-    check_two_ranks(tmp_path, reference)
-
-
 @pytest.mark.parametrize(
     ("how", "code", "said"),
     [
-        ("user error", 2, "error: SOME.KEY is wrong: change it"),
         ("user error, the other busy", 2, "error: SOME.KEY is wrong: change it"),
         ("kill", 1, "process 1 of the run was killed by SIGKILL"),
     ],
