@@ -11,8 +11,9 @@ from fastreid import ReIDModel
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
 from fastreid.data.datasets import open_dataset
-from fastreid.deploy.feature_files import FORMATS, SHARD_SIZE, FeatureSet, extract_to_files
+from fastreid.deploy.feature_files import SHARD_SIZE, FeatureSet, extract_to_files
 from fastreid.deploy.image_lists import SPLITS, Columns, list_dataset, list_file, list_folder
+from fastreid.deploy.shards import FORMATS
 from fastreid.deploy.workers import run_shared
 from fastreid.utils.cli import CommandLineParser, command
 from fastreid.utils.errors import UserError

@@ -20,7 +20,8 @@ import numpy as np
 from tabulate import tabulate
 
 from fastreid.data.bad_images import check_image_files
-from fastreid.deploy.feature_files import FeatureSet, extract_to_files, feature_choice
+from fastreid.deploy.feature_facts import feature_choice
+from fastreid.deploy.feature_files import FeatureSet, extract_to_files
 from fastreid.deploy.image_lists import Columns, list_file, list_pictures
 from fastreid.deploy.labels import column_arguments
 from fastreid.deploy.search import (
@@ -32,10 +33,10 @@ from fastreid.deploy.search import (
     remove_pictures,
 )
 from fastreid.deploy.workers import run_shared
-from fastreid.engine.launch import under_torchrun
 from fastreid.utils.cli import CommandLineParser, add_imports_option, command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_file, check_output_folder
+from fastreid.utils.launcher import started_by_launcher
 from fastreid.utils.logger import setup_logger
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
 
@@ -186,7 +187,7 @@ def query_features(args: argparse.Namespace, index: SearchIndex) -> np.ndarray |
     """Return the features of the queries; None in a process of torchrun's that another one answers for."""
     if args.query_features:
         check_output_folder(args.query_features, "--query-features")
-    elif under_torchrun():
+    elif started_by_launcher():
         fix = "name a folder that all of them see: --query-features DIR"
         raise UserError("several processes share out the features of the queries", fix)
     elif args.num_gpus == 1:

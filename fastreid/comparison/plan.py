@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-import yaml
-
 from fastreid.checks.assets import check_assets
 from fastreid.checks.datasets import check_datasets
 from fastreid.comparison.files import EVALUATIONS
@@ -17,6 +15,7 @@ from fastreid.engine.hooks.evaluation import read_evaluations
 from fastreid.engine.run_folder import check_output_dir
 from fastreid.modeling import method_of
 from fastreid.structures import Finding
+from fastreid.utils.documents import parse_yaml
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
 
@@ -199,8 +198,8 @@ def check_earlier(training: Training) -> None:
     if not training.planned.exists():
         return
     try:
-        planned = yaml.safe_load(training.planned.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        planned = parse_yaml(training.planned.read_text())
+    except (OSError, ValueError):
         planned = None
     if not isinstance(planned, dict):
         warn_once(__name__, f"{training.planned} cannot be read: not compared with what is asked for now")

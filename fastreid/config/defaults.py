@@ -6,7 +6,17 @@ of a method in the method's folder, in `add_config`. One line of a key says ever
 
 from typing import Any
 
-from fastreid.config.keys import FRACTION, NOT_NEGATIVE, POSITIVE, Changes, Key, Range, Registered, choice
+from fastreid.config.keys import (
+    FRACTION,
+    NOT_NEGATIVE,
+    PATH,
+    POSITIVE,
+    Changes,
+    Key,
+    Range,
+    Registered,
+    choice,
+)
 from fastreid.config.node import CfgNode
 
 NOTHING, FEATURES, BOTH = Changes.NOTHING, Changes.FEATURES, Changes.BOTH
@@ -14,6 +24,7 @@ NOTHING, FEATURES, BOTH = Changes.NOTHING, Changes.FEATURES, Changes.BOTH
 METHODS, DATA = Registered("fastreid.modeling"), Registered("fastreid.data")
 SEED = Range(lambda value: 0 <= value < 2**63, f"from 0 to {2**63 - 1}")
 COLOUR = Range(lambda value: 0 <= value <= 255, "from 0 to 255")
+LAYERS = Range(lambda value: 0 < value <= 1000, "from 1 to 1000")
 HALF = Range(lambda value: 0 <= value <= 0.5, "from 0 to 0.5")
 DEPTHS = choice("tiny", "small", "base", "large", "custom", "18x", "34x", "50x", "101x")
 
@@ -27,7 +38,7 @@ MODEL: dict[str, Any] = {
     "META_ARCHITECTURE": Key("SDReIDStage1", "the method: what trains, how features are made", METHODS, BOTH),
     "DEVICE": Key("auto", "auto (CUDA when there is one), cpu, cuda, cuda:N", changes=NOTHING),
     "SEED": Key(1111, "fixes initialisation, sampling, augmentation and generation noise", SEED, BOTH),
-    "WEIGHTS": Key("", "checkpoint to start from or to evaluate", changes=NOTHING),
+    "WEIGHTS": Key("", "checkpoint to start from or to evaluate", PATH, NOTHING),
     "ALLOW_PARTIAL_WEIGHTS": Key(False, "go on though a checkpoint lacks parameters", changes=NOTHING),
     "FREEZE_LAYERS": Key([], "module name prefixes, frozen for SOLVER.FREEZE_ITERS iterations", element=str),
     "PIXEL_MEAN": Key([127.5, 127.5, 127.5], "RGB, 0-255", None, BOTH, length=3),
@@ -36,13 +47,13 @@ MODEL: dict[str, Any] = {
         "NAME": Key("build_vit_backbone", "the encoder of images", METHODS, BOTH),
         "DEPTH": Key("base", "custom: NUM_LAYERS, NUM_HEADS, FEAT_DIM; 18x …: a ResNet's", DEPTHS, BOTH),
         "FEAT_DIM": Key(768, "width D; by DEPTH 192, 384, 768, 1024, or a ResNet's", POSITIVE, BOTH),
-        "NUM_LAYERS": Key(12, "custom only", POSITIVE, BOTH),
+        "NUM_LAYERS": Key(12, "custom only", LAYERS, BOTH),
         "NUM_HEADS": Key(12, "custom only", POSITIVE, BOTH),
         "PATCH_SIZE": Key(16, "side of a patch in pixels", POSITIVE, BOTH),
         "STRIDE_SIZE": Key([16, 16], "vertical, horizontal; patches may overlap", POSITIVE, BOTH, length=2),
         "CONV_STEM": Key(False, "three convolutions before the patches: to train from scratch", None, BOTH),
         "PRETRAIN": Key(True, "start a training without a checkpoint from PRETRAIN_PATH", changes=NOTHING),
-        "PRETRAIN_PATH": Key("pretrained/jx_vit_base_p16_224-80ecf9dd.pth", "timm's format", changes=NOTHING),
+        "PRETRAIN_PATH": Key("pretrained/jx_vit_base_p16_224-80ecf9dd.pth", "timm's format", PATH, NOTHING),
         "DROP_PATH_RATIO": Key(0.1, "of the last block; rises with depth", FRACTION, BOTH),
         "DROP_RATIO": Key(0.0, "of tokens and projections", FRACTION, BOTH),
         "ATT_DROP_RATE": Key(0.0, "of attention weights", FRACTION, BOTH),
@@ -89,8 +100,8 @@ INPUT: dict[str, Any] = {
 }
 
 DATASETS: dict[str, Any] = {
-    "ROOT": Key("", "folder that holds the benchmarks' folders; default: FASTREID_DATASETS", changes=NOTHING),
-    "CSV": Key("", "the file that CSVDataset reads: your own data, see docs/own_data.md", changes=NOTHING),
+    "ROOT": Key("", "folder that holds the benchmarks' folders; default: FASTREID_DATASETS", PATH, NOTHING),
+    "CSV": Key("", "the file that CSVDataset reads: your own data, see docs/own_data.md", PATH, NOTHING),
     "NAMES": Key(["CARGO"], "training sets, joined", Registered("fastreid.data", "DATASETS")),
     "TESTS": Key(["CARGO"], "protocols to evaluate", Registered("fastreid.data", "DATASETS"), NOTHING),
     "COMBINEALL": Key(False, "train on query and gallery too"),
@@ -182,7 +193,7 @@ KEYS: dict[str, Any] = {
     "DATALOADER": DATALOADER,
     "SOLVER": SOLVER,
     "TEST": TEST,
-    "OUTPUT_DIR": Key("logs/run", "of logs and checkpoints", changes=NOTHING),
+    "OUTPUT_DIR": Key("logs/run", "of logs and checkpoints", PATH, NOTHING),
     "WANDB_PROJECT": Key("", "of Weights & Biases, that scalars go to as well; '' = none", changes=NOTHING),
     "CUDNN_BENCHMARK": Key(False, "faster convolutions on CUDA, chosen anew by every run", changes=NOTHING),
 }

@@ -4,10 +4,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fastreid.config.imports import absolute_imports
+from fastreid.utils.documents import parse_yaml
 from fastreid.utils.errors import UserError
+from fastreid.utils.file_io import check_path
 
 BASE_KEY = "_BASE_"
 
@@ -16,7 +16,11 @@ def find_config(path: str | Path) -> Path:
     """Return `path`, or the shipped file that a path such as ``configs/v2/base_stage1.yml`` names.
 
     So the shipped configurations are found from every folder, and from an installed package.
+
+    Raises:
+        UserError: for what can be no path.
     """
+    check_path(path, "config file")
     path = Path(path)
     if path.exists() or path.is_absolute() or path.parts[:1] != ("configs",):
         return path
@@ -52,11 +56,11 @@ def read_layers(path: Path, including: tuple[Path, ...] = ()) -> list[dict]:
         hint = f" (named by {BASE_KEY} of {including[-1]})" if including else ""
         raise UserError(f"config file not found: {path}{hint}", "the shipped ones are in configs/")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"config {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that does not exist
-        raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise UserError(f"config {path} is not valid YAML: {error}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"config {path}: expected KEY: VALUE lines, found a {type(values).__name__}")
@@ -67,7 +71,7 @@ def read_layers(path: Path, including: tuple[Path, ...] = ()) -> list[dict]:
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"config {path}: {BASE_KEY} is {bases!r}; expected a config's path or a list of them")
     for base in bases:
-        beside, shipped = path.parent / base, find_config(base)
+        shipped, beside = find_config(base), path.parent / base
         place = shipped if shipped.is_file() and not beside.is_file() else beside
         for layer in read_layers(place, (*including, path)):
             _add_layer(layers, layer)
@@ -75,6 +79,23 @@ def read_layers(path: Path, including: tuple[Path, ...] = ()) -> list[dict]:
         values["IMPORTS"] = absolute_imports(values["IMPORTS"], path.parent)
     _add_layer(layers, values)
     return layers
+
+
+def stored_config(meta: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return the nested values of the configuration that a checkpoint's ``meta`` holds as YAML text.
+
+    Raises:
+        UserError: if it is none, naming `source`.
+    """
+    try:
+        values = parse_yaml(meta["config"])
+    except ValueError as error:
+        raise UserError(f"{source}: its stored config is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{source}: its stored config is a {type(values).__name__}, expected KEY: VALUE lines"
+        )
+    return values
 
 
 def _add_layer(layers: list[dict], values: dict) -> None:

@@ -1,5 +1,6 @@
 """Configuration keys, each with all that is said of it: default, meaning, range, and what it changes."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -7,6 +8,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from fastreid.utils.errors import UserError, nearest_name
+from fastreid.utils.file_io import check_path
 from fastreid.utils.registry import Registry
 
 
@@ -44,8 +46,9 @@ class Choice(NamedTuple):
 
     def check(self, key: str, value: Any, shown: Any) -> None:
         if value not in self.words:
-            near = nearest_name(str(value), list(self.words))
-            raise UserError(f"{key} is {value!r}; allowed: {', '.join(self.words)}.{near}")
+            words = [str(word) for word in self.words]
+            near = nearest_name(str(value), words)
+            raise UserError(f"{key} is {value!r}; allowed: {', '.join(words)}.{near}")
 
 
 class Registered(NamedTuple):
@@ -67,8 +70,17 @@ class Registered(NamedTuple):
         return Registry.every[self.of or key]
 
 
-POSITIVE = Range(lambda value: value > 0, "greater than 0")
-NOT_NEGATIVE = Range(lambda value: value >= 0, "0 or more")
+class FilePath(NamedTuple):
+    """Anything that may be the path of a file or folder, and the empty text."""
+
+    def check(self, key: str, value: Any, shown: Any) -> None:
+        check_path(value, key)
+
+
+PATH = FilePath()
+LARGEST = 2**31 - 1  # as a count or a size, more overflows somewhere
+POSITIVE = Range(lambda value: 0 < value <= LARGEST, "greater than 0, and less than 2^31")
+NOT_NEGATIVE = Range(lambda value: 0 <= value <= LARGEST, "0 or more, and less than 2^31")
 FRACTION = Range(lambda value: 0 <= value <= 1, "from 0 to 1")
 
 
@@ -107,8 +119,10 @@ class Key:
         """
         if isinstance(self.default, list):
             self._check_list(name, value)
-        if self.allowed is not None:
-            for item in value if isinstance(value, list | tuple) else [value]:
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, float) and not math.isfinite(item):
+                raise UserError(f"{name} is {value!r}; it must be finite")
+            if self.allowed is not None:
                 self.allowed.check(name, item, value)
 
     def _check_list(self, name: str, value: list) -> None:

@@ -12,6 +12,7 @@ from fastreid.config.files import find_config, flat_keys, join_layers, nested, r
 from fastreid.config.imports import absolute_imports, import_user_modules, is_imported
 from fastreid.config.keys import Key
 from fastreid.config.releases import METHOD, from_release, our_method, release_of
+from fastreid.utils.documents import check_values
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.logger import warn_once
 from fastreid.utils.registry import Registry
@@ -252,7 +253,9 @@ def _coerce(value: Any, old: Any, name: str, source: str) -> Any:
     """
     if isinstance(value, str) and not isinstance(old, str):
         with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            value = ast.literal_eval(value)
+            read = ast.literal_eval(value)
+            check_values(read)
+            value = read
     if isinstance(old, list | tuple) and isinstance(value, list | tuple):
         if old:  # the defaults show the type of the elements
             value = [_coerce(item, old[0], f"{name}[{i}]", source) for i, item in enumerate(value)]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ def missing_or_empty(paths: Iterable[str]) -> list[str]:
 
 
 def check_image_files(paths: Sequence[str], source: str, may_skip: bool, skip: bool = False) -> None:
-    """Stop for missing and empty files, before any time is spent on training.
+    """Stop for missing, empty and special files, before any time is spent on training.
 
     Args:
         source: whose images they are, for the message.
@@ -37,7 +38,8 @@ def check_image_files(paths: Sequence[str], source: str, may_skip: bool, skip: b
     if not bad:
         return
     first = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
-    problem = f"{len(bad)} of the {len(paths)} images of {source} are missing or empty (0 bytes): {first}"
+    wrong = "missing or empty (0 bytes) or no files"
+    problem = f"{len(bad)} of the {len(paths)} images of {source} are {wrong}: {first}"
     if skip and len(bad) < len(paths):
         logger.warning("%s: another image takes their place (DATALOADER.ON_BAD_IMAGE skip)", problem)
         return
@@ -71,6 +73,7 @@ class Replacements:
 
 def _holds_bytes(entry: os.DirEntry) -> bool:
     try:
-        return entry.stat().st_size > 0
+        status = entry.stat()
     except OSError:  # a link to nowhere
         return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0

@@ -2,12 +2,14 @@
 
 import io
 import os
+import stat
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from fastreid.data.formats import readable_formats
 from fastreid.utils.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF tag
@@ -22,9 +24,11 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> torch.Tensor:
     twice that size is decoded at a half, quarter or eighth of its own, still no smaller than `size`.
 
     Raises:
-        UserError: if the file is missing, empty, truncated or not an image.
+        UserError: if it is missing, no regular file, empty, truncated or not an image of one of `FORMATS`.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for somebody to write
+            raise OSError("it is a folder, a FIFO or a device, not a file")
         pixels = _decode(path, size)
     except FileNotFoundError:
         raise UserError(f"image file not found: {path}", "restore the file") from None
@@ -50,7 +54,7 @@ def decode_image(content: bytes, size: tuple[int, int] | None = None) -> torch.T
 
 
 def _decode(source: str | BinaryIO, size: tuple[int, int] | None) -> np.ndarray:
-    with Image.open(source) as image:
+    with Image.open(source, formats=readable_formats()) as image:
         return np.array(upright_rgb(image, size))
 
 

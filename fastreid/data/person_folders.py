@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastreid.data.datasets.csv_file import COLUMNS, natural_order
-from fastreid.data.datasets.files import scan_images
+from fastreid.data.datasets.files import list_images
+from fastreid.data.formats import SUFFIXES_IN_WORDS
 from fastreid.utils.errors import UserError, nearest_name
 
 logger = logging.getLogger(__name__)
@@ -65,16 +66,16 @@ class Crops:
                 )
 
     def scan(self, folder: str) -> list[Crop]:
-        """All images below `folder`, sorted by path.
+        """All images below `folder`, sorted by path; other files are counted in a warning.
 
         Raises:
             UserError: if there are none, or one does not tell its labels; it names the image.
         """
         if not os.path.isdir(folder):
             raise UserError(f"folder not found: {folder}", "name the one that holds the person crops")
-        crops = [self._read(path, folder) for path in scan_images(folder)]
+        crops = [self._read(path, folder) for path in list_images(folder)]
         if not crops:
-            raise UserError(f"no images in {folder}", "name a folder of person crops (.jpg, .png or .bmp)")
+            raise UserError(f"no images in {folder}", f"name a folder of person crops ({SUFFIXES_IN_WORDS})")
         return crops
 
     def _read(self, path: str, folder: str) -> Crop:

@@ -8,33 +8,29 @@ its name.
 """
 
 import hashlib
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import yaml
 
-from fastreid.config import CfgNode, Changes, Key
-from fastreid.config.files import flat_keys
+from fastreid.deploy.feature_facts import different_settings, read_facts
 from fastreid.deploy.image_lists import Columns, csv_text, read_columns, stream_rows
 from fastreid.deploy.labels import Names, column_arguments
 from fastreid.deploy.reid_model import ReIDModel
+from fastreid.deploy.shards import check_shard, read_shard
 from fastreid.evaluation.report import describe_checkpoint
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write, locked, write_json
+from fastreid.utils.file_io import atomic_write, locked, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
 FACTS, IMAGES, LOCK = "features.json", "images.csv", ".lock"
 POLL_SECONDS = 0.5  # between looks at what other processes have done
-FORMATS = ("npy", "npz")
-KEYS = ("checkpoint", "config", "images", "width", "images_sha256", "format", "shard_size")
 SHARD_SIZE = 10_000  # pictures: 31 MB of 768-wide features
 
 
@@ -54,17 +50,35 @@ class FeatureSet:
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "FeatureSet":
-        """Open the complete features of a folder.
+        """Open the complete features of a folder, of which all is held against `facts` but the numbers.
 
         Raises:
-            UserError: if there are none, or shards are missing.
+            UserError: if there are none, the table is another, or shards are missing or not what they
+                should be.
         """
-        features = cls(folder, _read_facts(Path(folder) / FACTS))
+        features = cls(folder, read_facts(Path(folder) / FACTS))
+        features._check_table()
         if missing := features.missing:
             lacking = f"{len(missing)} of {features.num_shards} shards are missing"
             problem = f"the features in {folder} are not finished: {lacking}"
             raise UserError(problem, "run the same extraction again, it goes on where it was")
+        for number in range(features.num_shards):
+            check_shard(features.shard_path(number), features.shard_shape(number))
         return features
+
+    def _check_table(self) -> None:
+        """Check that images.csv is the table that the features were made of, whose lines name them."""
+        path = self.folder / IMAGES
+        try:
+            same = sha256_of(path) == self.facts["images_sha256"]
+            size = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"table of pictures {path} cannot be read: {error.strerror}") from error
+        if not same or size < len(self):  # a line has a byte at least
+            raise UserError(
+                f"{path} is not the table that the features in {self.folder} were made of: it was changed",
+                "restore it, or extract the features again in another folder",
+            )
 
     def __len__(self) -> int:
         return self.facts["images"]
@@ -87,22 +101,28 @@ class FeatureSet:
         size = self.facts["shard_size"]
         return slice(number * size, min((number + 1) * size, len(self)))
 
+    def shard_shape(self, number: int) -> tuple[int, int]:
+        rows = self.rows(number)
+        return rows.stop - rows.start, self.facts["width"]
+
     def columns(self) -> Columns:
-        """Read the table of the pictures, as images.csv has it."""
-        return read_columns(self.folder / IMAGES)
+        """Read the table of the pictures, as images.csv has it. UserError if it has not a line for each."""
+        columns = read_columns(self.folder / IMAGES)
+        self._check_lines(len(columns.get("path", ())))
+        return columns
 
     def table_rows(self) -> Iterator[list[str]]:
-        """Give the rows of images.csv in turn, the first with the names of the columns.
-
-        Raises:
-            UserError: if it cannot be read, or is not of as many pictures as the features.
-        """
-        rows = -1
-        for rows, row in enumerate(stream_rows(self.folder / IMAGES)):  # noqa: B007
+        """Give the rows of images.csv in turn, the first with the names of the columns; else as `columns`."""
+        lines = 0
+        for row in stream_rows(self.folder / IMAGES):
             yield row
-        if rows != len(self):
-            problem = f"{self.folder / IMAGES} lists {rows} pictures, but there are features of {len(self)}"
-            raise UserError(problem, "run the extraction again")
+            lines += 1
+        self._check_lines(lines - 1)
+
+    def _check_lines(self, count: int) -> None:
+        if count != len(self):
+            problem = f"{self.folder / IMAGES} lists {count} pictures, but there are features of {len(self)}"
+            raise UserError(problem, "extract them again in another folder")
 
     def shards(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Give ``(rows, (n, D) float32)`` of each shard in turn; ``npy`` ones stay on disk until read.
@@ -111,18 +131,7 @@ class FeatureSet:
             UserError: for a file that cannot be read or has another shape.
         """
         for number in range(self.num_shards):
-            path, rows = self.shard_path(number), self.rows(number)
-            try:
-                features = np.load(path, mmap_mode="r")
-                if self.facts["format"] == "npz":
-                    with features as columns:
-                        features = columns["features"]
-            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-                raise UserError(f"{path} cannot be read", "delete it and run the extraction again") from error
-            if features.shape != (expected := (rows.stop - rows.start, self.facts["width"])):
-                problem = f"{path} has shape {features.shape}, expected {expected}"
-                raise UserError(problem, "delete it and run the extraction again")
-            yield rows, features
+            yield self.rows(number), read_shard(self.shard_path(number), self.shard_shape(number))
 
     def load(self) -> np.ndarray:
         """Read all features, (N, D) float32."""
@@ -221,21 +230,6 @@ def extract_to_files(
     return features
 
 
-def feature_choice(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `ReIDModel.extract` that give features of the parts that `facts` name."""
-    return {name: facts[name] for name in ("parts", "views") if name in facts}
-
-
-def different_settings(earlier: dict[str, Any], now: dict[str, Any], declared: dict[str, Key]) -> list[str]:
-    """Return the settings that change features and differ in two configurations, as ``KEY earlier``."""
-    old, new = (flat_keys(CfgNode(config)) for config in (earlier, now))
-    return [
-        f"{key} {old[key]}"
-        for key, about in declared.items()
-        if about.changes & Changes.FEATURES and key in old and key in new and old[key] != new[key]
-    ]
-
-
 def _facts(model: ReIDModel, parts: list[str], count: int, table: bytes) -> dict[str, Any]:
     return {
         "checkpoint": describe_checkpoint(model.cfg.MODEL.WEIGHTS),
@@ -259,7 +253,7 @@ def _begin(features: FeatureSet, table: bytes, model: ReIDModel) -> None:
     path = features.folder / FACTS
     with locked(features.folder / LOCK, wait=True):
         if path.is_file():
-            _check_same(features, _read_facts(path), model)
+            _check_same(features, read_facts(path), model)
         elif foreign := [*features.folder.glob(IMAGES), *features.folder.glob("features_*.np[yz]")]:
             raise UserError(
                 f"{foreign[0]} is there, but no {FACTS} that says what it is", "choose another output folder"
@@ -267,19 +261,6 @@ def _begin(features: FeatureSet, table: bytes, model: ReIDModel) -> None:
         write_json(path, features.facts)  # first, so that all that follows is known as ours
         with atomic_write(features.folder / IMAGES) as file:
             file.write(table)
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in KEYS if key not in facts]
-        if not feature_choice(facts):
-            missing.append("parts")
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"no features in {path.parent}: {path} is not there or not readable") from error
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}", "name a folder of tools/extract_features.py")
-    return facts
 
 
 def _check_same(features: FeatureSet, earlier: dict[str, Any], model: ReIDModel) -> None:

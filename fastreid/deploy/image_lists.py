@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 from fastreid.config import CfgNode
 from fastreid.data.bad_images import check_image_files
 from fastreid.data.datasets import open_dataset
-from fastreid.data.datasets.files import scan_images
+from fastreid.data.datasets.files import list_images
+from fastreid.data.formats import SUFFIXES_IN_WORDS
 from fastreid.structures import Sample, SampleNames
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
@@ -21,14 +22,14 @@ SPLITS = ("train", "query", "gallery")
 
 
 def list_folder(folder: str) -> Columns:
-    """Return all image files below `folder`, sorted: ``{"path": […]}``.
+    """Return all image files below `folder`, sorted: ``{"path": […]}``; others are counted in a warning.
 
     Raises:
         UserError: if it cannot be read or holds no image.
     """
-    paths = scan_images(folder)
+    paths = list_images(folder)
     if not paths:
-        raise UserError(f"no .jpg, .jpeg, .png or .bmp files in {folder} or the folders below it")
+        raise UserError(f"no {SUFFIXES_IN_WORDS} files in {folder} or the folders below it")
     return {"path": paths}
 
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastreid.engine.launch import under_torchrun, uses_cuda
+from fastreid.engine.launch import uses_cuda
 from fastreid.utils.errors import UserError
+from fastreid.utils.launcher import launcher_place, started_by_launcher
 from fastreid.utils.signals import (
     end_with_parent,
     let_stop_signals_through,
@@ -47,11 +48,12 @@ def run_shared(work: Callable[..., None], args: tuple, processes: int, device: s
     Raises:
         UserError: for fewer GPUs than processes, from any of them, or if all of them were killed.
     """
-    if under_torchrun():
-        _check(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
-        _begin(int(os.environ.get("LOCAL_RANK", "0")), device)
+    if started_by_launcher():
+        place = launcher_place()
+        _check(place.local_world_size, device)
+        _begin(place.local_rank, device)
         work(*args)
-        return os.environ["RANK"] == "0"
+        return place.rank == 0
     if processes == 1:
         work(*args)
         return True

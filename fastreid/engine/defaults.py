@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import platform
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from fastreid.utils.checkpoint import CHECKPOINTS
 from fastreid.utils.cli import CommandLineParser, number_from_zero
 from fastreid.utils.env import code_version, seed_all_rng, use_device
 from fastreid.utils.errors import UserError
+from fastreid.utils.launcher import launcher_place, started_by_launcher
 from fastreid.utils.logger import setup_logger
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def default_argument_parser() -> CommandLineParser:
 
 def world_size_of(args: argparse.Namespace) -> int:
     """Processes of the run that these arguments, or torchrun, start."""
-    return int(os.environ.get("WORLD_SIZE", args.num_gpus * args.num_machines))
+    return launcher_place().world_size if started_by_launcher() else args.num_gpus * args.num_machines
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:

@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from fastreid.engine.agent import GRACE_SECONDS, LOST, START, TIMEOUT, Address, WorkerError, run_agent
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
+from fastreid.utils.launcher import check_meeting_point, launcher_place, started_by_launcher
 from fastreid.utils.signals import STOPPING, end_with_parent, let_stop_signals_through
 
 
@@ -49,7 +50,7 @@ def launch(
             it ends all processes.
         SystemExit: with 128 + its number after a signal.
     """
-    if under_torchrun():
+    if started_by_launcher():
         _run_under_torchrun(main, args, device)
         return
     if num_gpus_per_machine < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
@@ -65,10 +66,6 @@ def launch(
     workers = {"args": (main, args, device), "max_restarts": max_restarts, "monitor_interval": 0.1}
     workers["local_world_size"] = num_gpus_per_machine
     run_agent(_run_spawned, workers, num_machines, machine_rank, address)
-
-
-def under_torchrun() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def _parse(dist_url: str) -> tuple[str, int]:
@@ -158,16 +155,17 @@ def _run(main: Callable[..., Any], args: tuple, device: str, address: Address | 
 
 
 def _join_process_group(device: str, address: Address | None) -> dist.Store:
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    _check_devices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device)
+    rank, world_size, local_rank, local_world_size = launcher_place()
+    _check_devices(local_world_size, device)
     if address:
         store = dist.TCPStore(*address, is_master=False, timeout=TIMEOUT)
         store = dist.PrefixStore(os.environ[START], store)
     else:
+        check_meeting_point()
         store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
     backend, own_device = "gloo", None
     if uses_cuda(device):
-        backend, own_device = "nccl", torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        backend, own_device = "nccl", torch.device("cuda", local_rank)
         torch.cuda.set_device(own_device)
     place = {"store": store, "rank": rank, "world_size": world_size, "device_id": own_device}
     dist.init_process_group(backend, timeout=TIMEOUT, **place)

@@ -1,29 +1,40 @@
 """The rules by which a run goes on from a checkpoint: what may have changed, and what may not."""
 
 import logging
+import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from fastreid.config import CfgNode, Changes
-from fastreid.config.files import flat_keys
+from fastreid.config.files import flat_keys, stored_config
 from fastreid.modeling import MetaArch
 from fastreid.modeling.weights import check_method
 from fastreid.structures import DataNames
 from fastreid.utils.checkpoint import load_checkpoint, without_module_prefix
 from fastreid.utils.errors import UserError
+from fastreid.utils.memory import is_allocation_failure
 
 logger = logging.getLogger(__name__)
+
+NEW_RUN = "resume an earlier checkpoint, or start a new run"
 
 # What a configuration comes to in training. A change of it that no key shows, such as a key's new meaning,
 # raises the number, so that no run goes on by other rules than it began with.
 TRAINING_RULES = 2
 
-NEEDED = ("optimizer", "scheduler", "iteration", "iters_per_epoch")
+PARTS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("optimizer", "scheduler", "grad_scaler", "events", "hooks"), dict),
+    **dict.fromkeys(("skipped", "epoch", "iteration", "iters_per_epoch"), int),
+    "best_metric": (float, type(None)),
+    "rng": list,
+}
+"""What a checkpoint holds beside the model's weights, and of which type."""
 
 
 def check_resumed(
@@ -40,10 +51,7 @@ def check_resumed(
     """
     meta = checkpoint["meta"]
     check_method(meta, model, "resume", source)
-    if absent := [key for key in NEEDED if key not in checkpoint]:
-        raise UserError(
-            f"{source} lacks {', '.join(absent)}: not a checkpoint to resume", "name it in MODEL.WEIGHTS"
-        )
+    _check_parts(checkpoint, source)
     check_resumed_rules(meta.get("rules", 1), source)  # none: from before they had a number
     check_resumed_config(cfg, meta["config"], source)
     check_resumed_names(model.names, meta.get("names"), source)
@@ -53,6 +61,38 @@ def check_resumed(
             f" {iters_per_epoch}: the training data has changed",
             "restore it or start a new run",
         )
+
+
+def _check_parts(checkpoint: dict[str, Any], source: str) -> None:
+    """Check that the parts of a checkpoint are there and of their types, and its counts possible."""
+    absent = [name for name in PARTS if name not in checkpoint]
+    absent += [] if "config" in checkpoint["meta"] else ["meta.config"]
+    if absent:
+        problem = f"{source} lacks {', '.join(absent)}: not a checkpoint to resume"
+        raise UserError(problem, "name it in MODEL.WEIGHTS to start from its weights")
+    for name, kind in PARTS.items():
+        value = checkpoint[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(f"{source}: its {name} is a {type(value).__name__}", NEW_RUN)
+    epoch, length = checkpoint["epoch"], checkpoint["iters_per_epoch"]
+    done, best, skipped = (checkpoint[name] for name in ("iteration", "best_metric", "skipped"))
+    if not 0 <= epoch * length <= done <= (epoch + 1) * length < 2**63 or not 0 <= skipped <= done:
+        problem = f"{source}: {epoch} epochs of {length} iterations, {done} in all, {skipped} skipped"
+        raise UserError(f"{problem}: not what training counts", NEW_RUN)
+    if best is not None and not math.isfinite(best):
+        raise UserError(f"{source}: its best_metric is {best}", NEW_RUN)
+
+
+@contextmanager
+def restored(source: str) -> Iterator[None]:
+    """Turn the failure of the block to restore a checkpoint's state, whatever it is, into a UserError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if is_allocation_failure(error):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{source} cannot be resumed, its state does not fit ({reason})", NEW_RUN) from error
 
 
 def check_resumed_start(cfg: CfgNode, model: MetaArch, state: dict[str, Tensor], source: str) -> None:
@@ -88,7 +128,7 @@ def check_resumed_config(cfg: CfgNode, saved: str, source: str) -> None:
     Raises:
         UserError: if a difference would make it another run.
     """
-    before, now = flat_keys(yaml.safe_load(saved) or {}), flat_keys(cfg)
+    before, now = flat_keys(stored_config({"config": saved}, source)), flat_keys(cfg)
     changed = {key: (before[key], now[key]) for key in before if key in now and before[key] != now[key]}
     for key, (old, new) in changed.items():
         logger.info("Resuming with another %s: %r, was %r", key, new, old)

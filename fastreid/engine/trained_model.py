@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fastreid.config import CfgNode, get_cfg, load_config
-from fastreid.config.files import join_layers, read_layers
+from fastreid.config.files import join_layers, read_layers, stored_config
 from fastreid.engine.hooks.checkpointing import BEST, FINAL
 from fastreid.modeling import MetaArch, build_model, fit_config, method_of
 from fastreid.modeling.assets import required_weights
@@ -122,8 +120,8 @@ def _own_config(path: Path, imports: Sequence[str]) -> CfgNode:
     cfg, beside = get_cfg(), path.with_name("config.yaml")
     if beside.is_file():
         cfg.merge_stored(join_layers(read_layers(beside)), str(beside), imports)
-    elif stored := load_checkpoint(path)["meta"].get("config"):
-        cfg.merge_stored(yaml.safe_load(stored), f"stored in {path}", imports)
+    elif (meta := load_checkpoint(path)["meta"]).get("config"):
+        cfg.merge_stored(stored_config(meta, str(path)), f"stored in {path}", imports)
     else:
         raise UserError(
             f"no configuration for {path}: there is no {beside}, and the checkpoint holds none",

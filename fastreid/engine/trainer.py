@@ -21,7 +21,7 @@ from fastreid.data import (
 from fastreid.engine import hooks
 from fastreid.engine.memory import training_shortage_named
 from fastreid.engine.plan import log_plan
-from fastreid.engine.resume import TRAINING_RULES, check_resumed, check_resumed_start
+from fastreid.engine.resume import TRAINING_RULES, check_resumed, check_resumed_start, restored
 from fastreid.engine.run_folder import (
     begin_run,
     is_restarted,
@@ -244,18 +244,19 @@ class DefaultTrainer(SimpleTrainer):
         check_resumed(self.cfg, self.model, self.iters_per_epoch, checkpoint, source)
         check_resumed_start(self.cfg, self.model, checkpoint["model"], source)
         load_model_weights(self.model, checkpoint["model"], "resume", source=source)
-        load_optimizer_state(self.optimizer, checkpoint["optimizer"])
-        self.scheduler.load_state_dict(checkpoint["scheduler"])
-        if checkpoint["grad_scaler"]:  # empty without loss scaling, which the resumed run may switch on
-            self.grad_scaler.load_state_dict(checkpoint["grad_scaler"])
-        self.finite_check.skipped = checkpoint["skipped"]
-        for name in ("epoch", "iteration", "best_metric"):
-            setattr(self, name, checkpoint[name])
-        self.storage.load_state_dict(checkpoint["events"])
-        for hook in self.hooks:
-            hook.load_state_dict(checkpoint["hooks"].get(type(hook).__name__, {}))
-        if len(checkpoint["rng"]) == comm.get_world_size():
-            set_rng_state(checkpoint["rng"][comm.get_rank()])
+        with restored(source):
+            load_optimizer_state(self.optimizer, checkpoint["optimizer"])
+            self.scheduler.load_state_dict(checkpoint["scheduler"])
+            if checkpoint["grad_scaler"]:  # empty without loss scaling, which the resumed run may switch on
+                self.grad_scaler.load_state_dict(checkpoint["grad_scaler"])
+            self.finite_check.skipped = checkpoint["skipped"]
+            for name in ("epoch", "iteration", "best_metric"):
+                setattr(self, name, checkpoint[name])
+            self.storage.load_state_dict(checkpoint["events"])
+            for hook in self.hooks:
+                hook.load_state_dict(checkpoint["hooks"].get(type(hook).__name__, {}))
+            if len(checkpoint["rng"]) == comm.get_world_size():
+                set_rng_state(checkpoint["rng"][comm.get_rank()])
 
     def save_checkpoint(self, name: str, mark_last: bool = True) -> None:
         state = self.state_dict()

@@ -1,8 +1,6 @@
 """The traces of an evaluation: a table in the log, a file of results and one of every query's scores."""
 
-import hashlib
 import itertools
-import json
 import logging
 import os
 import re
@@ -19,9 +17,10 @@ from fastreid.config import CfgNode
 from fastreid.evaluation.equal_terms import ViewGap
 from fastreid.evaluation.rank import QueryScores
 from fastreid.structures import Results
+from fastreid.utils.documents import load_json
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import atomic_write, write_json
+from fastreid.utils.file_io import atomic_write, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +120,8 @@ def read_results(place: str | Path, metrics: Sequence[str] = ()) -> dict[str, An
 
 def _read_results(path: Path, metrics: Sequence[str] = ()) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        content = load_json(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"no readable results in {path}", "name the OUTPUT_DIR of an evaluation") from error
     results = content.get("results") if isinstance(content, dict) else None
     if not results or not isinstance(results, dict):
@@ -180,8 +179,4 @@ def describe_checkpoint(path: str | None) -> dict[str, str] | None:
     """Return ``{"path", "sha256"}`` of the file; None when there is no such file."""
     if not path or not Path(path).is_file():
         return None
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return {"path": str(path), "sha256": digest.hexdigest()}
+    return {"path": str(path), "sha256": sha256_of(path)}

@@ -8,7 +8,7 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from fastreid.utils.checkpoint import without_module_prefix
+from fastreid.utils.checkpoint import is_like, without_module_prefix
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class LoadReport:
         parts = [f"{len(self.loaded)} of {len(self.loaded) + len(self.missing)} parameters fit"]
         for meaning, names in (
             ("from random values", self.missing),
-            ("of another shape, left out", self.mismatched),
+            ("of another shape or type, left out", self.mismatched),
             ("not of this model, left out", self.unexpected),
         ):
             if names:
@@ -85,7 +85,7 @@ def load_model_weights(
     missing = [n for n in report.missing if not (n.startswith(optional) or n.endswith("num_batches_tracked"))]
     mismatched = [name for name in report.mismatched if not name.startswith(classifiers)]
     if missing or mismatched:
-        shapes = [f"{n} {tuple(given[n].shape)} instead of {tuple(own[n].shape)}" for n in mismatched]
+        shapes = [f"{n} {_described(given[n], own[n])}" for n in mismatched]
         _refuse_or_warn(purpose, allow_partial, source, missing, shapes, len(own))
     if dry_run:
         return report
@@ -125,11 +125,17 @@ def _compare(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> Lo
     for name, value in own.items():
         if name not in given:
             report.missing.append(name)
-        elif given[name].shape != value.shape:
+        elif not is_like(given[name], value):
             report.mismatched.append(name)
         else:
             report.loaded.append(name)
     return report
+
+
+def _described(given: torch.Tensor, own: torch.Tensor) -> str:
+    if given.shape != own.shape:
+        return f"{tuple(given.shape)} instead of {tuple(own.shape)}"
+    return f"{given.dtype} instead of {own.dtype}"
 
 
 def _refuse_or_warn(
@@ -139,7 +145,7 @@ def _refuse_or_warn(
     if missing:
         parts.append(f"lacks {len(missing)} of {total} parameters ({_some(missing)})")
     if shapes:
-        parts.append(f"has {len(shapes)} parameters of another shape ({_some(shapes)})")
+        parts.append(f"has {len(shapes)} parameters of another shape or type ({_some(shapes)})")
     problem = f"{source} {' and '.join(parts)}"
     if purpose == "resume":
         raise UserError(

@@ -1,5 +1,6 @@
 """Optimisers, the learning rate and weight decay of each parameter, and gradient clipping."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,18 +57,34 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     Args:
         state: on the CPU, in whatever memory format; it is not changed and not kept, so that it may be mapped
             from a file.
+
+    Raises:
+        Exception: any that comes of a state that is not one.
     """
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
-    # Whether it is fused decides where torch keeps the count of steps.
-    groups = [saved | {"fused": own["fused"]} if "fused" in own else saved for saved, own in pairs]
-    optimizer.load_state_dict({**state, "param_groups": groups})
+    optimizer.load_state_dict({**state, "param_groups": [_group(saved, own) for saved, own in pairs]})
     for parameter, own in optimizer.state.items():
         own.update({name: _own_copy(value, parameter) for name, value in own.items()})
 
 
+def _group(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved group's settings, those that it lacks from ours."""
+    for name, value in own.items():
+        before = saved.get(name, value)
+        if isinstance(value, float) and not (isinstance(before, int | float) and math.isfinite(before)):
+            raise ValueError(f"{name} of the optimizer is {before!r}")
+    # Whether it is fused decides where torch keeps the count of steps.
+    fused = {"fused": own["fused"]} if "fused" in own else {}
+    return {**own, **saved, "params": saved["params"], **fused}
+
+
 def _own_copy(value: Any, parameter: nn.Parameter) -> Any:
-    if not isinstance(value, torch.Tensor):
+    if value is None or isinstance(value, int | float):
         return value
+    fits = value.ndim != parameter.ndim or value.shape == parameter.shape  # a count, or of each number
+    if not fits or value.layout != torch.strided or not value.is_floating_point():
+        problem = f"a tensor {tuple(value.shape)} {value.layout} of {value.dtype}"
+        raise ValueError(f"the optimizer holds {problem} for a parameter {tuple(parameter.shape)}")
     if value.shape != parameter.shape:
         return value.clone()
     # A fused kernel pairs numbers by their places in memory, which may be channels-last here and not there.

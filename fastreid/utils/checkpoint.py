@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fastreid.utils.checkpoint_meta import check_meta
 from fastreid.utils.checksums import check_records, digest
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
@@ -57,15 +58,32 @@ def load_checkpoint(path: str | os.PathLike, whole: bool = False) -> dict[str, A
         raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dict with model weights")
     if not isinstance(content.get("model"), dict):
         content = {"model": content}
-    state = content["model"]
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(
-            f"checkpoint {path} holds no model weights: expected a state_dict, or one under 'model'"
-        )
+    check_weights(content["model"], f"checkpoint {path}")
     for name, expected in content.pop(DIGESTS, {}).items():
         if (whole or name == "model") and digest(content.get(name)) != expected:
             raise UserError(f"checkpoint {path} is damaged: its {name} is not what was written", ANOTHER)
-    return {"meta": {}, **content}
+    return content | {"meta": check_meta(content.get("meta", {}), str(path))}
+
+
+def check_weights(state: dict[Any, Any], source: str) -> None:
+    """Check that a state_dict from a file has numbers that can be copied: dense tensors by their names.
+
+    Raises:
+        UserError: if it is empty, or something else is in it.
+    """
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{source} holds no model weights: expected a state_dict, or one under 'model'")
+    for name, value in state.items():
+        dense = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
+        if not isinstance(name, str) or not dense:
+            kind = "quantized" if value.is_quantized else f"{value.layout} on {value.device}"
+            raise UserError(f"{source}: {name!r} is a tensor {kind}", "save dense tensors by their names")
+
+
+def is_like(given: torch.Tensor, own: torch.Tensor) -> bool:
+    """Tell whether one tensor can take the other's numbers: of the same shape, and both floats, for one."""
+    kinds = [(x.is_floating_point(), x.is_complex(), x.dtype == torch.bool) for x in (given, own)]
+    return given.shape == own.shape and kinds[0] == kinds[1]
 
 
 def _read(path: Path) -> Any:

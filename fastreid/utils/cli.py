@@ -5,6 +5,7 @@ Imports nothing heavy, so that a program can call `exit_during_imports` before w
 
 import argparse
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -20,6 +21,9 @@ from fastreid.utils.output import check_printed, secure_output
 from fastreid.utils.signals import STOPPING, let_stop_signals_through, stop_signals_to
 
 T = TypeVar("T")
+
+NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
+LONGEST_LINE = 4000  # characters of a message; it may quote what somebody else wrote
 
 
 def exit_during_imports(module: str) -> None:
@@ -72,15 +76,18 @@ def exit_cleanly(
 def exit_on_user_error(debug: bool = False) -> Iterator[None]:
     """Turn a `UserError` from the block into ``error: …`` on stderr and ``SystemExit(2)``.
 
-    With `debug` the exception passes through, so that the traceback shows where it came from.
-    Every other exception passes through too: it is a fault of the program.
+    So is a path that the system cannot follow, wherever it came from. With `debug` the exception passes
+    through, so that the traceback shows where it came from. Every other exception passes through too: it is
+    a fault of the program.
     """
     try:
         yield
-    except UserError as error:
-        if debug:
+    except (UserError, OSError) as error:
+        if debug or (isinstance(error, OSError) and error.errno not in NO_PATH):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        shown = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]} …"
+        print(f"error: {shown}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

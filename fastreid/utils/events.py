@@ -97,8 +97,9 @@ class EventStorage:
         return {"history": history, "updated": sorted(self._updated)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._history = {name: deque(values, self.window) for name, values in state["history"].items()}
-        self._updated = set(state["updated"])
+        history = state["history"].items()
+        self._history = {str(name): deque(map(float, values), self.window) for name, values in history}
+        self._updated = set(state["updated"]) & set(self._history)
 
     def _numbers(self, name: str) -> list[float]:
         return [float(value) for value in self._history[name]]

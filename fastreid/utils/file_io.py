@@ -6,6 +6,7 @@ there, `named_output` around the writing.
 
 import errno
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -18,6 +19,8 @@ from typing import IO, Any
 
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
+
+LONGEST_PATH, LONGEST_NAME = 4000, 255  # bytes; Linux has 4095, and we append names
 
 
 @contextmanager
@@ -106,6 +109,38 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     with atomic_write(path, "w") as file:
         json.dump(value, file, indent=2)
         file.write("\n")
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Return the digest of a file's content, in hexadecimal digits. OSError if it cannot be read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_path(path: str | os.PathLike, named: str) -> None:
+    """Check that `path` can be that of a file, be there one or not.
+
+    Args:
+        named: what the user named it with, for the message.
+
+    Raises:
+        UserError: if it is too long for the system, or holds characters that no path may have.
+    """
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{named} {path!r} is no path: {error.reason}") from error
+    if b"\0" in name:
+        raise UserError(f"{named} {str(path)!r} is no path: it holds a NUL character")
+    longest = max(map(len, name.split(b"/")))
+    if len(name) > LONGEST_PATH or longest > LONGEST_NAME:
+        raise UserError(
+            f"{named} is too long for a path: {len(name)} bytes, beginning with {str(path)[:40]!r}",
+            f"a path has {LONGEST_PATH} bytes at most, each of its names {LONGEST_NAME}",
+        )
 
 
 @contextmanager

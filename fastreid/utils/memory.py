@@ -9,6 +9,9 @@ import torch
 from fastreid.utils.errors import UserError
 
 _FAILURES = re.compile(r"(?i:cuda).*out of memory|_ALLOC(ATION)?_FAILED")
+_TOO_LARGE = re.compile(
+    r"can't allocate memory|size calculation overflowed|[Oo]verflow when unpacking|numel: integer"
+)
 
 
 def is_allocation_failure(error: BaseException) -> bool:
@@ -48,6 +51,17 @@ def pinning_shortage_named() -> Iterator[None]:
                 "free some, or lower the batch size or the number of processes",
             ) from error
         raise
+
+
+@contextmanager
+def too_large_named(what: str, fix: str) -> Iterator[None]:
+    """Turn the failure to make tensors that this machine has no memory or no numbers for into a UserError."""
+    try:
+        yield
+    except (RuntimeError, TypeError, MemoryError, OverflowError) as error:
+        if isinstance(error, RuntimeError | TypeError) and not _TOO_LARGE.search(str(error)):
+            raise
+        raise UserError(f"{what} is too large for the memory of this machine", fix) from error
 
 
 def memory_shortage(what: str, fix: str) -> UserError:

@@ -40,9 +40,9 @@ def refused(key: Key, value: object) -> str:
 
 
 def test_a_range_is_what_passes_its_test():
-    assert refused(Key(1, "", POSITIVE), 0) == "A.KEY is 0; it must be greater than 0"
+    assert refused(Key(1, "", POSITIVE), 0) == "A.KEY is 0; it must be greater than 0, and less than 2^31"
     assert not refused(Key(1, "", POSITIVE), 1)
-    assert refused(Key(0.5, "", FRACTION), float("nan")) == "A.KEY is nan; it must be from 0 to 1"
+    assert refused(Key(0.5, "", FRACTION), float("nan")) == "A.KEY is nan; it must be finite"
     even = Range(lambda value: value % 2 == 0, "even")
     assert refused(Key([2, 4], "", even), [2, 3]) == "A.KEY is [2, 3]; it must be even"
 

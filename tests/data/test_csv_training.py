@@ -1,6 +1,5 @@
 """Both stages and the evaluation on a CSV file of three views, through the training program."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,8 @@ import torch
 from PIL import Image
 from worlds.options import DEMO, TINY
 from worlds.programs import run_tool
+
+from fastreid.evaluation.report import read_results
 
 VIEWS = ("drone", "cctv", "wearable")
 BRIEF = ["MODEL.SDMODEL.VIEW_NUM", "3", "SOLVER.MAX_EPOCH", "1", "SOLVER.IMS_PER_BATCH", "8"]
@@ -43,7 +44,7 @@ def train_net(monkeypatch, tmp_path, people):
     def call(stage: int, *more: str) -> dict:
         ran = run_tool("train_net.py", "--config-file", DEMO[stage], *TINY, *BRIEF, *data, *more)
         assert ran.code == 0, ran.err
-        return json.loads((tmp_path / more[-1] / "results.json").read_text())["results"]
+        return read_results(tmp_path / more[-1])["results"]
 
     return call
 

@@ -118,7 +118,7 @@ class TestTool:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--folder", "{tmp}/empty"], "no .jpg, .jpeg, .png or .bmp files"),
+            (["--folder", "{tmp}/empty"], "or .pgm files in"),
             (["--folder", "{tmp}/absent"], "cannot read folder"),
             (["--list", "{tmp}/absent"], "cannot be read"),
             (["--list", "{tmp}/empty/list"], "is empty"),

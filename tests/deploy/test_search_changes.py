@@ -31,7 +31,6 @@ TIMES = [f"2026-01-01 {row % 24:02d}:00" for row in range(2 * COUNT)]
 
 def features_of(folder: Path, matrix: np.ndarray, rows: range):
     """The features `matrix[rows]`, with cameras, times, heights, and names that are no valid text."""
-    features = write_features(folder, matrix[rows.start : rows.stop])
     columns = {
         "path": [f"caf\udce9/{row}.jpg" for row in rows],
         "camid": [CAMERAS[row] for row in rows],
@@ -39,8 +38,7 @@ def features_of(folder: Path, matrix: np.ndarray, rows: range):
         "height": ["" if row % 2 else row / 4 for row in rows],
         "row": list(rows),
     }
-    write_columns(folder / "images.csv", columns)
-    return features
+    return write_features(folder, matrix[rows.start : rows.stop], columns=columns)
 
 
 @pytest.fixture(scope="module")

@@ -17,21 +17,25 @@ from fastreid import ReIDModel
 from fastreid.cli import search as cli_search
 from fastreid.deploy import workers
 from fastreid.deploy.feature_files import FeatureSet, extract_to_files
-from fastreid.deploy.image_lists import write_columns
+from fastreid.deploy.image_lists import Columns, write_columns
 from fastreid.deploy.search import SearchIndex, build_index, recall, writing
 from fastreid.deploy.search.codec import balanced_axes, normalised
 from fastreid.utils.errors import UserError
-from fastreid.utils.file_io import write_json
+from fastreid.utils.file_io import sha256_of, write_json
 
 
-def write_features(folder: Path, features: np.ndarray, shard_size: int = 300) -> FeatureSet:
-    """Features as an extraction leaves them."""
+def write_features(
+    folder: Path, features: np.ndarray, shard_size: int = 300, columns: Columns | None = None
+) -> FeatureSet:
+    """Features as an extraction leaves them; of pictures with a pid each where no `columns` are given."""
     folder.mkdir(exist_ok=True)
     facts = {"checkpoint": {"path": "model.pth", "sha256": "0"}, "config": {}, "stage": 1, "views": []}
-    facts |= {"images": len(features), "width": features.shape[1], "images_sha256": ""}
-    feature_set = FeatureSet(folder, facts | {"format": "npy", "shard_size": shard_size})
-    columns = {"path": [f"{row}.jpg" for row in range(len(features))], "pid": list(range(len(features)))}
+    rows = range(len(features))
+    columns = columns or {"path": [f"{row}.jpg" for row in rows], "pid": list(rows)}
     write_columns(folder / "images.csv", columns)
+    digest = sha256_of(folder / "images.csv")
+    facts |= {"images": len(features), "width": features.shape[1], "images_sha256": digest}
+    feature_set = FeatureSet(folder, facts | {"format": "npy", "shard_size": shard_size})
     write_json(folder / "features.json", feature_set.facts)
     for number in range(feature_set.num_shards):
         feature_set.write_shard(number, features[feature_set.rows(number)], columns)

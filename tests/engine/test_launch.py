@@ -191,7 +191,8 @@ def test_on_cuda_every_process_of_a_machine_has_its_own_device_from_the_start(mo
     )
     monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([("store", 3, 4)]))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
-    for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
+    place = {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
+    for name, value in (place | {"MASTER_ADDR": "host", "MASTER_PORT": 1}).items():
         monkeypatch.setenv(name, str(value))
     launch(len, args=([],), device="auto")
     device, (backend, options) = made

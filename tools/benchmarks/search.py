@@ -33,7 +33,7 @@ from fastreid.deploy.search import (
 from fastreid.deploy.search.codec import import_faiss, normalised
 from fastreid.deploy.search.exact import nearest
 from fastreid.utils.complexity import peak_memory, reset_peak_memory
-from fastreid.utils.file_io import write_json
+from fastreid.utils.file_io import sha256_of, write_json
 
 CAMERAS = 13
 SHARD_SIZE = 10_000
@@ -167,6 +167,7 @@ class Bench:
                     writer.writerow([f"camera_{camid:02d}/{row:09d}.jpg", pid, camid, clock, row])
                 block = self.population.draw(first_block + number, rows.stop - rows.start)
                 features.write_shard(number, block, {})
+        features.facts["images_sha256"] = sha256_of(folder / IMAGES)
         write_json(folder / FACTS, features.facts)
         return features
 

@@ -1,19 +1,13 @@
 """The content of a benchmark's folder: image files, and protocol files that list them."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
+from fastreid.data.formats import is_image_name
 from fastreid.utils.errors import UserError
 from fastreid.utils.logger import warn_once
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-
-
-def is_image_name(name: str) -> bool:
-    """Tell whether a file of this name is read as an image; hidden files (``._0001.jpg``) are not."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def missing_path_error(benchmark: str, kind: str, path: str) -> UserError:
@@ -26,25 +20,50 @@ def missing_path_error(benchmark: str, kind: str, path: str) -> UserError:
 
 
 def scan_images(folder: str) -> list[str]:
-    """List the image files at any depth below `folder`, sorted; hidden files and folders are left out.
+    """List the image files at any depth below `folder`, sorted; what has another name is left out.
 
     Raises:
         UserError: if a folder cannot be read.
     """
+    return _scan(folder)[0]
+
+
+def list_images(folder: str) -> list[str]:
+    """List as `scan_images`, and count in one warning the files that are left out, unless they are hidden.
+
+    Raises:
+        UserError: if a folder cannot be read.
+    """
+    images, others = _scan(folder)
+    if others:
+        kinds = Counter(os.path.splitext(path)[1].lower() or "without a suffix" for path in others)
+        named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+        more = ", …" if len(kinds) > 5 else ""
+        first = os.path.relpath(others[0], folder)
+        problem = f"{folder}: {len(others)} files are no pictures by their names and are left out"
+        warn_once(__name__, f"{problem}: {named}{more}, such as {first}")
+    return images
+
+
+def _scan(folder: str) -> tuple[list[str], list[str]]:
+    """Return the image files at any depth below `folder` and the others, both sorted; none is hidden."""
     images: list[str] = []
+    others: list[str] = []
     pending = [folder]
     while pending:
         current = pending.pop()
         try:
             with os.scandir(current) as entries:
                 for entry in entries:
-                    if is_image_name(entry.name):
-                        images.append(entry.path)
-                    elif not entry.name.startswith(".") and entry.is_dir():
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
                         pending.append(entry.path)
+                    else:
+                        (images if is_image_name(entry.name) else others).append(entry.path)
         except OSError as error:
             raise UserError(f"cannot read folder {current}: {error.strerror}") from error
-    return sorted(images)
+    return sorted(images), sorted(others)
 
 
 def parse_protocol(text: str, source: str) -> tuple[list[str], list[str]]:

@@ -1,8 +1,8 @@
 """The file that tells a rendered benchmark's folder from a real one's."""
 
-import json
 from pathlib import Path
 
+from fastreid.utils.documents import load_json
 from fastreid.utils.errors import UserError
 
 MANIFEST = "synthetic_manifest.json"
@@ -15,7 +15,7 @@ def read_manifest(folder: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = load_json(path)
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error})", f"move or delete {folder}") from error
     if not isinstance(manifest, dict) or manifest.get("author") != AUTHOR or "parameters" not in manifest:

@@ -6,7 +6,6 @@ one, as a transaction of its table. So whatever kills a process, an index is the
 is after.
 """
 
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastreid.deploy.feature_files import feature_choice
+from fastreid.deploy.feature_facts import feature_choice
+from fastreid.utils.documents import load_json
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import locked, write_json
 
@@ -135,7 +135,7 @@ def _begun(path: Path) -> bool:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    facts = load_json(folder / FACTS)
     if not isinstance(facts, dict) or not facts.keys() >= KEYS or not feature_choice(facts):
         raise ValueError(f"{folder / FACTS} lacks what the facts of an index have")
     return facts

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from fastreid.config import get_cfg
-from fastreid.deploy.feature_files import FeatureSet, different_settings, feature_choice
+from fastreid.deploy.feature_facts import different_settings, feature_choice
+from fastreid.deploy.feature_files import FeatureSet
 from fastreid.deploy.search.codec import Codes, FeatureCodec, normalised, parse_recipe
 from fastreid.deploy.search.folder import (
     TABLE,

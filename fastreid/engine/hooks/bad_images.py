@@ -42,7 +42,7 @@ class BadImageReport(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.replaced.clear()
         if comm.is_main_process():
-            self.replaced.update(state.get("replaced", {}))
+            self.replaced.update({str(path): int(n) for path, n in state.get("replaced", {}).items()})
 
     def _total(self) -> Counter[str]:
         return sum(comm.all_gather_object(self.replaced), Counter())

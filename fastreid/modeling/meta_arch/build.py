@@ -9,9 +9,10 @@ from fastreid.config import CfgNode
 from fastreid.modeling.meta_arch.base import MetaArch
 from fastreid.structures import DataNames
 from fastreid.utils.env import resolve_device
-from fastreid.utils.memory import memory_shortage_named
+from fastreid.utils.memory import memory_shortage_named, too_large_named
 from fastreid.utils.registry import Registry
 
+TOO_LARGE = "the model that the config describes", "look for a size that is not meant"
 TEST_LABELS = ("camids", "viewids")
 
 
@@ -80,7 +81,8 @@ def build_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:
         UserError: for a configuration that does not describe a model, missing pretrained folders, or a GPU
             without room for the model.
     """
-    model = method_of(cfg)(cfg, names)
+    with too_large_named(*TOO_LARGE):
+        model = method_of(cfg)(cfg, names)
     with memory_shortage_named("the model", "free that GPU, or choose another by MODEL.DEVICE"):
         return model.to(resolve_device(cfg.MODEL.DEVICE))
 
@@ -91,5 +93,5 @@ def build_meta_model(cfg: CfgNode, names: DataNames = DataNames()) -> MetaArch:
     Raises:
         UserError: as `build_model`.
     """
-    with torch.device("meta"):
+    with too_large_named(*TOO_LARGE), torch.device("meta"):
         return method_of(cfg)(cfg, names)

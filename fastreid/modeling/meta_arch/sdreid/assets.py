@@ -1,6 +1,5 @@
 """The folders of Stable Diffusion that Stage 2 reads."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from fastreid.modeling.assets import Asset
 from fastreid.modeling.backbones import feature_width
 from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS
 from fastreid.modeling.meta_arch.sdreid.unet_weights import GUIDE, check_unet_weights, unet_weights_file
+from fastreid.utils.documents import load_json
 from fastreid.utils.errors import UserError
 
 UNET = "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH"
@@ -48,7 +48,7 @@ def read_folder(key: str, folder: str, name: str) -> dict:
             f" pretrained/stable-diffusion-v1-5 ({GUIDE}), or name yours with the key",
         )
     try:
-        config = json.loads(path.read_text())
+        config = load_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{key}: {path} is not readable JSON", f"download it again; {GUIDE}") from error
     if not isinstance(config, dict):

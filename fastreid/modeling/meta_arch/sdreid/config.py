@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastreid.config import FRACTION, NOT_NEGATIVE, POSITIVE, CfgNode, Changes, Key, Registered, choice
+from fastreid.config import FRACTION, NOT_NEGATIVE, PATH, POSITIVE, CfgNode, Changes, Key, Registered, choice
 from fastreid.config.releases import RELEASES, Release
 from fastreid.utils.errors import UserError
 
@@ -18,7 +18,7 @@ def _projections(kind: str, *trained: str) -> dict[str, Key]:
 
 
 UNET: dict[str, Any] = {
-    "PRETRAINED_PATH": Key("", "diffusers UNet folder; empty: a small one of WIDTHS", changes=NOTHING),
+    "PRETRAINED_PATH": Key("", "diffusers UNet folder; empty: a small one of WIDTHS", PATH, NOTHING),
     "WIDTHS": Key([64, 128, 128], "channels per resolution of the small UNet", POSITIVE, BOTH),
     "LAYERS_PER_BLOCK": Key(1, "of the small UNet", POSITIVE, BOTH),
     "HEAD_DIM": Key(32, "attention head width of the small UNet", POSITIVE, BOTH),
@@ -53,11 +53,11 @@ TRAINING: dict[str, Any] = {
     "CHANNELS_LAST": Key(True, "memory of the UNet's convolutions on CUDA", changes=NOTHING),
     "COMPILE": Key(False, "torch.compile the UNet: the first calls take minutes", changes=NOTHING),
     "FIRST_STAGE_CONFIG": {
-        "PRETRAINED_PATH": Key("", "VAE folder; checked when named, no part of retrieval", changes=NOTHING)
+        "PRETRAINED_PATH": Key("", "VAE folder; checked when named, no part of retrieval", PATH, NOTHING)
     },
     "SCHEDULER_CONFIG": {
         "NAME": Key("ddpm", "the sampler's steps", SCHEDULERS, BOTH),
-        "PRETRAINED_PATH": Key("", "diffusers scheduler folder; empty: SD v1.5's schedule", changes=NOTHING),
+        "PRETRAINED_PATH": Key("", "diffusers scheduler folder; empty: SD v1.5's schedule", PATH, NOTHING),
         "CUBIC_SAMPLING": Key(True, "t = (1 - u^3) * TRAIN_STEP", None, BOTH),
         "TIMESTEP_POWER": Key(1.0, "without CUBIC_SAMPLING: t = (1 - u^this) * TRAIN_STEP", POSITIVE, BOTH),
     },
