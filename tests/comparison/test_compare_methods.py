@@ -1,10 +1,10 @@
 """The whole comparison through its command line: trainings are processes of the training program."""
 
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
@@ -42,22 +42,27 @@ def output_of(arguments: list[str]) -> Path:
     return Path(arguments[arguments.index("--output") + 1])
 
 
-def test_an_interrupted_comparison_stops_its_trainings_and_goes_on(arguments):
+def interrupt_when(file: Path, text: str) -> None:
+    """Send SIGINT to this process when `file` has `text`; to be called in a thread."""
+    deadline = time.monotonic() + 300
+    while not (file.exists() and text in file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_comparison_stops_its_trainings_and_goes_on(arguments, monkeypatch):
     """Interrupted once, and then run to its end; a second time there is nothing left to train."""
     output = output_of(arguments)
-    program = [sys.executable, REPO / "tools" / "compare_methods.py"]
     elsewhere = output.parent / "elsewhere"  # where another package of the name must not be taken for ours
     (elsewhere / "fastreid").mkdir(parents=True)
     (elsewhere / "fastreid" / "__init__.py").write_text("raise SystemExit('another fastreid')")
-    process = subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE, text=True, cwd=elsewhere)
+    monkeypatch.chdir(elsewhere)
     log = output / "base_stage1" / "seed1" / "console.log"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and "iter 1/" in log.read_text()):
-        assert time.monotonic() < deadline, "no training began"
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert "the same command goes on from here" in process.stderr.read()
+    threading.Thread(target=interrupt_when, args=(log, "iter 1/"), daemon=True).start()
+    code, _, error = run_tool("compare_methods.py", *arguments)
+    assert code == 130
+    assert "the same command goes on from here" in error
+    assert "iter 1/" in log.read_text()
     assert "the same command with --resume goes on" in log.read_text() or "Epoch 3" in log.read_text()
 
     code, out, error = run_tool("compare_methods.py", *arguments)

@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from worlds.checkpoints import write_checkpoint
-from worlds.options import REPO
 from worlds.programs import run_tool
 
 from fastreid import ReIDModel
@@ -164,26 +161,25 @@ class TestInterruption:
         source = ("--list", str(tmp_path / "list.txt"), "--shard-size", "2")
         assert extract(*source, "--output", tmp_path / "undisturbed")[0] == 0
 
-        program = f"""
-import os, signal, sys
-import numpy as np
-sys.path.insert(0, {str(REPO)!r})
-from fastreid.cli import extract_features
-save, calls = np.save, []
-def killed(file, features):
-    calls.append(file)
-    if len(calls) == 3:
-        file.write(b"half a sh")
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(file, features)
-np.save = killed
-extract_features.main(sys.argv[1:])
-"""
+        def kill_in_the_third_shard() -> None:
+            save, calls = np.save, []
+
+            def killed(file, features):
+                calls.append(file)
+                if len(calls) == 3:
+                    file.write(b"half a sh")
+                    file.flush()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                save(file, features)
+
+            np.save = killed
+            extract(*source, "--output", output)
+
         output = tmp_path / "killed"
-        arguments = ("--checkpoint", str(checkpoints[1]), "--device", "cpu", "--output", str(output), *source)
-        killed = subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, timeout=120)
-        assert killed.returncode == -9
+        process = multiprocessing.get_context("fork").Process(target=kill_in_the_third_shard)
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
         assert shard_files(output) == ["features_00000.npy", "features_00001.npy"]
         assert len(list(output.glob(".features_00002.npy.*.tmp"))) == 1
         with pytest.raises(UserError, match="2 of 4 shards are missing"):

@@ -22,7 +22,13 @@ TINY = [  # of SD-ReID's two stages
 ]
 
 # What a method's own networks need to be small.
-OWN = {"SDReIDStage2": [*TINY, "INPUT.REA.ENABLED", "False"]}
+_UNET = [
+    "MODEL.SDMODEL.UNET_CONFIG.WIDTHS",
+    "[32, 64]",
+    "MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX",
+    "[0, 1]",
+]
+OWN = {"SDReIDStage2": [*TINY, *_UNET, "INPUT.REA.ENABLED", "False"]}
 OWN["ViTBaseline"] = ["MODEL.BACKBONE.NAME", "build_plain_vit_backbone"]
 OWN["BoT"] = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"]
 OWN["BoT"] += ["MODEL.BACKBONE.FEAT_DIM", "512"]
@@ -30,6 +36,7 @@ OWN["VDT"] = ["MODEL.BACKBONE.NAME", "build_view_token_vit_backbone"]
 OWN["SeCap"] = ["MODEL.BACKBONE.NAME", "build_secap_backbone"]
 OWN["TransReID"] = ["MODEL.BACKBONE.NAME", "build_transreid_backbone"]
 OWN["ViSA"] = ["MODEL.BACKBONE.NAME", "build_view_tokens_vit_backbone", "MODEL.BACKBONE.GRAPH_TOP_K", "4"]
+OWN["ViSA"] += ["MODEL.BACKBONE.EXPERTS", "3"]
 OWN["SDReIDStage2AsReleased"] = [*OWN["SDReIDStage2"], "MODEL.SDMODEL.STANDARDIZE_LATENT", "False"]
 
 
