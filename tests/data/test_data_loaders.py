@@ -1,5 +1,6 @@
 """Training set, batches, and their independence of workers, ranks and starting point."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -285,3 +286,19 @@ def test_an_error_of_the_program_keeps_its_type_and_its_traceback(cargo_cfg):
     loader.dataset._transform = None
     with pytest.raises(TypeError, match="Original Traceback"):
         list(loader)
+
+
+def test_a_collection_of_garbage_in_a_worker_leaves_the_objects_of_the_main_process_alone():
+    class Counting:
+        replaced = set()
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> dict:
+            counts = {"own": len(gc.get_objects()), "left": gc.get_freeze_count()}
+            return {"images": torch.zeros(3, 2, 2), **counts}
+
+    before = len(gc.get_objects())
+    (batch,) = ReIDLoader(Counting(), num_workers=1, batch_size=1)
+    assert batch["left"] > 0.9 * before > 10 * batch["own"]
