@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,9 +15,11 @@ from fastreid.visualization.charts import Chart
 DPI = 150
 COLOURS = ("#1756c4", "#a2500a", "#6b3fb5")  # those of the page's light mode
 DASHES, MARKERS = ("-", "--", ":"), ("o", "^", "s")
+PLAIN_TEXT = rc_context({"text.parse_math": False})  # names may have dollar signs
 BETTER, WORSE, SAME = "#0a7a43", "#bb2b22", "#7d8894"
 
 
+@PLAIN_TEXT
 def save_chart(chart: Chart, path: str | Path) -> None:
     """Draw a chart, atomically."""
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
@@ -35,6 +38,7 @@ def save_chart(chart: Chart, path: str | Path) -> None:
     _save(figure, path)
 
 
+@PLAIN_TEXT
 def save_table(table: Table, path: str | Path) -> None:
     """Draw a table as coloured cells with their numbers, atomically."""
     values = np.array([[np.nan if value is None else value for value in row] for row in table.values])

@@ -42,7 +42,7 @@ def _read_history(path: Path) -> dict[str, list[tuple[int, float]]]:
     """Return (iteration, value) of every scalar; lines that are none are left out."""
     history: dict[str, list[tuple[int, float]]] = defaultdict(list)
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     except OSError:
         return {}
     for line in lines:

@@ -3,6 +3,7 @@
 import json
 import re
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from toy_runs import (
 
 from fastreid.utils.errors import UserError
 from fastreid.visualization import SearchHit, SearchResult, thumbnails, write_search_page
-from fastreid.visualization.chart_png import save_chart
+from fastreid.visualization.chart_png import save_chart, save_table
 from fastreid.visualization.charts import Chart, Series
 from fastreid.visualization.figures import build_figures
 from fastreid.visualization.html import PAGE_BYTES, write_page
@@ -257,6 +258,16 @@ def test_a_page_or_chart_that_cannot_be_written_is_named(tmp_path):
     chart = Chart("line", "cmc", "CMC", "rank", "percent", [Series("run", [(1, 50)])], (1, 2), (0, 100))
     with pytest.raises(UserError, match=f"cannot write {tmp_path}/page.html: Is a directory"):
         save_chart(chart, tmp_path / "page.html")
+
+
+def test_names_in_a_png_are_text_and_never_formulas(tmp_path):
+    name = "$\\frac{$"
+    chart = Chart("line", "cmc", name, "rank", name, [Series(name, [(1, 50), (2, 60)])], (1, 2), (0, 100))
+    save_chart(chart, tmp_path / "chart.png")
+    save_table(
+        replace(make_table([[1, 0.5], [0.5, 1]]), title=name, row_names=[name, name]), tmp_path / "t.png"
+    )
+    assert (tmp_path / "chart.png").stat().st_size > 5_000 < (tmp_path / "t.png").stat().st_size
 
 
 def test_a_picture_that_is_gone_or_damaged_has_a_placeholder(tmp_path):
