@@ -99,7 +99,7 @@ class Agent(LocalElasticAgent):
         try:
             with stop_signals_to(self.stop):
                 return super().run(*role)
-        except SignalException as stopped:  # from torch's handlers, which start in vain from here
+        except SignalException as stopped:  # an older torch has handlers of its own while it starts processes
             _stop_at_once(stopped.sigval)
         finally:
             self._rdzv_handler._stop_heartbeats()  # a thread in torch at the end of Python would abort it
@@ -129,8 +129,8 @@ class Agent(LocalElasticAgent):
         self.failure = None
         os.environ[START] = worker_group.store.compare_set(self.NAME, "", uuid.uuid4().hex).decode()
         resource_tracker.ensure_running()  # its start lets signals through
-        handled = (*STOPPING, signal.SIGHUP, signal.SIGQUIT)  # by torch; not any more after the start
-        with stop_signals_held_back(), stop_signals_to(self.stop, handled):
+        others = (signal.SIGHUP, signal.SIGQUIT)  # an older torch takes these, too, and keeps them
+        with stop_signals_to(self.stop, others), stop_signals_held_back():
             return super()._start_workers(worker_group)
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
@@ -172,6 +172,7 @@ def run_agent(
     for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
         log = logging.getLogger(name)
         log.propagate, log.handlers = False, [logging.NullHandler()]
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # by torch; it would break off the start of processes
     if machines > 1:  # torch would not tell a machine that comes back where its own second store is
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     restarts, failure, agent = workers["max_restarts"], Failure(1, LOST), None

@@ -40,11 +40,15 @@ def stop_signals_held_back() -> Iterator[None]:
     In processes started in the block they wait until `let_stop_signals_through`: a Python that has only just
     begun would answer Ctrl-C with a traceback.
     """
+    came: list[int] = []  # to other threads, such as those of a library
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
-        yield
+        with stop_signals_to(lambda number, frame: came.append(number)):
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        for number in came[:1]:
+            os.kill(os.getpid(), number)
 
 
 def let_stop_signals_through() -> None:
