@@ -9,7 +9,7 @@ from fastreid.utils.checkpoint import load_checkpoint
 
 
 def test_a_diverging_run_stops_with_its_numbers_and_leaves_good_checkpoints(cargo, tmp_path):
-    rate = ("SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_ITERS", "0", "SOLVER.CHECKPOINT_ITERS", "1")
+    rate = ("SOLVER.BASE_LR", "1e9", "SOLVER.WARMUP_ITERS", "0", "SOLVER.CHECKPOINT_ITERS", "1")
     code, _, error = train(*arguments(1, cargo, tmp_path / "run", *rate))
     assert code == 2
     (said,) = error.splitlines()
