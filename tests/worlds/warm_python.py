@@ -78,6 +78,9 @@ def run(request: tuple[list[str], str, dict[str, str]], outputs: list[int]) -> N
     for number, output in enumerate(outputs):
         os.dup2(output, number)
         os.close(output)
+    # those of the server may know how to seek, as these do not
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
