@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import fuzz, missing, places, refused, replaced, values
+from hostile import changes, fuzz, places, refused, replaced
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,11 +69,7 @@ def test_a_sound_folder_is_read(sound):
 def test_facts_with_other_values(damaged, data):
     folder = damaged()
     facts = json.loads((folder / "features.json").read_text())
-    change = data.draw(st.sampled_from([missing, None]) | st.just(missing))
-    if change is None:
-        value = data.draw(values)
-        change = lambda _: value  # noqa: E731
-    facts = replaced(facts, data.draw(st.sampled_from(places(facts))), change)
+    facts = replaced(facts, data.draw(st.sampled_from(places(facts))), data.draw(changes))
     (folder / "features.json").write_text(json.dumps(facts, default=str))
     refused(lambda: read(folder))
 
@@ -104,7 +100,7 @@ def array(matrix: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def archive(content: bytes, name: str = "features.npy", size: int | None = None) -> bytes:
+def archive(content: bytes, name: str = "features.npy") -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as members:
         members.writestr(name, content)
@@ -130,8 +126,8 @@ SHARDS = {
     "a longer array": array(FIRST) + b"x",
     "an archive": archive(array(FIRST)),
     "an archive of other things": archive(array(FIRST), "other.npy"),
-    "a bomb": archive(bytes(50_000_000)),
-    "a bomb with a header": archive(header("(4, 5)") + bytes(50_000_000)),
+    "a bomb": archive(bytes(5_000_000)),
+    "a bomb with a header": archive(header("(4, 5)") + bytes(5_000_000)),
     "a version to come": b"\x93NUMPY\x09\x00" + array(FIRST)[8:],
 }
 

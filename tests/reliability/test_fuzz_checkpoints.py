@@ -1,0 +1,131 @@
+"""Damaged checkpoints: a resumed run trains on, a model is evaluated, or there is one error."""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hostile import changes, fuzz, missing, places, refused, replaced
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds.options import tiny_cfg
+
+from fastreid.engine import DefaultTrainer
+from fastreid.engine.resume import PARTS
+from fastreid.engine.trained_model import fit_to_checkpoint, trained_config
+from fastreid.modeling.weights import check_method, load_model_weights
+from fastreid.utils.checkpoint import load_checkpoint
+from fastreid.utils.errors import UserError
+
+TENSORS = {
+    "another shape": lambda value: torch.zeros(2, 3, 5),
+    "one number": lambda value: torch.zeros(()),
+    "integers": lambda value: value.int(),
+    "booleans": lambda value: value.bool(),
+    "complex": lambda value: value.to(torch.complex64),
+    "sparse": lambda value: value.float().to_sparse(),
+    "no numbers": lambda value: value.to("meta"),
+    "NaN": lambda value: torch.full_like(value.float(), float("nan")),
+    "a list": lambda value: [1.0],
+}
+
+
+class Run:
+    """A run of one iteration that can be resumed again and again."""
+
+    def __init__(self, root: Path) -> None:
+        self.cfg = tiny_cfg(root, "MODEL.HEADS.NUM_CLASSES", "6")
+        self.cfg.freeze()
+        self.trainer = DefaultTrainer(self.cfg)
+        self.trainer.model.train()
+        self.trainer.start()
+        self.step()
+        self.trainer.iteration = 1
+        self.state = copy.deepcopy(self.trainer.state_dict())
+        self.file = root / "model_latest.pth"
+
+    def step(self) -> None:
+        self.trainer.run_step()
+        self.trainer.confirm_steps()
+
+    def resume(self, state: Any) -> None:
+        """Go on from `state`, for a step."""
+        torch.save(state, self.file)
+        self.trainer.load_state_dict(load_checkpoint(self.file), str(self.file))
+        self.step()
+        self.trainer.state_dict()
+
+    def evaluate(self, state: Any) -> None:
+        """Take the model from `state`, as an evaluation does."""
+        torch.save(state, self.file)
+        trained_config(self.file)
+        checkpoint = load_checkpoint(self.file)
+        fit_to_checkpoint(self.cfg, checkpoint)
+        check_method(checkpoint["meta"], self.trainer.model, "eval", str(self.file))
+        load_model_weights(self.trainer.model, checkpoint["model"], "eval", source=str(self.file))
+
+
+@pytest.fixture(scope="module")
+def run(_noise, tmp_path_factory) -> Run:
+    return Run(shutil.copytree(_noise, tmp_path_factory.mktemp("run"), dirs_exist_ok=True))
+
+
+def inside(value: Any, path: tuple) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def test_a_sound_checkpoint_is_resumed_and_evaluated(run):
+    run.resume(run.state)
+    run.evaluate(run.state)
+
+
+@fuzz
+@given(data=st.data())
+def test_a_checkpoint_with_another_value_anywhere(run, data):
+    part = data.draw(st.sampled_from(sorted(run.state)))
+    path = data.draw(st.sampled_from([p for p in places(run.state) if p[0] == part]))
+    state = replaced(run.state, path, data.draw(changes))
+    refused(lambda: run.resume(state))
+    refused(lambda: run.evaluate(state))
+
+
+@fuzz
+@given(data=st.data(), kind=st.sampled_from(sorted(TENSORS)))
+def test_a_checkpoint_with_another_tensor_anywhere(run, data, kind):
+    tensors = [path for path in places(run.state) if isinstance(inside(run.state, path), torch.Tensor)]
+    state = replaced(run.state, data.draw(st.sampled_from(tensors)), TENSORS[kind])
+    refused(lambda: run.resume(state))
+    refused(lambda: run.evaluate(state))
+
+
+@pytest.mark.parametrize("part", [*PARTS, "meta"])
+def test_a_part_that_is_missing_is_named(run, part):
+    said = r"lacks .*meta.config" if part == "meta" else f"model_latest.pth lacks {part}: not a checkpoint"
+    with pytest.raises(UserError, match=said):
+        run.resume(replaced(run.state, (part,), missing))
+
+
+@pytest.mark.parametrize("kind", ["another shape", "integers", "booleans", "complex", "sparse", "no numbers"])
+def test_weights_that_are_not_what_the_model_has_are_refused(run, kind):
+    state = replaced(run.state, ("model", "backbone.cls_token"), TENSORS[kind])
+    for use in (run.resume, run.evaluate):
+        with pytest.raises(UserError, match=r"backbone.cls_token"):
+            use(state)
+
+
+META = {
+    "names": (["a"], "meta.names is list, expected lists of names"),
+    "num_classes": ("six", "meta.num_classes is str, expected a whole number from 0"),
+    "method": (7, "meta.method is 7, expected text"),
+    "config": ("MODEL: &a [*a]", "stored config is not valid YAML: line 1: a value that holds itself"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "said"), [(n, *v) for n, v in META.items()], ids=META)
+def test_what_a_checkpoint_says_of_itself_is_checked(run, name, value, said):
+    with pytest.raises(UserError, match=said):
+        run.evaluate(replaced(run.state, ("meta", name), lambda _: value))
