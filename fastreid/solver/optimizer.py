@@ -61,10 +61,24 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     Raises:
         Exception: any that comes of a state that is not one.
     """
+    _check_remembered(state["state"])  # before torch makes floats of whatever there is
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     optimizer.load_state_dict({**state, "param_groups": [_group(saved, own) for saved, own in pairs]})
     for parameter, own in optimizer.state.items():
         own.update({name: _own_copy(value, parameter) for name, value in own.items()})
+
+
+def _check_remembered(state: dict[Any, dict[str, Any]]) -> None:
+    """Check that what an optimiser remembers of its parameters is numbers and dense tensors of floats."""
+    for values in state.values():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                found = f"a tensor {value.layout} of {value.dtype}"
+                known = value.layout == torch.strided and value.is_floating_point()
+            else:
+                found, known = type(value).__name__, value is None or isinstance(value, int | float)
+            if not known:
+                raise ValueError(f"{name} of the optimizer is {found}")
 
 
 def _group(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -79,13 +93,12 @@ def _group(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_copy(value: Any, parameter: nn.Parameter) -> Any:
-    if value is None or isinstance(value, int | float):
+    if not isinstance(value, torch.Tensor):
         return value
-    fits = value.ndim != parameter.ndim or value.shape == parameter.shape  # a count, or of each number
-    if not fits or value.layout != torch.strided or not value.is_floating_point():
-        problem = f"a tensor {tuple(value.shape)} {value.layout} of {value.dtype}"
-        raise ValueError(f"the optimizer holds {problem} for a parameter {tuple(parameter.shape)}")
     if value.shape != parameter.shape:
+        if value.ndim == parameter.ndim:  # else it is a count, or of each row
+            sizes = f"{tuple(value.shape)} for a parameter {tuple(parameter.shape)}"
+            raise ValueError(f"a tensor of the optimizer is {sizes}")
         return value.clone()
     # A fused kernel pairs numbers by their places in memory, which may be channels-last here and not there.
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)

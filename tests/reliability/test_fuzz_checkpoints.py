@@ -50,16 +50,17 @@ class Run:
         self.trainer.run_step()
         self.trainer.confirm_steps()
 
-    def resume(self, state: Any) -> None:
-        """Go on from `state`, for a step."""
+    def save(self, state: Any) -> None:
         torch.save(state, self.file)
+
+    def resume(self) -> None:
+        """Go on from what was saved, for a step."""
         self.trainer.load_state_dict(load_checkpoint(self.file), str(self.file))
         self.step()
         self.trainer.state_dict()
 
-    def evaluate(self, state: Any) -> None:
-        """Take the model from `state`, as an evaluation does."""
-        torch.save(state, self.file)
+    def evaluate(self) -> None:
+        """Take the model from what was saved, as an evaluation does."""
         trained_config(self.file)
         checkpoint = load_checkpoint(self.file)
         fit_to_checkpoint(self.cfg, checkpoint)
@@ -79,8 +80,9 @@ def inside(value: Any, path: tuple) -> Any:
 
 
 def test_a_sound_checkpoint_is_resumed_and_evaluated(run):
-    run.resume(run.state)
-    run.evaluate(run.state)
+    run.save(run.state)
+    run.resume()
+    run.evaluate()
 
 
 @fuzz
@@ -88,33 +90,43 @@ def test_a_sound_checkpoint_is_resumed_and_evaluated(run):
 def test_a_checkpoint_with_another_value_anywhere(run, data):
     part = data.draw(st.sampled_from(sorted(run.state)))
     path = data.draw(st.sampled_from([p for p in places(run.state) if p[0] == part]))
-    state = replaced(run.state, path, data.draw(changes))
-    refused(lambda: run.resume(state))
-    refused(lambda: run.evaluate(state))
+    run.save(replaced(run.state, path, data.draw(changes)))
+    refused(run.resume)
+    refused(run.evaluate)
 
 
 @fuzz
 @given(data=st.data(), kind=st.sampled_from(sorted(TENSORS)))
 def test_a_checkpoint_with_another_tensor_anywhere(run, data, kind):
     tensors = [path for path in places(run.state) if isinstance(inside(run.state, path), torch.Tensor)]
-    state = replaced(run.state, data.draw(st.sampled_from(tensors)), TENSORS[kind])
-    refused(lambda: run.resume(state))
-    refused(lambda: run.evaluate(state))
+    run.save(replaced(run.state, data.draw(st.sampled_from(tensors)), TENSORS[kind]))
+    refused(run.resume)
+    refused(run.evaluate)
 
 
 @pytest.mark.parametrize("part", [*PARTS, "meta"])
 def test_a_part_that_is_missing_is_named(run, part):
     said = r"lacks .*meta.config" if part == "meta" else f"model_latest.pth lacks {part}: not a checkpoint"
+    run.save(replaced(run.state, (part,), missing))
     with pytest.raises(UserError, match=said):
-        run.resume(replaced(run.state, (part,), missing))
+        run.resume()
 
 
 @pytest.mark.parametrize("kind", ["another shape", "integers", "booleans", "complex", "sparse", "no numbers"])
 def test_weights_that_are_not_what_the_model_has_are_refused(run, kind):
-    state = replaced(run.state, ("model", "backbone.cls_token"), TENSORS[kind])
+    run.save(replaced(run.state, ("model", "backbone.cls_token"), TENSORS[kind]))
     for use in (run.resume, run.evaluate):
         with pytest.raises(UserError, match=r"backbone.cls_token"):
-            use(state)
+            use()
+
+
+@pytest.mark.parametrize("kind", ["another shape", "integers", "booleans", "complex", "sparse", "a list"])
+def test_what_the_optimizer_remembers_is_of_its_parameters(run, kind):
+    path = ("optimizer", "state", 0, "momentum_buffer")
+    assert inside(run.state, path).is_floating_point()
+    run.save(replaced(run.state, path, TENSORS[kind]))
+    with pytest.raises(UserError, match="cannot be resumed, its state does not fit .*optimizer"):
+        run.resume()
 
 
 META = {
@@ -127,5 +139,6 @@ META = {
 
 @pytest.mark.parametrize(("name", "value", "said"), [(n, *v) for n, v in META.items()], ids=META)
 def test_what_a_checkpoint_says_of_itself_is_checked(run, name, value, said):
+    run.save(replaced(run.state, ("meta", name), lambda _: value))
     with pytest.raises(UserError, match=said):
-        run.evaluate(replaced(run.state, ("meta", name), lambda _: value))
+        run.evaluate()
