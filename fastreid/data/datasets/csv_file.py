@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,6 +64,8 @@ def read_table(path: str) -> Table:
         status = os.stat(path)
     except OSError as error:
         raise UserError(f"DATASETS.CSV: cannot read {path}: {error.strerror}", "name a CSV file") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"DATASETS.CSV: cannot read {path}: it is no file", "name a CSV file")
     return _read_unchanged(path, status.st_mtime_ns, status.st_size)
 
 

@@ -144,7 +144,7 @@ def missing_paths(
         try:
             with os.scandir(folder or ".") as entries:
                 present = {entry.name for entry in entries if counts(entry)}
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name of a file
             present = set()
         except OSError as error:
             raise UserError(f"cannot read folder {folder}: {error.strerror}") from error
