@@ -1,7 +1,7 @@
 """Run the console command ``fastreid``; the programs in tools/ are the same commands, a file each.
 
-Every module of this package has a ``build_parser()`` and a ``main(argv)``. Nothing heavy is imported before
-one of them is chosen.
+Every module of this package has a ``main(argv)``, and one of its name in `parsers` the ``build_parser()`` of
+its command line. Nothing heavy is imported before one of them is chosen, and its command line read.
 """
 
 import sys
@@ -57,13 +57,18 @@ def run(module: str, name: str) -> None:
     """Run a module's ``main`` as the program whose file has the ``__name__`` `name`, and exit.
 
     In a process that the program has spawned, and that imports its file again, nothing runs. A signal during
-    the imports, which take seconds, ends either at once.
+    the imports, which take seconds, ends either at once. The command line is read before them: help and a
+    mistake in it take no time.
 
     Raises:
         SystemExit: at the end; with 2, after one line, where a package is missing.
     """
     exit_during_imports(name)
     if name == "__main__":
+        package, _, program = module.rpartition(".")
+        if package == __name__:
+            with exit_cleanly(sys.argv):
+                import_module(f"{__name__}.parsers.{program}").build_parser().read(sys.argv[1:])
         with exit_on_user_error(debug="--debug" in sys.argv):
             program = _import(module)
         sys.exit(program.main())

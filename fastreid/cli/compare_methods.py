@@ -1,38 +1,17 @@
-"""Train methods on one benchmark with several seeds, and put them into one table; docs/methods.md has one.
-
-    python tools/compare_methods.py --methods configs/CARGO/vit_baseline.yml configs/CARGO/bot.yml \\
-        --seeds 3 --output logs/compare/CARGO
-
-The first method is what the others are compared with. A method that starts from another's checkpoint, as
-SD-ReID's Stage 2, gets the final model of the same seed. The same command goes on where it was stopped. KEY
-VALUE pairs stand behind another option than --methods.
-"""
+"""Train methods on one benchmark with several seeds, and put them into one table; docs/methods.md has one."""
 
 import argparse
 from pathlib import Path
 
+from fastreid.cli.parsers.compare_methods import build_parser
 from fastreid.comparison.plan import check_before, plan_trainings, read_contenders
 from fastreid.comparison.report import write_comparison
 from fastreid.comparison.run import Trainings, measure_costs
 from fastreid.comparison.summary import summarise
 from fastreid.comparison.tables import markdown
-from fastreid.utils.cli import CommandLineParser, command
+from fastreid.utils.cli import command
 from fastreid.utils.file_io import check_output_file
 from fastreid.utils.logger import setup_logger
-
-
-def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(__doc__)
-    parser.add_argument(
-        "--methods", nargs="+", required=True, metavar="FILE", help="configurations of one benchmark"
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="of trainings and tables")
-    parser.add_count("--seeds", 3, "trainings of each method")
-    parser.add_count("--processes", 1, "trainings at a time")
-    parser.add_count("--batch-size", 64, "images at a time where extraction is timed")
-    parser.add_argument("--report-only", action="store_true", help="train nothing, show what is finished")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to change, for all methods")
-    return parser
 
 
 @command(build_parser, when_stopped="the same command goes on from here")

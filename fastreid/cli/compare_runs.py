@@ -1,8 +1,4 @@
-"""Put the results of several evaluations into one table, with differences to the first, and into files.
-
-python tools/compare_runs.py --run stage1=logs/demo/stage1 --run stage2=logs/demo/stage2 \\
-    --output summary.json summary.csv summary.tex
-"""
+"""Put the results of several evaluations into one table, with differences to the first, and into files."""
 
 import argparse
 import csv
@@ -14,9 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from tabulate import tabulate
 
+from fastreid.cli.parsers.compare_runs import build_parser
 from fastreid.evaluation.equal_terms import AT_EQUAL_TERMS
 from fastreid.evaluation.report import read_results
-from fastreid.utils.cli import CommandLineParser, command
+from fastreid.utils.cli import command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output, write_json
 
@@ -45,48 +42,6 @@ class Summary(NamedTuple):
     def headers(self) -> list[str]:
         more = len({row.run for row in self.rows}) > 1
         return ["protocol", "run", *self.metrics, *(f"{name} diff" for name in self.metrics if more)]
-
-
-def named(text: str) -> tuple[str, str]:
-    """Read ``"NAME=VALUE"`` as (NAME, VALUE)."""
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def named_number(text: str) -> tuple[str, float]:
-    """Read ``"NAME=1.5"`` as (NAME, 1.5)."""
-    name, value = named(text)
-    try:
-        return name, float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{value!r} in {text!r} is not a number") from None
-
-
-def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(__doc__)
-    parser.add_argument(
-        "--run",
-        type=named,
-        action="append",
-        required=True,
-        metavar="NAME=PLACE",
-        help="OUTPUT_DIR of a training or an evaluation, or a file of results in it",
-    )
-    parser.add_argument(
-        "--seconds",
-        type=named_number,
-        action="append",
-        default=[],
-        metavar="NAME=S",
-        help="a duration to record",
-    )
-    endings = ", ".join(WRITERS)
-    parser.add_argument(
-        "--output", nargs="+", default=[], metavar="FILE", help=f"files to write, of these kinds: {endings}"
-    )
-    return parser
 
 
 def by_name(pairs: list[tuple[str, Any]], option: str) -> dict[str, Any]:

@@ -1,34 +1,20 @@
-"""Convert a checkpoint of a method's authors to our names; docs/reference_release.md is the guide.
-
-    python tools/convert_checkpoint.py --model FILE.pth --config-file FILE.yml --output DIR/model_best.pth
-
-The config may be the authors' own yaml or one of configs/; its method says whose checkpoint it is. Beside the
-output stands config.yaml, the config to use it with, as beside the checkpoint of a training.
-"""
+"""Convert a checkpoint of a method's authors to our names; docs/reference_release.md is the guide."""
 
 import argparse
 from pathlib import Path
 
+from fastreid.cli.parsers.convert_checkpoint import build_parser
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.config.files import flat_keys
 from fastreid.modeling import META_ARCH_REGISTRY, build_model
 from fastreid.modeling.meta_arch.release_format import Conversion, ReleaseFormat, convert
 from fastreid.structures import DataNames
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
-from fastreid.utils.cli import CommandLineParser, command
+from fastreid.utils.cli import command
 from fastreid.utils.env import code_version
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, named_output
 from fastreid.utils.logger import setup_logger
-
-
-def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(__doc__)
-    parser.add_argument("--model", "--weights", required=True, metavar="FILE", help="the authors' checkpoint")
-    parser.add_config("the config it was trained with")
-    parser.add_argument("--output", required=True, metavar="FILE", help="the checkpoint to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    return parser
 
 
 def format_of(method: str) -> ReleaseFormat:

@@ -1,28 +1,16 @@
-"""Write a trained model as ONNX files, compared with PyTorch; docs/export.md says how to use them.
-
-python tools/export.py --model logs/demo/stage2
-"""
+"""Write a trained model as ONNX files, compared with PyTorch; docs/export.md says how to use them."""
 
 import argparse
 from pathlib import Path
 
 from tabulate import tabulate
 
+from fastreid.cli.parsers.export import build_parser
 from fastreid.config import check_config
 from fastreid.deploy.onnx_export import check_export, export_model
 from fastreid.engine import load_trained_model, model_config
 from fastreid.modeling import method_of
-from fastreid.utils.cli import CommandLineParser, command
-
-
-def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(__doc__)
-    parser.add_model()
-    parser.add_argument(
-        "--output", metavar="DIR", help="folder to write (default: the folder export in OUTPUT_DIR)"
-    )
-    parser.add_argument("--pt2", action="store_true", help="also write torch.export's .pt2 files")
-    return parser
+from fastreid.utils.cli import command
 
 
 @command(build_parser)

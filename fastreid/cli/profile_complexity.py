@@ -1,8 +1,4 @@
-"""Count parameters, operations, memory and latency of a model, as a table and as JSON.
-
-python tools/profile_complexity.py --config-file configs/v2/base_stage2.yml --no-timing
-python tools/profile_complexity.py --model logs/v2/base_stage2_tstep800
-"""
+"""Count parameters, operations, memory and latency of a model, as a table and as JSON."""
 
 import argparse
 from typing import Any
@@ -10,26 +6,14 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from fastreid.cli.parsers.profile_complexity import build_parser
 from fastreid.config import CfgNode, check_config
 from fastreid.deploy.model_cost import ModelSize, find_weights, measure_parts, model_size
 from fastreid.engine import model_config
-from fastreid.utils.cli import CommandLineParser, command
+from fastreid.utils.cli import command
 from fastreid.utils.complexity import Measurement
 from fastreid.utils.env import resolve_device
 from fastreid.utils.file_io import check_output_file, named_output, write_json
-
-
-def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(__doc__)
-    parser.add_model(config="of any method; weights are random without --model")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: MODEL.DEVICE)")
-    parser.add_count("--batch-size", 1, "images at a time")
-    parser.add_count("--repeats", 5, "timed repeats")
-    parser.add_argument(
-        "--no-timing", action="store_true", help="only count: nothing is computed or allocated"
-    )
-    parser.add_argument("--output", metavar="FILE", help="JSON to write")
-    return parser
 
 
 @command(build_parser)

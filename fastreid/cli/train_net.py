@@ -1,16 +1,12 @@
-"""Train a model, or evaluate one, as a config file says.
-
-python tools/train_net.py --config-file configs/v2/base_stage1.yml --num-gpus 1
-python tools/train_net.py --eval-only --model logs/v2/base_stage1_beta
-"""
+"""Train a model, or evaluate one, as a config file says."""
 
 import argparse
 
 from fastreid.checks import check_batches, check_environment, log_findings
+from fastreid.cli.parsers.train_net import build_parser
 from fastreid.data import build_test_datasets
 from fastreid.engine import (
     DefaultTrainer,
-    default_argument_parser,
     default_setup,
     launch,
     load_trained_model,
@@ -19,13 +15,9 @@ from fastreid.engine import (
     storage_errors_named,
 )
 from fastreid.utils import comm
-from fastreid.utils.cli import CommandLineParser, command
+from fastreid.utils.cli import command
 
 METRICS_KEPT = "The metrics are in the log above", "evaluate again"
-
-
-def build_parser() -> CommandLineParser:
-    return default_argument_parser()
 
 
 def run(args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from fastreid.deploy.feature_facts import different_settings, read_facts
 from fastreid.deploy.image_lists import Columns, csv_text, read_columns, stream_rows
 from fastreid.deploy.labels import Names, column_arguments
 from fastreid.deploy.reid_model import ReIDModel
-from fastreid.deploy.shards import check_shard, read_shard
+from fastreid.deploy.shards import SHARD_SIZE, check_shard, read_shard
 from fastreid.evaluation.report import describe_checkpoint
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, locked, sha256_of, write_json
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 FACTS, IMAGES, LOCK = "features.json", "images.csv", ".lock"
 POLL_SECONDS = 0.5  # between looks at what other processes have done
-SHARD_SIZE = 10_000  # pictures: 31 MB of 768-wide features
 
 
 class FeatureSet:

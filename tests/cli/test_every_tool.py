@@ -3,13 +3,19 @@
 import re
 import subprocess
 import sys
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from worlds.programs import run_tool
 
+from fastreid import rendered
 from fastreid.cli import COMMANDS
+from fastreid.cli.parsers import make_synthetic_benchmark
+from fastreid.deploy import image_lists
 from fastreid.utils.errors import UserError
+from fastreid.visualization import feature_map
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 PROGRAMS = sorted(path for path in TOOLS.glob("*.py") if path.name != "checkout.py")
@@ -37,6 +43,37 @@ def test_an_error_is_one_line_or_with_that_option_an_exception(command):
     for arguments in ((*part, "--debug"), ("--debug", *part)):
         with pytest.raises(UserError):
             run_tool(name, *arguments, "--no-such-option")
+
+
+def test_no_command_line_needs_what_takes_seconds_to_import():
+    modules = [f"fastreid.cli.parsers.{module}" for module, _ in COMMANDS.values()]
+    script = f"from importlib import import_module; [import_module(m).build_parser() for m in {modules}]"
+    heavy = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"{script}; import sys; print({{'torch', 'scipy', 'PIL'}} & set(sys.modules))",
+        ],
+        cwd=TOOLS.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert heavy.stdout == "set()\n"
+
+
+def test_command_lines_offer_what_there_is():
+    def choices(program: str, option: str) -> tuple[str, ...]:
+        parser = import_module(f"fastreid.cli.parsers.{program}").build_parser()
+        return tuple(parser._option_string_actions[option].choices)
+
+    assert choices("visualize", "--map") == tuple(feature_map.METHODS)
+    assert choices("extract_features", "--split") == image_lists.SPLITS
+    assert choices("make_synthetic_benchmark", "--view-gap") == rendered.VIEW_GAPS
+    assert make_synthetic_benchmark.BENCHMARKS == tuple(rendered.LAYOUTS)
+    args = make_synthetic_benchmark.build_parser().parse_args(["--benchmark", "CARGO", "--root", "x"])
+    default = rendered.BenchmarkSpec()
+    assert all(getattr(args, name) == value for name, value in asdict(default).items())
 
 
 def test_every_command_has_a_program_of_its_own():
