@@ -66,12 +66,13 @@ def run(module: str, name: str) -> None:
     exit_during_imports(name)
     if name == "__main__":
         package, _, program = module.rpartition(".")
-        if package == __name__:
-            with exit_cleanly(sys.argv):
-                import_module(f"{__name__}.parsers.{program}").build_parser().read(sys.argv[1:])
         with exit_on_user_error(debug="--debug" in sys.argv):
-            program = _import(module)
-        sys.exit(program.main())
+            if package == __name__:
+                parser = _import(f"{__name__}.parsers.{program}").build_parser()
+                with exit_cleanly(sys.argv):
+                    parser.read(sys.argv[1:])
+            work = _import(module)
+        sys.exit(work.main())
 
 
 def _import(module: str) -> object:

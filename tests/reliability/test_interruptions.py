@@ -88,6 +88,17 @@ def test_ctrl_c_before_training_ends_the_program_without_a_traceback(cargo, tmp_
 
 SLOW = "import time; print('importing', flush=True); time.sleep(60)"
 TOOLS = sorted(path for path in (REPO / "tools").glob("*.py") if path.name != "checkout.py")
+NEEDED = {  # on the command line, which is read before the imports
+    "benchmark": ["loader"],
+    "compare_methods": ["--methods", "a.yml", "--output", "b"],
+    "compare_runs": ["--run", "a=b"],
+    "convert_checkpoint": ["--model", "a", "--config-file", "b", "--output", "c"],
+    "extract_features": ["--model", "a", "--folder", "b", "--output", "c"],
+    "make_csv": ["a", "--output", "b"],
+    "make_synthetic_benchmark": ["--benchmark", "CARGO", "--root", "a"],
+    "search": ["build", "--features", "a", "--index", "b"],
+    "visualize": ["--output", "a"],
+}
 CONSOLE = ["-c", "from fastreid.cli import main; main()", "train"]
 
 
@@ -108,8 +119,11 @@ def interrupt_imports(number: signal.Signals, folder, *command) -> tuple[int, st
     return run.returncode, output
 
 
+STARTS = [*([tool, *NEEDED.get(tool.stem, ())] for tool in TOOLS), CONSOLE]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("program", [*([tool, "loader"] for tool in TOOLS), CONSOLE], ids=str)
+@pytest.mark.parametrize("program", STARTS, ids=str)
 def test_a_tool_that_is_interrupted_while_it_imports_says_so_in_one_line(program, number, tmp_path):
     for library in ("numpy", "torch"):
         (tmp_path / f"{library}.py").write_text(SLOW)
