@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from fastreid.utils.errors import UserError
 
-MOST = 2**20  # processes, restarts
+MOST = 2**20  # processes
 ADVICE = "a launcher such as torchrun sets it: to start without one, unset RANK and WORLD_SIZE"
 
 
@@ -45,15 +45,6 @@ def check_meeting_point() -> None:
     if not os.environ.get("MASTER_ADDR"):
         raise UserError("the environment variable MASTER_ADDR is missing or empty", ADVICE)
     _number("MASTER_PORT", 0, 65535, default=-1)
-
-
-def restart_count() -> int:
-    """Return how often torch's elastic agent has started this process anew.
-
-    Raises:
-        UserError: if TORCHELASTIC_RESTART_COUNT is no number.
-    """
-    return _number("TORCHELASTIC_RESTART_COUNT", 0, MOST)
 
 
 def _number(name: str, least: int, most: int, default: int = 0) -> int:

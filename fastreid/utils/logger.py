@@ -95,7 +95,8 @@ def open_log_file(output_dir: str, rank: int = 0) -> None:
     """
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-    file = _LogFile(Path(output_dir) / name, delay=True, encoding="utf-8")
+    place, escaped = Path(output_dir) / name, "backslashreplace"  # file names need not be valid text
+    file = _LogFile(place, delay=True, encoding="utf-8", errors=escaped)
     file.setLevel(logging.DEBUG if rank == 0 else logging.WARNING)
     file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s"))
     logger = logging.getLogger("fastreid")

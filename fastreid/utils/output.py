@@ -7,6 +7,8 @@ import sys
 
 from fastreid.utils.errors import UserError
 
+ESCAPED = "backslashreplace"
+
 
 class Output(io.TextIOWrapper):
     """A text stream to a file descriptor that leads nowhere from the first failure to write on.
@@ -40,7 +42,8 @@ class Output(io.TextIOWrapper):
 def secure_output() -> None:
     """Make `Output` of this process's stdout and stderr, and open what of 0, 1 and 2 is closed to nowhere.
 
-    Otherwise the next file that is opened would be one of them, and take what is printed.
+    Otherwise the next file that is opened would be one of them, and take what is printed. What cannot be
+    encoded, such as a file name that is no valid text, is escaped.
     """
     for number in range(3):
         try:
@@ -50,11 +53,11 @@ def secure_output() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:
-            own = Output(open(number, "wb", closefd=False), encoding="utf-8")  # noqa: SIM115 (till the end)
+            own = Output(open(number, "wb", closefd=False), "utf-8", ESCAPED)  # noqa: SIM115 (till the end)
         elif type(stream) is io.TextIOWrapper and stream is getattr(sys, f"__{name}__"):
             options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-            encoding, errors = stream.encoding, stream.errors
-            own = Output(stream.detach(), encoding, errors, **options)
+            encoding = stream.encoding
+            own = Output(stream.detach(), encoding, ESCAPED, **options)
         else:
             continue
         setattr(sys, name, own)

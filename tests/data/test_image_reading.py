@@ -1,7 +1,9 @@
 """Reading image files: whatever the format, RGB and upright, or an error that names the file."""
 
 import io
+import os
 import struct
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import torch
 from PIL import Image
 
 from fastreid.data import read_image
+from fastreid.data.bad_images import check_image_files
+from fastreid.data.formats import FORMATS, is_image_name, readable_formats
 from fastreid.utils.errors import UserError
 
 
@@ -132,6 +136,37 @@ def test_a_truncated_file_is_named(tmp_path, picture, kept):
     with pytest.raises(UserError, match=r"^cannot read image .*cut\.jpg: ") as error:
         read_image(str(path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("format_name", "suffix"), [(n, s) for n, own in FORMATS.items() for s in own])
+def test_every_format_of_the_list_is_read(tmp_path, picture, format_name, suffix):
+    lossless = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}, "AVIF": {"quality": 95}}
+    if format_name not in readable_formats():
+        pytest.skip(f"this PIL reads no {format_name}")
+    path = tmp_path / f"image{suffix.upper()}"
+    picture.save(path, format_name, **lossless.get(format_name, {}))
+    assert is_image_name(path.name)
+    assert np.abs(as_array(read_image(str(path))) - np.asarray(picture).astype(int)).mean() < 6
+
+
+def test_a_file_of_another_format_is_refused_and_starts_no_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", None)  # PIL gives PostScript to Ghostscript
+    path = tmp_path / "script.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(UserError, match=r"cannot read image .*script\.jpg: cannot identify"):
+        read_image(str(path))
+
+
+def test_fifos_devices_and_folders_are_no_images(tmp_path):
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    (tmp_path / "folder.jpg").mkdir()
+    paths = [str(tmp_path / f"{kind}.jpg") for kind in ("fifo", "device", "folder")]
+    for path in paths:
+        with pytest.raises(UserError, match="it is a folder, a FIFO or a device, not a file; restore"):
+            read_image(path)
+    with pytest.raises(UserError, match="3 of the 3 images of here are missing or empty .* or no files"):
+        check_image_files(paths, "here", may_skip=False)
 
 
 def test_missing_empty_and_foreign_files_are_named(tmp_path):

@@ -71,3 +71,9 @@ def test_what_was_to_be_printed_on_a_full_disk_is_one_line_unless_it_was_a_log(o
     code = 0 if only_logs else 2
     assert program(">/dev/full", only_logs) == (code, "", TO_STDERR + line)
     assert program(">/dev/full 2>&1", only_logs) == (code, "", "")
+
+
+def test_a_name_that_is_no_text_is_escaped_also_in_a_process_that_was_spawned():
+    code = r"from fastreid.utils.output import secure_output; secure_output(); print('caf\udce9')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout == "caf\\udce9\n"

@@ -192,6 +192,13 @@ def test_the_log_file_holds_what_came_before_it(tmp_path, package_logger, capsys
     assert [line.split("] ", 1)[1] for line in capsys.readouterr().out.splitlines()] == ["early", "late"]
 
 
+def test_a_name_that_is_no_text_is_escaped_in_the_log(tmp_path, package_logger, capsys):
+    setup_logger(str(tmp_path), rank=1)
+    package_logger.warning("caf\udce9.jpg")
+    assert r"caf\udce9.jpg" in (tmp_path / "log.txt.rank1").read_text()
+    assert not capsys.readouterr().err
+
+
 def test_a_second_log_file_replaces_the_first(tmp_path, package_logger):
     setup_logger(str(tmp_path / "a"))
     open_log_file(str(tmp_path / "b"))
