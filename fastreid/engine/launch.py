@@ -163,6 +163,8 @@ def _join_process_group(device: str, address: Address | None) -> dist.Store:
     else:
         check_meeting_point()
         store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # earlier starts have left keys there
+            store = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
     backend, own_device = "gloo", None
     if uses_cuda(device):
         backend, own_device = "nccl", torch.device("cuda", local_rank)
