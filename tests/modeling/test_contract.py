@@ -105,19 +105,19 @@ class TestResults:
 
     @pytest.mark.parametrize("result", [torch.ones(8, DIM), (torch.ones(8),), ()])
     def test_encoded_images_are_a_tuple_that_begins_with_vectors(self, own, result):
-        with pytest.raises(UserError, match=r"encode of Own\d gives a .*; return a NamedTuple"):
+        with pytest.raises(UserError, match=r"encode of Own\d+ gives a .*; return a NamedTuple"):
             own(encode=lambda self, batch: result)
 
     @pytest.mark.parametrize(
         ("result", "said"),
         [
-            ([torch.ones((), requires_grad=True)], "losses of Own. gives a list"),
-            ({}, "losses of Own. gives a dict"),
-            (torch.ones(()), r"losses of Own. gives a tensor \(\)"),
-            ({"loss_a": 1.0}, "losses of Own. gives 'loss_a': a float"),
-            ({"loss_a": torch.ones(8)}, r"losses of Own. gives 'loss_a': a tensor \(8,\)"),
-            ({"a": torch.ones(())}, r"losses of Own. gives 'a': .* begin with loss_"),
-            ({"loss_a": torch.ones(())}, "no loss of Own. depends on what it trains"),
+            ([torch.ones((), requires_grad=True)], "losses of Own\\d+ gives a list"),
+            ({}, "losses of Own\\d+ gives a dict"),
+            (torch.ones(()), r"losses of Own\d+ gives a tensor \(\)"),
+            ({"loss_a": 1.0}, "losses of Own\\d+ gives 'loss_a': a float"),
+            ({"loss_a": torch.ones(8)}, r"losses of Own\d+ gives 'loss_a': a tensor \(8,\)"),
+            ({"a": torch.ones(())}, r"losses of Own\d+ gives 'a': .* begin with loss_"),
+            ({"loss_a": torch.ones(())}, "no loss of Own\\d+ depends on what it trains"),
         ],
     )
     def test_losses_are_scalars_by_name(self, own, result, said):
@@ -125,7 +125,7 @@ class TestResults:
             own(losses=lambda self, encoded, batch: result)
 
     def test_features_are_as_wide_as_their_parts_say(self, own):
-        said = rf"features of Own. gives a tensor \(\d+, {DIM}\), but its feature_parts are person 7; make"
+        said = rf"features of Own\d+ gives a tensor \(\d+, {DIM}\), but its feature_parts are person 7; make"
         with pytest.raises(UserError, match=said):
             own(training=False, feature_parts=lambda self: {"person": 7})
 
