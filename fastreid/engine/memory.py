@@ -1,12 +1,13 @@
 """Advice where training takes more memory than there is."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastreid.config import CfgNode
 from fastreid.modeling import method_of
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
-from fastreid.utils.memory import memory_shortage_named
+from fastreid.utils.memory import is_allocation_failure, memory_shortage
 
 
 def memory_advice(cfg: CfgNode, processes: int) -> str:
@@ -22,13 +23,23 @@ def memory_advice(cfg: CfgNode, processes: int) -> str:
     return ", or ".join([*ways, *(f"set {setting}" for setting in method_of(cfg).memory_advice(cfg))])
 
 
-def training_shortage_named(cfg: CfgNode) -> AbstractContextManager[None]:
+@contextmanager
+def training_shortage_named(cfg: CfgNode) -> Iterator[None]:
     """Turn an allocation failure in the block into the error that a step of training does not fit."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_allocation_failure(error):
+            raise _training_shortage(cfg) from error
+        raise
+
+
+def _training_shortage(cfg: CfgNode) -> UserError:
     batch, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     step = f"a training step of {batch // processes} images"
     share = f"SOLVER.IMS_PER_BATCH {batch}, {processes} process(es)"
     advice = f"{memory_advice(cfg, processes)} (tools/check_setup.py estimates what a step takes)"
-    return memory_shortage_named(f"{step} ({share})", advice)
+    return memory_shortage(f"{step} ({share})", advice)
 
 
 def _half_a_batch(cfg: CfgNode, processes: int) -> list[int]:
