@@ -15,16 +15,17 @@ from fastreid.utils.checkpoint import CHECKPOINTS, LAST_CHECKPOINT
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_folder, locked, set_aside, sync_folder
 from fastreid.utils.logger import open_log_file
+from fastreid.utils.wandb_writer import RUN_FILE as WANDB_RUN
 
 logger = logging.getLogger(__name__)
 
-# A fresh run moves what an earlier one left under these names out of its way.
-RUN_FILES = (LAST_CHECKPOINT, CHECKPOINTS, "metrics.json", "evaluations.json", "results.json")
-RUN_FILES += ("query_scores.npz", "events.out.tfevents.*", "results.*.json", "query_scores.*.npz")
-RUN_FILES += ("wandb_run.txt",)
 AGENTS = ".run"  # file with the names of the agents that have started the run
-OWN_FILES = (LAST_CHECKPOINT, CHECKPOINTS, "metrics.json", "evaluations.json", "results.json")
-OWN_FILES += ("query_scores.npz", AGENTS, ".lock", "config.yaml", "log.txt", "log.txt.rank*")
+TRAINED = (LAST_CHECKPOINT, CHECKPOINTS, "metrics.json", "evaluations.json")
+TRAINED += ("results.json", "query_scores.npz")
+# A fresh run moves what an earlier one left under these names out of its way.
+RUN_FILES = (*TRAINED, "events.out.tfevents.*", "results.*.json", "query_scores.*.npz", WANDB_RUN)
+# Nothing else than a file may stand under these, which every run writes.
+OWN_FILES = (*TRAINED, AGENTS, ".lock", "config.yaml", "log.txt", "log.txt.rank*")
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
