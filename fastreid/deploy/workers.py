@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fastreid.engine.launch import uses_cuda
+from fastreid.utils.env import share_cores
 from fastreid.utils.errors import UserError
 from fastreid.utils.launcher import launcher_place, started_by_launcher
 from fastreid.utils.signals import (
@@ -97,8 +98,7 @@ def _worker(
     with stop_signals_to(stop):
         end_with_parent(signal.SIGTERM)
         let_stop_signals_through()
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        share_cores(processes)
         try:
             _begin(rank, device)
             work(*args)

@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from fastreid.engine.agent import GRACE_SECONDS, LOST, START, TIMEOUT, Address, WorkerError, run_agent
 from fastreid.utils import comm
+from fastreid.utils.env import share_cores
 from fastreid.utils.errors import UserError
 from fastreid.utils.launcher import check_meeting_point, launcher_place, started_by_launcher
 from fastreid.utils.signals import STOPPING, end_with_parent, let_stop_signals_through
@@ -103,9 +104,7 @@ def _run_spawned(main: Callable[..., Any], args: tuple, device: str, address: Ad
     os.setpgrp()  # Ctrl-C reaches the agent alone, which passes it on once
     for number in STOPPING:
         signal.signal(number, signal.SIG_DFL)
-    processes = int(os.environ["LOCAL_WORLD_SIZE"])
-    if "OMP_NUM_THREADS" not in os.environ and processes > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    share_cores(launcher_place().local_world_size)
     code: Any = 1
     try:
         _run(main, args, device, address)

@@ -117,6 +117,12 @@ def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.to(device, non_blocking=True)
 
 
+def share_cores(processes: int) -> None:
+    """Leave this process its share of the cores, of as many on this machine, unless OMP_NUM_THREADS says."""
+    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
 def computes_in_bf16(device: torch.device) -> bool:
     """Tell whether `device` has bf16 in hardware, as CUDA's have from Ampere on; older ones emulate it."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
