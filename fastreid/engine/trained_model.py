@@ -17,21 +17,18 @@ from fastreid.utils.checkpoint import load_checkpoint, without_module_prefix
 from fastreid.utils.errors import UserError
 
 
-def load_trained_model(cfg: CfgNode, checkpoint: dict[str, Any] | None = None) -> MetaArch:
+def load_trained_model(cfg: CfgNode) -> MetaArch:
     """Return the model of `cfg` in eval mode with the weights of MODEL.WEIGHTS.
 
     It needs neither training data nor pretrained files. The number of identities is the checkpoint's; a
     classifier of another number is left out.
-
-    Args:
-        checkpoint: what `load_checkpoint` gave for MODEL.WEIGHTS; None: read it.
 
     Raises:
         UserError: if MODEL.WEIGHTS is empty, cannot be read, is of another method, or lacks what evaluation
             needs (unless MODEL.ALLOW_PARTIAL_WEIGHTS).
     """
     weights = required_weights(method_of(cfg), cfg, training=False)
-    checkpoint = checkpoint or load_checkpoint(weights)
+    checkpoint = load_checkpoint(weights)
     cfg, names = fit_to_checkpoint(cfg, checkpoint)
     model = build_model(cfg, names)
     check_method(checkpoint["meta"], model, "eval", weights)
