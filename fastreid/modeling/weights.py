@@ -8,7 +8,7 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from fastreid.utils.checkpoint import is_like, without_module_prefix
+from fastreid.utils.checkpoint import without_module_prefix
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -125,11 +125,17 @@ def _compare(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> Lo
     for name, value in own.items():
         if name not in given:
             report.missing.append(name)
-        elif not is_like(given[name], value):
+        elif not _is_like(given[name], value):
             report.mismatched.append(name)
         else:
             report.loaded.append(name)
     return report
+
+
+def _is_like(given: torch.Tensor, own: torch.Tensor) -> bool:
+    """Tell whether one tensor can take the other's numbers: of the same shape, and both floats, for one."""
+    kinds = [(x.is_floating_point(), x.is_complex(), x.dtype == torch.bool) for x in (given, own)]
+    return given.shape == own.shape and kinds[0] == kinds[1]
 
 
 def _described(given: torch.Tensor, own: torch.Tensor) -> str:

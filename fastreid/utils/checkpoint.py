@@ -80,12 +80,6 @@ def check_weights(state: dict[Any, Any], source: str) -> None:
             raise UserError(f"{source}: {name!r} is a tensor {kind}", "save dense tensors by their names")
 
 
-def is_like(given: torch.Tensor, own: torch.Tensor) -> bool:
-    """Tell whether one tensor can take the other's numbers: of the same shape, and both floats, for one."""
-    kinds = [(x.is_floating_point(), x.is_complex(), x.dtype == torch.bool) for x in (given, own)]
-    return given.shape == own.shape and kinds[0] == kinds[1]
-
-
 def _read(path: Path) -> Any:
     with open(path, "rb") as file:
         magic = file.read(4)
