@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fastreid.config import CfgNode
-from fastreid.data.bad_images import check_image_files
 from fastreid.data.datasets import open_dataset
+from fastreid.data.datasets.csv_file import SPLITS
 from fastreid.data.datasets.files import list_images
 from fastreid.data.formats import SUFFIXES_IN_WORDS
 from fastreid.structures import Sample, SampleNames
@@ -17,8 +17,6 @@ from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
 
 Columns: TypeAlias = dict[str, list[Any]]  # "path" str always; "pid", "camid", "viewid" int; others str
-
-SPLITS = ("train", "query", "gallery")
 
 
 def list_folder(folder: str) -> Columns:
@@ -92,12 +90,11 @@ def list_pictures(places: list[str]) -> list[str]:
     """Return files and, of folders, all image files below them, in this order.
 
     Raises:
-        UserError: for a place that does not exist, and missing or empty files.
+        UserError: for a folder that cannot be read or holds no image. Files are not looked for.
     """
     paths: list[str] = []
     for place in places:
         paths += list_folder(place)["path"] if os.path.isdir(place) else [place]
-    check_image_files(paths, "the query", may_skip=False)
     return paths
 
 
