@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastreid.config import CfgNode
+from fastreid.config.files import flat_keys
 from fastreid.data import ReIDDataset
 from fastreid.data.datasets.base import joint_view_names
 from fastreid.engine import load_trained_model
@@ -110,17 +111,8 @@ def summarise_run(cfg: CfgNode, datasets: list[ReIDDataset], contents: Contents)
             cfg.MODEL.SEED,
         ),
         distractors=cfg.TEST.EQUAL_TERMS.DISTRACTORS,
-        settings=flat_settings(cfg),
+        settings={key: str(value) for key, value in flat_keys(cfg).items()},
     )
-
-
-def flat_settings(cfg: CfgNode, prefix: str = "") -> dict[str, str]:
-    """Return every value of a configuration, as text, by its full key."""
-    settings = {}
-    for key, value in cfg.items():
-        nested = isinstance(value, CfgNode)
-        settings |= flat_settings(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": str(value)}
-    return settings
 
 
 def summarise_protocol(
