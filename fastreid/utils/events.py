@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fastreid.utils import comm
+from fastreid.utils.documents import parse_json
 from fastreid.utils.env import peak_memory
 from fastreid.utils.file_io import atomic_write, set_aside
 from fastreid.utils.logger import warn_once
@@ -197,9 +198,9 @@ def _keep_lines_until(path: Path, iteration: int) -> None:
     kept, bad = [], []
     for number, line in enumerate(lines, 1):
         try:
-            if json.loads(line)["iteration"] <= iteration:
+            if parse_json(line)["iteration"] <= iteration:
                 kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             bad.append(number)
     if bad == [len(lines)]:
         logger.info("%s: dropped a line that was not completely written", path)

@@ -1,6 +1,5 @@
 """The curves of a training, from the metrics.json in the folder of its checkpoint."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastreid.utils.documents import parse_json
 from fastreid.visualization.charts import Chart, Series
 from fastreid.visualization.run_summary import RunSummary
 
@@ -56,8 +56,8 @@ def _read_history(path: Path) -> dict[str, list[tuple[int, float]]]:
 
 def _record(line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):  # half written, or somebody else's
+        record = parse_json(line)
+    except ValueError:  # half written, or somebody else's
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -1,6 +1,5 @@
 """Evaluation during training."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from fastreid.engine.train_loop import HookBase
 from fastreid.structures import Results
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import load_checkpoint
+from fastreid.utils.documents import load_json
 from fastreid.utils.env import preserved_rng_state
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import set_aside, write_json
@@ -26,10 +26,10 @@ def read_evaluations(path: Path) -> list[dict[str, Any]]:
     """
     kinds = {"epoch": int, "mean": int | float, "results": dict}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = load_json(path)
         if all(isinstance(entry[key], kind) for entry in found for key, kind in kinds.items()):
             return list(found)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         pass
     raise UserError(f"{path} holds no evaluations")
 
