@@ -33,7 +33,7 @@ from fastreid.evaluation.evaluator import Encoded, distinct_samples, score_proto
 from fastreid.modeling import build_model, fit_config
 from fastreid.utils.complexity import peak_memory
 from tools.benchmarks.loader import write_crops
-from tools.benchmarks.search import CAMERAS, PEOPLE, SHARD_SIZE, Population
+from tools.benchmarks.search import CAMERAS, PEOPLE, SHARD_SIZE, Population, gigabytes
 from tools.benchmarks.trainings import check_ended_well, children
 
 REPO = Path(__file__).resolve().parents[2]
@@ -136,7 +136,7 @@ def bench_files(root: Path, args: argparse.Namespace) -> Iterator[dict[str, str]
             "encode": f"{encoded - scanned:.1f} s",
             "score": f"{scored - encoded:.1f} s",
             "by the clock": f"{time.perf_counter() - began:.0f} s",
-            "peak memory of its own": _bytes(peak),
+            "peak memory of its own": gigabytes(peak),
         }
 
 
@@ -207,10 +207,10 @@ def bench_features(root: Path, args: argparse.Namespace) -> Iterator[dict[str, s
             scan, score, peak, mean = process.submit(score_features, root).result()
         yield {
             "gallery": f"{size:,}",
-            "features": _bytes(4 * args.width * (size + QUERIES)),
+            "features": gigabytes(4 * args.width * (size + QUERIES)),
             "scan": f"{scan:.1f} s",
             "score": f"{score:.1f} s",
-            "peak memory": _bytes(peak),
+            "peak memory": gigabytes(peak),
             "mAP": f"{mean:.1f}",
         }
 
@@ -244,7 +244,3 @@ def score_features(root: Path) -> tuple[float, float, int, float]:
     scanned = time.process_time()
     results = score_protocols(cfg, ReidEvaluator(cfg), encoded, None)
     return scanned - start, time.process_time() - scanned, peak_memory(), results["CARGO"]["mAP"]
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**30:.2f} GB"

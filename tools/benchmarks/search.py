@@ -106,7 +106,7 @@ class Bench:
             f"{index.facts['recipe']}, {index.facts['probes']} lists read;"
             f" {sum(files.values()):.1f} bytes a picture, its row in the table {table:.0f}"
         )
-        yield ["build", f"{seconds:.0f}", _bytes(peak), note]
+        yield ["build", f"{seconds:.0f}", gigabytes(peak), note]
 
     def search(self) -> Iterator[list[str]]:
         before = self.first_added
@@ -116,13 +116,13 @@ class Bench:
 
     def change(self) -> Iterator[list[str]]:
         seconds, peak, count = measured(lambda: remove_pictures(self.index, "camid = 0"))
-        yield ["remove", f"{seconds:.1f}", _bytes(peak), f"{count} pictures: camid = 0"]
+        yield ["remove", f"{seconds:.1f}", gigabytes(peak), f"{count} pictures: camid = 0"]
         seconds, peak, count = measured(lambda: add_pictures(self.index, self.more))
-        yield ["add", f"{seconds:.1f}", _bytes(peak), f"{count} pictures"]
+        yield ["add", f"{seconds:.1f}", gigabytes(peak), f"{count} pictures"]
         truth = self._truth(lambda rows: (rows % CAMERAS != 0) | (rows >= self.first_added))
         yield self._searched("search again", truth)
         seconds, peak, _ = measured(lambda: compact_index(self.index))
-        yield ["compact", f"{seconds:.1f}", _bytes(peak), ""]
+        yield ["compact", f"{seconds:.1f}", gigabytes(peak), ""]
         yield self._searched("search again", truth)
 
     def _searched(self, step: str, truth: np.ndarray, where: str | None = None) -> list[str]:
@@ -136,7 +136,7 @@ class Bench:
             f"recall@{TOP} {recall(found, truth):.4f}; {1000 * seconds / len(self.queries):.1f} ms a query,"
             f" one by one {1000 * np.median(singly):.1f}"
         )
-        return [step, f"{seconds:.1f}", _bytes(peak), note]
+        return [step, f"{seconds:.1f}", gigabytes(peak), note]
 
     def _truth(self, chosen: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Return the rows of the exact neighbours among those for which `chosen` holds."""
@@ -180,5 +180,5 @@ def measured(action: Callable[[], Any]) -> tuple[float, int, Any]:
     return time.perf_counter() - start, peak_memory(), result
 
 
-def _bytes(count: int) -> str:
+def gigabytes(count: int) -> str:
     return f"{count / 2**30:.2f} GB"
