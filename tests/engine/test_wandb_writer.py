@@ -2,6 +2,7 @@
 
 import random
 import sys
+import time
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
@@ -78,6 +79,11 @@ def test_offline_the_scalars_lie_in_the_folder_and_no_random_number_is_drawn(mon
     assert random.getstate() == state
     number = (tmp_path / "wandb_run.txt").read_text().strip()
     (record,) = tmp_path.glob(f"wandb/offline-run-*/run-{number}.wandb")
-    content = record.read_bytes()
-    found = [text for text in (b"CARGO/mAP", b"61.0625", b"1234") if text in content]
-    assert len(found) >= 2  # the end of a block of the file may cut one of them in two
+
+    def kept() -> list[bool]:
+        return [text in record.read_bytes() for text in (b"CARGO/mAP", b"61.0625", b"1234")]
+
+    deadline = time.monotonic() + 20  # the process of wandb that writes it may need a moment after `finish`
+    while not all(kept()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert all(kept())
