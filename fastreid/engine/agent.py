@@ -14,10 +14,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
 from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
+from threading import Thread
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
@@ -175,7 +177,8 @@ def run_agent(
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # by torch; it would break off the start of processes
     if machines > 1:  # torch would not tell a machine that comes back where its own second store is
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    restarts, failure, agent = workers["max_restarts"], Failure(1, LOST), None
+    restarts, failure, agent = workers["max_restarts"], None, None
+    place = f"tcp://{address[0]}:{address[1]}"
     with TemporaryDirectory(prefix="fastreid_run_") as folder:
         logs = DefaultLogsSpecs(folder)
         while restarts >= 0:
@@ -189,13 +192,15 @@ def run_agent(
                 break
             except RendezvousTimeoutError as error:
                 raise UserError(
-                    f"the {machines} machines did not meet at tcp://{address[0]}:{address[1]} in {TIMEOUT}",
+                    f"the {machines} machines did not meet at {place} in {TIMEOUT}",
                     "start the same command on each, with --machine-rank 0, 1, …",
                 ) from error
             except (RendezvousError, RuntimeError):  # machine 0 is lost, and with it the store
                 if machines == 1:
                     raise
                 restarts = (agent._remaining_restarts if agent else restarts) - 1
+                strange = f"what answers at --dist-url {place} is no run of this program"
+                failure = Failure(1, LOST) if agent else Failure(2, strange)
     if failure:
         raise failure.exception() from (WorkerError(failure.trace) if failure.code == 2 else None)
 
@@ -206,8 +211,7 @@ def _meet(address: Address, machines: int, machine_rank: int) -> tuple[DynamicRe
     if machine_rank and not comm.wait_until(lambda: _is_listening(address), TIMEOUT.total_seconds()):
         raise RendezvousTimeoutError
     try:
-        kind = {"is_master": machine_rank == 0, "wait_for_workers": False, "timeout": STORE_TIMEOUT}
-        store = TCPStore(host, port, **kind)
+        store = _open_store(host, port, machine_rank == 0)
     except RuntimeError as error:
         if machine_rank:
             raise
@@ -232,3 +236,24 @@ def _is_listening(address: Address) -> bool:
         warn_once(__name__, f"waiting for machine 0 at {place} ({error.strerror or error})")
         return False
     return True
+
+
+def _open_store(host: str, port: int, is_master: bool) -> TCPStore:
+    """Open the store in a thread: its start waits for an answer for ever, and signals do not interrupt it.
+
+    Raises:
+        RuntimeError: if it does not get one, or another one than a store's.
+    """
+    opened: Future[TCPStore] = Future()
+
+    def work() -> None:
+        try:
+            opened.set_result(TCPStore(host, port, None, is_master, STORE_TIMEOUT, wait_for_workers=False))
+        except RuntimeError as error:
+            opened.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    try:
+        return opened.result(STORE_TIMEOUT.total_seconds() + GRACE_SECONDS)
+    except TimeoutError:
+        raise RuntimeError("no store answers") from None

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import torch.distributed as dist
 import toy_workers
 from toy_training import ToyLoader
 
-from fastreid.engine import WorkerError, launch
+from fastreid.engine import WorkerError, agent, launch
 from fastreid.engine.agent import TIMEOUT
 from fastreid.modeling.losses.triplet import triplet
 from fastreid.utils.errors import UserError
@@ -124,6 +125,15 @@ def test_an_address_at_which_nobody_can_listen_is_named():
         url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=f"--dist-url {url}.* free port"):
             launch(print, 1, 2, 0, url, device="cpu")
+
+
+def test_an_address_at_which_something_else_answers_is_named(monkeypatch):
+    monkeypatch.setattr(agent, "STORE_TIMEOUT", timedelta(seconds=0.1))
+    monkeypatch.setattr(agent, "GRACE_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"{url} is no run of this program"):
+            launch(print, 1, 2, 1, url, device="cpu")
 
 
 def run_python(*arguments: str) -> subprocess.Popen:
