@@ -79,7 +79,7 @@ def query(args: argparse.Namespace) -> None:
         check_output_file(args.html, "--html")
     index = SearchIndex.open(args.index)
     where = condition(index.table, args.where, args.camera, args.view)
-    if where:  # a mistake in it is found before the work on the queries
+    if where is not None:  # a mistake in it is found before the work on the queries
         index.table.select(where)
     paths = query_columns(args)["path"]
     check_image_files(paths, args.list or "--pictures", may_skip=False)

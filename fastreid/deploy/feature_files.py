@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,15 +153,19 @@ class FeatureSet:
                 with locked(self.folder / f".{path.stem}.lock") as ours:
                     if ours and not path.is_file():
                         for killed in self.folder.glob(f".{path.name}.*.tmp"):  # what processes left
-                            killed.unlink()
+                            killed.unlink(missing_ok=True)
                         idle = False
                         yield number
             if idle:
                 time.sleep(POLL_SECONDS)
 
     def write_shard(self, number: int, features: np.ndarray, columns: Columns) -> None:
-        """Write shard `number`; `columns` is the whole table."""
-        with atomic_write(self.shard_path(number)) as file:
+        """Write shard `number`; `columns` is the whole table.
+
+        Where there are no locks another process may take the unfinished file for that of a killed one, and
+        remove it: then the shard is still missing.
+        """
+        with suppress(FileNotFoundError), atomic_write(self.shard_path(number)) as file:
             if self.facts["format"] == "npy":
                 np.save(file, features)
             else:
@@ -218,7 +223,7 @@ def extract_to_files(
             paths, own = columns["path"][rows], {name: values[rows] for name, values in labels.items()}
             features.write_shard(number, model.extract(paths, skip_bad=skip_bad, parts=parts, **own), columns)
             there = _rows_there(features)
-            rate = (there - before) / (time.perf_counter() - start)
+            rate = max(1, there - before) / (time.perf_counter() - start)
             done, left = f"{there} of {len(features)} pictures", (len(features) - there) / rate / 60
             logger.info("Shard %d written; %s: %.0f images/s, %.1f min left", number, done, rate, left)
     except OSError as error:

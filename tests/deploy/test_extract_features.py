@@ -259,6 +259,22 @@ class TestSharedWork:
         expected = {path.name: path.read_bytes() for path in alone.iterdir()}
         assert {path.name: path.read_bytes() for path in shared.iterdir()} == expected
 
+    def test_where_there_are_no_locks_an_unfinished_shard_that_another_removed_is_made_again(
+        self, model, several, tmp_path, monkeypatch
+    ):
+        columns, alone = several
+        save = np.save
+
+        def remove_once(file, features):
+            monkeypatch.setattr(np, "save", save)
+            save(file, features)
+            os.unlink(file.name)
+
+        monkeypatch.setattr(np, "save", remove_once)
+        extract_to_files(model, columns, tmp_path / "shared", shard_size=2)
+        expected = {path.name: path.read_bytes() for path in alone.iterdir()}
+        assert {path.name: path.read_bytes() for path in (tmp_path / "shared").iterdir()} == expected
+
     def test_num_gpus_starts_processes(self, extract, several, tmp_path):
         columns, alone = several
         (tmp_path / "list.txt").write_text("\n".join(columns["path"]))

@@ -20,11 +20,13 @@ def condition(
     Raises:
         UserError: if the table has no such column, or nothing of a name.
     """
+    if not cameras and not views:
+        return where
     parts = [] if where is None else [f"(\n{where}\n)"]
     for word, values in (("camera", cameras), ("view", views)):
         if values:
             parts.append(_one_of(table, word, values))
-    return " AND ".join(parts) or None
+    return " AND ".join(parts)
 
 
 def _one_of(table: PictureTable, word: str, values: Sequence[str]) -> str:
