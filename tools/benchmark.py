@@ -2,4 +2,4 @@
 
 from checkout import run
 
-run("tools.benchmarks.__main__", __name__)
+run("tools.benchmarks.benchmark", __name__)

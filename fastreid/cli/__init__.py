@@ -67,10 +67,9 @@ def run(module: str, name: str) -> None:
     if name == "__main__":
         package, _, program = module.rpartition(".")
         with exit_on_user_error(debug="--debug" in sys.argv):
-            if package == __name__:
-                parser = _import(f"{__name__}.parsers.{program}").build_parser()
-                with exit_cleanly(sys.argv):
-                    parser.read(sys.argv[1:])
+            parser = _import(f"{package}.parsers.{program}").build_parser()
+            with exit_cleanly(sys.argv):
+                parser.read(sys.argv[1:])
             work = _import(module)
         sys.exit(work.main())
 

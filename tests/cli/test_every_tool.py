@@ -22,7 +22,7 @@ PROGRAMS = sorted(path for path in TOOLS.glob("*.py") if path.name != "checkout.
 EVERY = [
     *([path.name] for path in PROGRAMS if path.name not in ("search.py", "benchmark.py")),
     *(["search.py", command] for command in ("build", "query")),
-    *(["benchmark.py", name] for name in ("evaluation", "generation", "gpu", "loader")),
+    *(["benchmark.py", name] for name in ("evaluation", "generation", "gpu", "loader", "scale", "search")),
 ]
 
 
@@ -47,6 +47,7 @@ def test_an_error_is_one_line_or_with_that_option_an_exception(command):
 
 def test_no_command_line_needs_what_takes_seconds_to_import():
     modules = [f"fastreid.cli.parsers.{module}" for module, _ in COMMANDS.values()]
+    modules += [f"tools.benchmarks.parsers.{program}" for program in ("benchmark", "soak")]
     script = f"from importlib import import_module; [import_module(m).build_parser() for m in {modules}]"
     heavy = subprocess.run(
         [

@@ -1,9 +1,4 @@
-"""Rank evaluation and re-ranking against the straightforward methods, on the same inputs in the same run.
-
-Inputs are clustered features, 20 gallery images a person, with a mean average precision near 0.5. Every
-time is the best of the repeats, in which the compared methods take turns; memory is the highest resident size
-during the call, less that before it.
-"""
+"""Rank evaluation and re-ranking against the straightforward methods, as `parsers.evaluation` describes."""
 
 import argparse
 import os
@@ -27,18 +22,6 @@ from tools.benchmarks.baselines.evaluation import build_scoring, rank_by_sorting
 
 IMAGES_PER_PERSON = 20
 CAMERAS = 13
-PARTS = ("rank", "features", "rerank", "rerank-large")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
-    sizes = "queries x gallery (default: %(default)s)"
-    parser.add_argument("--rank", nargs="+", type=_size, default=["3368x15913", "2000x51000"], help=sizes)
-    parser.add_argument("--features", type=_size, default="2000x1000000", help=sizes)
-    parser.add_argument("--rerank", type=_size, default="1000x4000", help=sizes)
-    parser.add_argument("--rerank-large", type=_size, default="312x50712", help=sizes)
-    parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -48,13 +31,13 @@ def main(args: argparse.Namespace) -> None:
     rows: list[list[str]] = []
     if "rank" in args.parts:
         for size in args.rank:
-            rows += bench_rank(*_size(size), args.repeats)
+            rows += bench_rank(*size, args.repeats)
     if "features" in args.parts:
-        rows += bench_features(*_size(args.features), args.repeats)
+        rows += bench_features(*args.features, args.repeats)
     if "rerank" in args.parts:
-        rows += bench_rerank(*_size(args.rerank), args.repeats)
+        rows += bench_rerank(*args.rerank, args.repeats)
     if "rerank-large" in args.parts:
-        rows += bench_large_rerank(*_size(args.rerank_large))
+        rows += bench_large_rerank(*args.rerank_large)
     print(tabulate(rows, ["input", "method", "seconds", "extra memory", "note"], disable_numparse=True))
 
 
@@ -190,13 +173,6 @@ def measure(
             memory[name] = max(memory[name], peak_memory() - before)
             print(f"  {name}: {time.perf_counter() - start:.3f} s", file=sys.stderr)
     return times, memory, results
-
-
-def _size(text: str | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(text, tuple):
-        return text
-    queries, gallery = text.split("x")
-    return int(queries), int(gallery)
 
 
 def _bytes(count: int) -> str:

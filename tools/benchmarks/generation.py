@@ -1,13 +1,6 @@
-"""Images per second of Stage 2: generating features and a training step, against the plain loop; cost curve.
-
-The plain loop generates one view at a time with two UNet calls a step, computes the conditions again in every
-step, encodes the batch in every training step, and is float32. Both sides have the same random weights and
-inputs, and take turns in one run. Tiny sizes on the CPU; Stable Diffusion v1.5 and ViT-Base on CUDA, in bf16.
-The weights are random: the curve's speeds hold for trained ones too, its cosines are those of this network.
-"""
+"""Generation and Stage 2's training step against the plain loop, as `parsers.generation` describes."""
 
 import argparse
-import os
 import sys
 import tempfile
 from functools import partial
@@ -29,23 +22,8 @@ from fastreid.utils.env import amp_dtype, autocast, exact_float32, use_device
 from tools.benchmarks.baselines.generation import generate_plainly
 from tools.benchmarks.comparing import Compared, compare
 
-PARTS = ("generation", "training", "curve")
 CURVE_STEPS = (2, 4, 5, 10, 20)
 REFERENCE_STEPS = 50
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    parser.add_argument("--size", choices=("tiny", "full"), help="default: full on CUDA, tiny on the CPU")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64], help="default: 16 64")
-    parser.add_argument("--views", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=10, help="DDPM steps (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
-    parser.add_argument(
-        "--plot", metavar="FILE", help="draw the cost curve into this file, such as curve.png"
-    )
 
 
 @exact_float32()

@@ -1,8 +1,4 @@
-"""Images per second of the training pipeline, against plain PIL on the same files in the same run.
-
-Both pipelines read the same JPEG files in the same order through a DataLoader and give the same batches in
-shape and type: decode, bicubic resize, pad + random crop, flip, random erasing, uint8 (B, 3, H, W).
-"""
+"""The training pipeline against plain PIL, as `parsers.loader` describes."""
 
 import argparse
 import math
@@ -27,14 +23,6 @@ from fastreid.data import Draw, Sample, TrainSet, build_train_dataset, build_tra
 
 CROP_SIZES = ((300, 120), (160, 60))  # height, width: near and far cameras
 IMAGES_PER_ID = 10
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=200, help="JPEG files to read (default: 200)")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--batches", type=int, default=10, help="timed batches a repeat (default: 10)")
-    parser.add_argument("--repeats", type=int, default=9, help="interleaved repeats (default: 9)")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="worker counts (default: 0 2)")
 
 
 def main(args: argparse.Namespace) -> None:

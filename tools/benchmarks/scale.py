@@ -1,12 +1,4 @@
-"""Evaluation as data grows: of features that are there, and of image files by `train_net.py --eval-only`.
-
-Both score the four protocols of CARGO's configuration: 1,000 queries, 20 gallery images a person. Files are
-names of the same few JPEG pictures, encoded by a tiny model with random weights. Features are those of
-`tools/benchmark.py search`, on disk and mapped into memory. Every size is a program of its own, with one
-thread. Seconds are those that processors worked, in all processes together, whatever else they had to do.
-Memory is the highest resident size, mapped features included; of files, where several processes share some,
-that of all together without mapped files, such as libraries.
-"""
+"""Evaluation as data grows, as `parsers.scale` describes."""
 
 import argparse
 import os
@@ -38,7 +30,6 @@ from tools.benchmarks.trainings import check_ended_well, children
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIG = REPO / "configs/CARGO/vit_baseline.yml"
-PARTS = ("features", "files")
 QUERIES = 1000
 IMAGES_PER_PERSON = SHARD_SIZE // PEOPLE
 PICTURES = 64  # different ones: a file system allows some 65,000 names of one
@@ -52,16 +43,6 @@ TINY = {
 }
 SIZE = {"SIZE_TRAIN": [64, 32], "SIZE_TEST": [64, 32]}
 MOMENTS = (r"Evaluating \d+ protocols", r"Encoded \d+ images", r"Evaluation results")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: both")
-    sizes = [125_000, 250_000, 500_000, 1_000_000]
-    parser.add_argument("--features", nargs="+", type=int, default=sizes, help="default: %(default)s")
-    parser.add_argument("--width", type=int, default=768, help="numbers of a feature (default: %(default)s)")
-    sizes = [12_500, 25_000, 50_000, 100_000]
-    parser.add_argument("--files", nargs="+", type=int, default=sizes, help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=2, help="of the loader (default: %(default)s)")
 
 
 def main(args: argparse.Namespace) -> None:

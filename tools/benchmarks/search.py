@@ -1,11 +1,4 @@
-"""An index of many features: building, searching, filtering, removing, adding and compacting it.
-
-Features are made in clusters on disk, 20 pictures a person, shard by shard. Their principal variances are
-level for the first 64 directions and then fall with the sixth power, which is the shape that encoders trained
-on the rendered benchmark have; the cosine similarity of two pictures of a person is about 0.6. Queries are
-other pictures of indexed persons. Recall is the share of the ten exact neighbours found; memory is the
-process's highest resident size.
-"""
+"""An index of many features from its building to its compacting, as `parsers.search` describes."""
 
 import argparse
 import csv
@@ -41,16 +34,6 @@ PEOPLE = SHARD_SIZE // 20  # of each shard
 LEVEL_DIRECTIONS, FALL = 64, 6
 SPREAD = 0.8  # of a person's pictures, in units of that of the persons
 TOP = 10
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--features", type=int, default=2_000_000, help="pictures (default %(default)s)")
-    parser.add_argument("--width", type=int, default=768, help="numbers of a feature (default %(default)s)")
-    parser.add_argument("--queries", type=int, default=500, help="default: %(default)s")
-    parser.add_argument("--added", type=int, default=10_000, help="pictures (default %(default)s)")
-    parser.add_argument("--kind", default="ivfpq", help="as in tools/search.py build (default %(default)s)")
-    parser.add_argument("--folder", help="for features and index, which stay there; default: a temporary one")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
 
 
 def main(args: argparse.Namespace) -> None:

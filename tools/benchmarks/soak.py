@@ -1,17 +1,4 @@
-"""Kill a training with SIGKILL at random moments, resume it, and compare it with one that was left alone.
-
-    python tools/soak.py --output logs/soak --kills 25
-    python tools/soak.py --output logs/soak --kills 10 --processes 2
-
-Both stages train on the embedded benchmark (configs/demo, made smaller): once uninterrupted, timing every
-iteration, and once with kills at moments drawn uniformly from the uninterrupted runs' time, start-up,
-checkpoints and evaluations included. Only the main process is killed; its loader worker must end by itself.
-Final checkpoints (weights, optimiser, schedule, random states) and logged losses must be equal bit for bit.
-Exit code 1 if they are not.
-
-With several processes each kill takes one of them, drawn at random, and the run restarts by itself
-(--max-restarts). None may be left behind in the end, loader workers included.
-"""
+"""Trainings that are killed and go on, against undisturbed ones, as `parsers.soak` describes."""
 
 import argparse
 import json
@@ -31,9 +18,10 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from fastreid.utils.cli import CommandLineParser, command
+from fastreid.utils.cli import command
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import check_output_folder
+from tools.benchmarks.parsers.soak import build_parser
 from tools.benchmarks.trainings import Moment, Run, check_ended_well, children, command_line
 
 REPO = Path(__file__).resolve().parents[2]
@@ -197,19 +185,6 @@ def render_data(args: argparse.Namespace) -> None:
         text=True,
     )
     check_ended_well("rendering the data", rendered.returncode, rendered.stderr.splitlines())
-
-
-def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(__doc__)
-    parser.add_argument("--output", type=Path, default=Path("logs/soak"), metavar="DIR")
-    parser.add_argument("--kills", type=int, default=25, metavar="N")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of each training")
-    parser.add_argument("--epochs", type=int, default=4, metavar="N", help="of each stage")
-    parser.add_argument("--iterations", type=int, default=40, metavar="N", help="of an epoch")
-    parser.add_argument("--checkpoint-iters", type=int, default=7, metavar="N", help="between checkpoints")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="of the data loader")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the moments and the trainings")
-    return parser
 
 
 @command(build_parser)

@@ -1,0 +1,1 @@
+"""The command lines of the measurements, a file each; nothing heavy is imported for them."""
