@@ -10,6 +10,7 @@ from torch import nn
 
 from fastreid.utils.checkpoint import without_module_prefix
 from fastreid.utils.errors import UserError
+from fastreid.utils.weight_files import check_finite, misfit
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +68,11 @@ def load_model_weights(
     Args:
         allow_partial: go on in spite of missing or mismatched parameters (not for ``resume``).
         source: the file, for messages.
-        dry_run: read names and shapes alone, and load nothing; the model may be on the ``meta`` device.
+        dry_run: load nothing; the model may be on the ``meta`` device.
 
     Raises:
-        UserError: if a parameter that the purpose depends on is missing or has another shape; the model
-            is unchanged then.
+        UserError: if a parameter that the purpose depends on is missing or has another shape, or one has a
+            number that is not finite; the model is unchanged then.
     """
     given = without_module_prefix(state_dict)
     own, rules = model.state_dict(), model.parameter_rules()
@@ -85,11 +86,13 @@ def load_model_weights(
     missing = [n for n in report.missing if not (n.startswith(optional) or n.endswith("num_batches_tracked"))]
     mismatched = [name for name in report.mismatched if not name.startswith(classifiers)]
     if missing or mismatched:
-        shapes = [f"{n} {_described(given[n], own[n])}" for n in mismatched]
+        shapes = [f"{n} {misfit(given[n], own[n])}" for n in mismatched]
         _refuse_or_warn(purpose, allow_partial, source, missing, shapes, len(own))
+    fitting = {name: given[name] for name in report.loaded}
+    check_finite(fitting, source)
     if dry_run:
         return report
-    model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
+    model.load_state_dict(fitting, strict=False)
     logger.info("Weights from %s\n%s", source, report.table())
     for name in report.mismatched:
         if name.startswith(rules.training_only):
@@ -125,23 +128,11 @@ def _compare(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> Lo
     for name, value in own.items():
         if name not in given:
             report.missing.append(name)
-        elif not _is_like(given[name], value):
+        elif misfit(given[name], value):
             report.mismatched.append(name)
         else:
             report.loaded.append(name)
     return report
-
-
-def _is_like(given: torch.Tensor, own: torch.Tensor) -> bool:
-    """Tell whether one tensor can take the other's numbers: of the same shape, and both floats, for one."""
-    kinds = [(x.is_floating_point(), x.is_complex(), x.dtype == torch.bool) for x in (given, own)]
-    return given.shape == own.shape and kinds[0] == kinds[1]
-
-
-def _described(given: torch.Tensor, own: torch.Tensor) -> str:
-    if given.shape != own.shape:
-        return f"{tuple(given.shape)} instead of {tuple(own.shape)}"
-    return f"{given.dtype} instead of {own.dtype}"
 
 
 def _refuse_or_warn(

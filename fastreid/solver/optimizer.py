@@ -17,6 +17,10 @@ from fastreid.utils.registry import Registry, requiring
 NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 Clipper = Callable[[list[nn.Parameter]], torch.Tensor]
 
+# By torch's names in an optimiser's state.
+COUNT = "step"
+OF_EACH_NUMBER = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+
 OPTIMIZER_REGISTRY = Registry(
     "optimiser", "SOLVER.OPT", requiring("state_copies", see="fastreid/solver/optimizer.py")
 )
@@ -62,15 +66,21 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
         Exception: any that comes of a state that is not one.
     """
     _check_remembered(state["state"])  # before torch makes floats of whatever there is
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    if len(set(numbers)) != len(numbers):
+        raise ValueError("the optimizer has a parameter twice")
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     optimizer.load_state_dict({**state, "param_groups": [_group(saved, own) for saved, own in pairs]})
     for parameter, own in optimizer.state.items():
-        own.update({name: _own_copy(value, parameter) for name, value in own.items()})
+        own.update({name: _own_copy(name, value, parameter) for name, value in own.items()})
 
 
 def _check_remembered(state: dict[Any, dict[str, Any]]) -> None:
-    """Check that what an optimiser remembers of its parameters is numbers and dense tensors of floats."""
+    """Check that what an optimiser remembers is numbers and dense tensors of floats, of all it knows alike."""
+    names = {name for values in state.values() for name in values}
     for values in state.values():
+        if lacking := names - values.keys():
+            raise ValueError(f"{min(lacking)} of the optimizer is missing for a parameter")
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 found = f"a tensor {value.layout} of {value.dtype}"
@@ -79,24 +89,39 @@ def _check_remembered(state: dict[Any, dict[str, Any]]) -> None:
                 found, known = type(value).__name__, value is None or isinstance(value, int | float)
             if not known:
                 raise ValueError(f"{name} of the optimizer is {found}")
+            numbers = value if isinstance(value, torch.Tensor) else torch.tensor(value or 0.0)
+            if numbers.numel() and torch.aminmax(numbers).min.isnan():
+                raise ValueError(f"{name} of the optimizer has NaN")
+            if name == COUNT and (numbers.numel() != 1 or not 0 <= numbers.item() < math.inf):
+                raise ValueError(f"{name} of the optimizer is no count of steps")
 
 
 def _group(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Return a saved group's settings, those that it lacks from ours."""
     for name, value in own.items():
         before = saved.get(name, value)
-        if isinstance(value, float) and not (isinstance(before, int | float) and math.isfinite(before)):
+        if name != "params" and not _is_setting(before, value):
             raise ValueError(f"{name} of the optimizer is {before!r}")
     # Whether it is fused decides where torch keeps the count of steps.
     fused = {"fused": own["fused"]} if "fused" in own else {}
     return {**own, **saved, "params": saved["params"], **fused}
 
 
-def _own_copy(value: Any, parameter: nn.Parameter) -> Any:
+def _is_setting(saved: Any, own: Any) -> bool:
+    """Tell whether a saved value can stand for our own of a group: of its type, and finite."""
+    if isinstance(own, tuple | list):
+        alike = isinstance(saved, tuple | list) and len(saved) == len(own)
+        return alike and all(map(_is_setting, saved, own))
+    if isinstance(own, bool) or not isinstance(own, int | float):
+        return saved is None or own is None or isinstance(saved, type(own))
+    return isinstance(saved, int | float) and math.isfinite(saved)
+
+
+def _own_copy(name: str, value: Any, parameter: nn.Parameter) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     if value.shape != parameter.shape:
-        if value.ndim == parameter.ndim:  # else it is a count, or of each row
+        if value.ndim == parameter.ndim or name in OF_EACH_NUMBER:  # else it is a count, or of each row
             sizes = f"{tuple(value.shape)} for a parameter {tuple(parameter.shape)}"
             raise ValueError(f"a tensor of the optimizer is {sizes}")
         return value.clone()

@@ -3,9 +3,7 @@
 import fnmatch
 import logging
 import os
-import pickle
 import signal
-import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,18 +11,17 @@ from typing import Any
 import torch
 
 from fastreid.utils.checkpoint_meta import check_meta
-from fastreid.utils.checksums import check_records, digest
+from fastreid.utils.checksums import digest
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write
 from fastreid.utils.signals import stop_signals_to
+from fastreid.utils.weight_files import check_tensor_records, check_weights, read_torch_file, require_file
 
 logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "last_checkpoint"
 CHECKPOINTS = "model_*.pth"
-ZIP_MAGIC = b"PK\x03\x04"
 ANOTHER = "use another checkpoint of the run or copy it again"
-PICKLE = "/data.pkl"  # the record of the archive that has all but the tensors
 DIGESTS = "tensor_digests"  # entry of a checkpoint, by the names of its other entries
 
 
@@ -48,12 +45,10 @@ def load_checkpoint(path: str | os.PathLike, whole: bool = False) -> dict[str, A
         UserError: if the file is missing, empty, truncated, damaged, no checkpoint, or needs code to be run.
     """
     path = Path(path)
-    if not path.is_file():
-        kind = "is a folder, not a file" if path.is_dir() else "not found"
-        raise UserError(f"checkpoint {path} {kind}", "give an existing .pth file (MODEL.WEIGHTS)")
-    if path.stat().st_size == 0:
-        raise UserError(f"checkpoint {path} is empty (0 bytes)", ANOTHER)
-    content = _read(path)
+    require_file(path, "checkpoint", ANOTHER)
+    content = read_torch_file(path, "checkpoint", ANOTHER)
+    if not isinstance(content, dict) or not isinstance(content.get(DIGESTS), dict):
+        check_tensor_records(path, "checkpoint", ANOTHER)
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dict with model weights")
     if not isinstance(content.get("model"), dict):
@@ -63,53 +58,6 @@ def load_checkpoint(path: str | os.PathLike, whole: bool = False) -> dict[str, A
         if (whole or name == "model") and digest(content.get(name)) != expected:
             raise UserError(f"checkpoint {path} is damaged: its {name} is not what was written", ANOTHER)
     return content | {"meta": check_meta(content.get("meta", {}), str(path))}
-
-
-def check_weights(state: dict[Any, Any], source: str) -> None:
-    """Check that a state_dict from a file has numbers that can be copied: dense tensors by their names.
-
-    Raises:
-        UserError: if it is empty, or something else is in it.
-    """
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{source} holds no model weights: expected a state_dict, or one under 'model'")
-    for name, value in state.items():
-        dense = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
-        if not isinstance(name, str) or not dense:
-            kind = "quantized" if value.is_quantized else f"{value.layout} on {value.device}"
-            raise UserError(f"{source}: {name!r} is a tensor {kind}", "save dense tensors by their names")
-
-
-def _read(path: Path) -> Any:
-    with open(path, "rb") as file:
-        magic = file.read(4)
-    try:
-        if magic != ZIP_MAGIC:
-            return _unpickle(path, mmap=False)
-        check_records(path, lambda name: name.endswith(PICKLE))
-        content = _unpickle(path, mmap=True)
-        if not isinstance(content, dict) or not isinstance(content.get(DIGESTS, None), dict):
-            check_records(path, lambda name: not name.endswith(PICKLE))
-        return content
-    except pickle.UnpicklingError as error:
-        if magic == ZIP_MAGIC or magic[:1] == b"\x80":
-            raise UserError(
-                f"checkpoint {path} holds Python objects beside tensors and plain values, and loading them"
-                " could run code: refused",
-                "save its state_dict alone, from a source that you trust",
-            ) from error
-        raise UserError(
-            f"checkpoint {path} is not a PyTorch file", "give a .pth file written by torch.save"
-        ) from error
-    except Exception as error:
-        problem = "is truncated or damaged" if magic == ZIP_MAGIC else "is not a readable PyTorch file"
-        raise UserError(f"checkpoint {path} {problem}", ANOTHER) from error
-
-
-def _unpickle(path: Path, mmap: bool) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd files, which are refused anyway
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def _later(number: int, frame: FrameType | None) -> None:

@@ -10,8 +10,6 @@ from safetensors.torch import load_file, save_file
 from fastreid.checks.assets import check_asset_contents, check_assets
 from fastreid.modeling import build_meta_model, build_model, fit_config
 from fastreid.modeling.meta_arch.sdreid.unet import build_unet
-from fastreid.modeling.meta_arch.sdreid.unet_weights import tensor_shapes
-from fastreid.utils.errors import UserError
 
 IDENTITIES, VIEWS = 6, ("aerial", "ground")
 
@@ -56,7 +54,7 @@ def test_a_vit_that_fits(cfg, vit, said):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"norm__weight": torch.zeros(96)}, r"norm.weight has shape (96,), expected (64,)"),
+        ({"norm__weight": torch.zeros(96)}, "norm.weight is (96,) instead of (64,)"),
         ({"norm__weight": None}, "norm.weight of shape (64,) is missing"),
         ({"blocks__3__norm1__weight": torch.zeros(64)}, "the encoder has no blocks.3.norm1.weight"),
         ({"pos_embed": torch.zeros(1, 8, 64)}, "pos_embed has 7 patches"),
@@ -70,10 +68,10 @@ def test_a_vit_that_does_not_fit(cfg, vit, said, changes, expected):
 def test_a_vit_that_is_missing_or_no_vit(cfg, vit, said, tmp_path):
     vit()
     (tmp_path / "vit.pth").write_text("<html>")
-    assert "cannot be read" in said(contents(cfg), "error", "pretrained backbone, contents")
+    assert "is a web page that was saved" in said(contents(cfg), "error", "pretrained backbone")
     (tmp_path / "vit.pth").unlink()
     text = said(contents(cfg), "error", "pretrained backbone")
-    assert text.startswith("pretrained weights not found")
+    assert "vit.pth not found | download" in text
     assert "| download timm-format weights of width 64" in text
 
 
@@ -140,9 +138,7 @@ def test_a_unet_folder_that_fits(stage2, unet, said):
 def test_a_unet_whose_weights_are_torchs(stage2, unet, said):
     file = unet / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(file), unet / "diffusion_pytorch_model.bin")
-    expected = tensor_shapes(file)
     file.unlink()
-    assert tensor_shapes(unet / "diffusion_pytorch_model.bin") == expected
     assert "tensors fit" in said(contents(stage2), "ok", "UNet folder, contents")
 
 
@@ -167,7 +163,7 @@ def test_unet_weights_that_are_not_those_of_their_config(stage2, unet, said):
     save_file(state | {"conv_in.bias": torch.zeros(7)}, file)
     text = said(contents(stage2), "error", "UNet folder, contents")
     assert "0 of" in text
-    assert "1 have another shape (conv_in.bias has shape (7,), expected (32,))" in text
+    assert "1 have another shape or type (conv_in.bias is (7,) instead of (32,))" in text
     del state["conv_out.bias"]
     save_file(state, file)
     assert "1 of" in said(contents(stage2), "error", "UNet folder, contents")
@@ -183,14 +179,7 @@ def test_every_folder_of_stage_2_is_looked_at(stage2, unet, said, tmp_path):
     (tmp_path / "vae" / "config.json").write_text("<html>")
     settings.FIRST_STAGE_CONFIG.PRETRAINED_PATH = str(tmp_path / "vae")
     findings = check_assets(stage2)
-    assert "UNet weights not found" in said(findings, "error", "UNet folder")
+    assert "diffusion_pytorch_model.safetensors not found" in said(findings, "error", "UNet folder")
     assert "scheduler_config.json" in said(findings, "error", "scheduler folder")
     assert "not readable JSON" in said(findings, "error", "VAE folder")
     assert said(findings, "ok", "weights")
-
-
-def test_a_file_that_is_none(tmp_path):
-    (tmp_path / "a.bin").write_text("no tensors")
-    for path in (tmp_path / "a.bin", tmp_path / "b.safetensors"):
-        with pytest.raises(UserError, match="cannot be read"):
-            tensor_shapes(path)

@@ -122,7 +122,7 @@ def damage(kind: str, path: Path) -> None:
         ("truncated", "truncated or damaged"),
         ("changed", "truncated or damaged"),
         ("foreign", "not a"),
-        ("text", "not a"),
+        ("text", "is a pointer of Git LFS, not the file itself; fetch it with git lfs pull"),
         ("pickle", "refused"),
         ("objects", "refused"),
         ("tensor", "holds a Tensor"),

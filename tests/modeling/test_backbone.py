@@ -428,7 +428,7 @@ def test_a_larger_patch_sees_an_enlarged_patch_as_before(timm_model, timm_file):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"width": 384, "heads": 6}, r"cls_token has shape \(1, 1, 192\), expected \(1, 1, 384\)"),
+        ({"width": 384, "heads": 6}, r"cls_token is \(1, 1, 192\) instead of \(1, 1, 384\)"),
         ({"depth": 13}, r"blocks\.12\.norm1\.weight of shape \(192,\) is missing"),
         ({"depth": 11}, r"the encoder has no blocks\.11\."),
         ({"conv_stem": True}, r"patch_embed\.stem\.0\.weight .*CONV_STEM"),

@@ -1,19 +1,18 @@
 """Reading timm-format ViT weights into the encoder."""
 
 import math
-import pickle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor, nn
 
 from fastreid.utils.errors import UserError
+from fastreid.utils.weight_files import check_finite, misfit, read_weights, require_file
 
 # What methods add to a ViT stays as initialised, or they set it.
+LARGEST_PATCH = 64  # pixels; resampling takes memory with the fourth power
 NEW_KEYS = ("view_prompt", "view_token", "local_block.", "local_norm.")
 _TIMM_RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
 _DEIT_FILES = "https://dl.fbaipublicfiles.com/deit"
@@ -64,60 +63,49 @@ def fit_pretrained_vit(backbone: nn.Module, path: str | Path) -> tuple[dict[str,
         UserError: for a missing or unreadable file, or one whose width, depth or stem is another.
     """
     path = require_pretrained_weights(path, backbone.feat_dim)
-    state = read_tensors(path)
+    state, left_out = read_pretrained(path, backbone)
     own = backbone.state_dict()
-    left_out = sorted(state.keys() - own.keys())
-    state = {key: value for key, value in state.items() if key in own}
     resampled = _resample(state, backbone, path)
     _check_fit(path, state, own, left_out)
     return state, PretrainedReport(sorted(state), resampled, sorted(own.keys() - state.keys()), left_out)
 
 
 def require_pretrained_weights(path: str | Path, width: int) -> Path:
-    """`path`, if there is a file.
+    """`path`, if there is a file of its own content, see `require_file`.
 
     Raises:
         UserError: if there is none; it says which file to download for an encoder of that width.
     """
     path = Path(path)
-    if not path.is_file():
-        wanted = DOWNLOADS.get(width, f"timm-format weights of width {width}")
-        raise UserError(
-            f"pretrained weights not found: {path}",
-            f"download {wanted} and put it there, or name its place with"
-            " MODEL.BACKBONE.PRETRAIN_PATH (MODEL.BACKBONE.PRETRAIN False starts from random weights)",
-        )
+    wanted = DOWNLOADS.get(width, f"timm-format weights of width {width}")
+    require_file(
+        path,
+        "pretrained weights",
+        f"download {wanted} and put it there, or name its place with"
+        " MODEL.BACKBONE.PRETRAIN_PATH (MODEL.BACKBONE.PRETRAIN False starts from random weights)",
+    )
     return path
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``.safetensors`` or ``.pth``: a dict of them, or one under model or state_dict.
+def read_pretrained(path: Path, backbone: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the file's tensors that `backbone` has by the same names, as its dtypes, and the other names.
+
+    Shapes may differ. The file is a ``.safetensors`` or a torch file, see `read_weights`.
 
     Raises:
-        UserError: if it cannot be read or holds none.
+        UserError: if it cannot be read, or the numbers of a tensor cannot be weights here.
     """
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(
-            f"pretrained weights {path} cannot be read as {path.suffix or 'a checkpoint'}"
-            f" ({type(error).__name__}); expected a file of tensors as timm publishes them",
-            "download it again",
-        ) from error
-    for wrapper in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    tensors = {}
-    if isinstance(content, dict):
-        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise UserError(
-            f"pretrained weights {path}: expected a dict of tensors, found a {type(content).__name__}"
-        )
-    return tensors
+    source = f"pretrained weights {path}"
+    given, own = read_weights(path, "pretrained weights", "download it again"), backbone.state_dict()
+    state = {name: given[name] for name in own if name in given}
+    for name, value in state.items():
+        if odd := misfit(value, own[name], reshaped=True):
+            raise UserError(
+                f"{source}: {name} is {odd}", "name another file with MODEL.BACKBONE.PRETRAIN_PATH"
+            )
+    check_finite(state, source)
+    state = {name: value.detach().to(own[name].dtype) for name, value in state.items()}
+    return state, sorted(given.keys() - own.keys())
 
 
 def _resample(state: dict[str, Tensor], backbone: nn.Module, path: Path) -> list[str]:
@@ -128,15 +116,15 @@ def _resample(state: dict[str, Tensor], backbone: nn.Module, path: Path) -> list
     resampled = []
     given = embeddings = state.get("pos_embed")
     grid = backbone.patch_embed.grid_size
-    if embeddings is not None and embeddings.ndim == 3:
+    if embeddings is not None and embeddings.ndim == 3 and embeddings.shape[::2] == (1, backbone.feat_dim):
         patches = embeddings.shape[1] - 1
         side = math.isqrt(max(patches, 0))
-        if side * side == patches and (side, side) != grid:
+        if side * side == patches > 0 and (side, side) != grid:
             state["pos_embed"] = resample_abs_pos_embed(
                 embeddings, new_size=list(grid), interpolation="bilinear", antialias=False
             )
             resampled.append("pos_embed")
-        elif side * side != patches and patches != grid[0] * grid[1]:
+        elif (side * side != patches or not patches) and patches != grid[0] * grid[1]:
             raise UserError(
                 f"ViT weights {path}: pos_embed has {patches} patches, which is neither a square grid nor the"
                 f" {grid[0]}x{grid[1]} of this encoder",
@@ -148,14 +136,20 @@ def _resample(state: dict[str, Tensor], backbone: nn.Module, path: Path) -> list
         state["pos_embed"] = torch.cat([fitted[:, :1], extra, fitted[:, 1:]], dim=1)
     key = "patch_embed.proj.weight"
     kernel, own_kernel = state.get(key), backbone.patch_embed.proj.weight
-    if kernel is not None and kernel.shape[:2] == own_kernel.shape[:2] and kernel.shape != own_kernel.shape:
+    if kernel is not None and kernel.shape != own_kernel.shape and _is_patch_kernel(kernel, own_kernel):
         state[key] = resample_patch_embed(kernel, list(own_kernel.shape[-2:]))
         resampled.append(key)
     return sorted(resampled)
 
 
+def _is_patch_kernel(kernel: Tensor, own: Tensor) -> bool:
+    """Tell whether it projects patches of a size that is one to as many numbers as ours."""
+    same = kernel.ndim == 4 and kernel.shape[:2] == own.shape[:2]
+    return same and all(1 <= size <= LARGEST_PATCH for size in kernel.shape[2:])
+
+
 def _check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor], left_out: list[str]) -> None:
-    def misfit(problem: str) -> UserError:
+    def refused(problem: str) -> UserError:
         return UserError(
             f"ViT weights {path} do not fit the encoder: {problem}",
             "check MODEL.BACKBONE.DEPTH, FEAT_DIM and"
@@ -163,10 +157,10 @@ def _check_fit(path: Path, state: dict[str, Tensor], own: dict[str, Tensor], lef
         )
 
     for key, value in own.items():
-        if key in state and state[key].shape != value.shape:
-            raise misfit(f"{key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}")
+        if key in state and (odd := misfit(state[key], value)):
+            raise refused(f"{key} is {odd}")
         if key not in state and not key.startswith(NEW_KEYS):
-            raise misfit(f"{key} of shape {tuple(value.shape)} is missing")
+            raise refused(f"{key} of shape {tuple(value.shape)} is missing")
     for key in left_out:
         if key.startswith("blocks."):
-            raise misfit(f"the encoder has no {key}")
+            raise refused(f"the encoder has no {key}")

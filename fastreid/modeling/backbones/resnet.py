@@ -10,8 +10,9 @@ from torch import nn
 
 from fastreid.config import CfgNode, Changes, Key, choice
 from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
-from fastreid.modeling.backbones.pretrained import read_tensors, require_pretrained_weights
+from fastreid.modeling.backbones.pretrained import read_pretrained, require_pretrained_weights
 from fastreid.utils.errors import UserError
+from fastreid.utils.weight_files import misfit
 
 logger = logging.getLogger(__name__)
 
@@ -61,19 +62,16 @@ class ResNet(nn.Module):
         return f"{len(self._fitting(path))} tensors fit"
 
     def _fitting(self, path: str | Path) -> dict[str, torch.Tensor]:
-        state = read_tensors(require_pretrained_weights(path, self.feat_dim))
-        own = self.network.state_dict()
-        for name, value in own.items():
-            if name.endswith("num_batches_tracked"):
-                continue
-            found = tuple(state[name].shape) if name in state else "missing"
-            if found != tuple(value.shape):
+        state, _ = read_pretrained(require_pretrained_weights(path, self.feat_dim), self.network)
+        for name, value in self.network.state_dict().items():
+            counts = name.endswith("num_batches_tracked")
+            odd = misfit(state[name], value) if name in state else "" if counts else "missing"
+            if odd:
                 raise UserError(
-                    f"pretrained weights {path} do not fit the ResNet: {name} is {found}, expected"
-                    f" {tuple(value.shape)}",
+                    f"pretrained weights {path} do not fit the ResNet: {name} is {odd}",
                     "check MODEL.BACKBONE.DEPTH, or name another file with MODEL.BACKBONE.PRETRAIN_PATH",
                 )
-        return {name: state[name] for name in own if name in state}
+        return state
 
     def forward(self, images: torch.Tensor) -> ResNetOutput:
         """Encode (B, 3, H, W) float images, normalised, of any size."""
