@@ -76,7 +76,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
 
 
 def _check_remembered(state: dict[Any, dict[str, Any]]) -> None:
-    """Check that what an optimiser remembers is numbers and dense tensors of floats, of all it knows alike."""
+    """Check that what an optimiser remembers is numbers and dense tensors of floats, the same of all."""
     names = {name for values in state.values() for name in values}
     for values in state.values():
         if lacking := names - values.keys():

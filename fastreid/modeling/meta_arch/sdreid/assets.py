@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -9,13 +10,21 @@ from fastreid.config import CfgNode
 from fastreid.modeling.assets import Asset
 from fastreid.modeling.backbones import feature_width
 from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS
-from fastreid.modeling.meta_arch.sdreid.unet_weights import GUIDE, check_unet_weights, unet_weights_file
+from fastreid.modeling.meta_arch.sdreid.unet_weights import (
+    AGAIN,
+    GUIDE,
+    check_unet_weights,
+    unet_weights_file,
+)
 from fastreid.utils.documents import load_json
 from fastreid.utils.errors import UserError
+from fastreid.utils.weight_files import instead_of_content
 
 UNET = "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH"
 SCHEDULER = "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH"
 VAE = "MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH"
+MOST_LAYERS = 100  # of a block, and blocks
+LARGEST = 10_000  # of any other number of a UNet
 
 
 def diffusion_assets(cfg: CfgNode, training: bool) -> Iterator[Asset]:
@@ -50,9 +59,11 @@ def read_folder(key: str, folder: str, name: str) -> dict:
     try:
         config = load_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{key}: {path} is not readable JSON", f"download it again; {GUIDE}") from error
+        told = instead_of_content(path)
+        kind, advice = told or ("not readable JSON", AGAIN)
+        raise UserError(f"{key}: {path} is {kind}", advice) from error
     if not isinstance(config, dict):
-        raise UserError(f"{key}: {path} should hold a JSON object", f"download it again; {GUIDE}")
+        raise UserError(f"{key}: {path} should hold a JSON object", AGAIN)
     return config
 
 
@@ -73,7 +84,23 @@ def read_unet_config(folder: str, context_dim: int) -> dict:
             f" backbone's features of width {context_dim} need {context_dim} and {LATENT_CHANNELS}",
             "use Stable Diffusion v1.5 (768) with a ViT-Base",
         )
+    _check_sizes(config, f"{UNET}: {Path(folder) / 'config.json'}")
     return config
+
+
+def _check_sizes(value: Any, source: str, name: str = "") -> None:
+    """Check that the numbers of a UNet's configuration, at any depth, are some that a UNet may have."""
+    most = MOST_LAYERS if "layers" in name else LARGEST
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_sizes(part, source, key)
+    elif isinstance(value, list):
+        if len(value) > MOST_LAYERS:
+            raise UserError(f"{source}: {name} has {len(value)} values, more than {MOST_LAYERS}", AGAIN)
+        for part in value:
+            _check_sizes(part, source, name)
+    elif isinstance(value, int | float) and not 0 <= value <= most:
+        raise UserError(f"{source}: {name} is {value}, expected a number from 0 to {most}", AGAIN)
 
 
 def _check_unet_folder(cfg: CfgNode, training: bool) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastreid.modeling.meta_arch.sdreid.assets import SCHEDULER
-from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler
+from fastreid.modeling.meta_arch.sdreid.schedulers import build_scheduler, schedule_named
 from fastreid.utils.env import send
 from fastreid.utils.errors import UserError
 
@@ -47,7 +47,8 @@ class Sampler:
         self._check_timesteps(settings["num_train_timesteps"])
 
     def _check_timesteps(self, train_steps: int) -> None:
-        self.scheduler.set_timesteps(self.steps)
+        with schedule_named():
+            self.scheduler.set_timesteps(self.steps)
         timesteps = self.scheduler.timesteps.tolist()
         if max(timesteps) >= train_steps:
             raise UserError(

@@ -1,5 +1,7 @@
 """Noise schedules: diffusers' schedulers by name, with Stable Diffusion v1.5's settings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +10,8 @@ from diffusers import SchedulerMixin
 from fastreid.config import CfgNode
 from fastreid.modeling.meta_arch.sdreid.assets import SCHEDULER, read_folder
 from fastreid.modeling.meta_arch.sdreid.scheduler_names import DIFFUSION_SCHEDULER_REGISTRY
+from fastreid.modeling.meta_arch.sdreid.unet_weights import AGAIN
+from fastreid.utils.errors import UserError
 
 SD_V1_5 = {
     "beta_start": 0.00085,
@@ -41,8 +45,23 @@ def build_scheduler(name: str, settings: dict[str, Any]) -> SchedulerMixin:
     """Return the scheduler of that name with diffusers' settings.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, or settings of which no schedule of noise comes.
     """
-    scheduler = DIFFUSION_SCHEDULER_REGISTRY.get(name)
-    with torch.device("cpu"):  # its numbers are needed also when a model is built for its shapes alone
-        return scheduler.from_config(settings)
+    kind = DIFFUSION_SCHEDULER_REGISTRY.get(name)
+    with schedule_named(), torch.device("cpu"):  # its numbers are needed also by a model without any
+        scheduler = kind.from_config(settings)
+        kept = scheduler.alphas_cumprod
+        if not (torch.isfinite(kept).all() and kept.min() >= 0 and kept.max() <= 1):
+            raise ValueError("its betas leave shares of the signal that are not between 0 and 1")
+    return scheduler
+
+
+@contextmanager
+def schedule_named() -> Iterator[None]:
+    """Turn the failure of the block to make a schedule of its settings, whatever it is, into a UserError."""
+    try:
+        yield
+    except Exception as error:  # diffusers and torch raise what they come upon
+        reason = " ".join(str(error).split())[:200]
+        problem = f"{SCHEDULER}: its scheduler_config.json gives no schedule of noise ({reason})"
+        raise UserError(problem, AGAIN) from error

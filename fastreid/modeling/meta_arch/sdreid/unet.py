@@ -2,13 +2,14 @@
 
 import math
 
+import torch
 from diffusers import UNet2DConditionModel
 
 from fastreid.config import CfgNode
 from fastreid.modeling.meta_arch.sdreid.assets import UNET, read_unet_config
 from fastreid.modeling.meta_arch.sdreid.attention import KeepingAttnProcessor
 from fastreid.modeling.meta_arch.sdreid.cast_once import cast_frozen_weights_once
-from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS
+from fastreid.modeling.meta_arch.sdreid.latent import LATENT_CHANNELS, latent_shape
 from fastreid.utils.errors import UserError
 
 PROJECTIONS = {"Q": "to_q", "K": "to_k", "V": "to_v", "OUT": "to_out"}
@@ -35,14 +36,20 @@ def build_unet(settings: CfgNode, context_dim: int) -> UNet2DConditionModel:
 
 
 def _described_unet(folder: str, context_dim: int) -> UNet2DConditionModel:
-    config = read_unet_config(folder, context_dim)
+    config, shape = read_unet_config(folder, context_dim), latent_shape(context_dim)
     try:
-        return UNet2DConditionModel.from_config(config)
-    except (OSError, ValueError, TypeError) as error:
+        with torch.device("meta"), torch.no_grad():  # tried without numbers, before there is memory for them
+            latents, context = torch.zeros(1, *shape), torch.zeros(1, 2, context_dim)
+            steps = torch.zeros(1, dtype=torch.int64)
+            given = UNet2DConditionModel.from_config(config)(latents, steps, context, return_dict=False)[0]
+        if given.shape != latents.shape:
+            raise ValueError(f"it makes {tuple(given.shape)} of latents {tuple(latents.shape)}")
+    except Exception as error:  # diffusers and torch raise what they come upon
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{UNET} {folder}: no usable diffusers UNet folder (config.json): {reason}"
         ) from error
+    return UNet2DConditionModel.from_config(config)
 
 
 def _small_unet(settings: CfgNode, context_dim: int) -> UNet2DConditionModel:
