@@ -7,7 +7,7 @@ from fastreid.cli.parsers.convert_checkpoint import build_parser
 from fastreid.config import CfgNode, check_config, load_config
 from fastreid.config.files import flat_keys
 from fastreid.modeling import META_ARCH_REGISTRY, build_model
-from fastreid.modeling.meta_arch.release_format import Conversion, ReleaseFormat, convert
+from fastreid.modeling.meta_arch.release_format import Conversion, ReleaseFormat, convert, taken_apart
 from fastreid.structures import DataNames
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint, without_module_prefix
 from fastreid.utils.cli import command
@@ -32,7 +32,9 @@ def format_of(method: str) -> ReleaseFormat:
 def complete_config(cfg: CfgNode, args: argparse.Namespace, reference: dict, release: ReleaseFormat) -> None:
     """Add what the weights tell to what file and command line say."""
     before = flat_keys(cfg)
-    for key, value in release.settings(reference, cfg.MODEL.META_ARCHITECTURE).items():
+    with taken_apart():
+        settings = release.settings(reference, cfg.MODEL.META_ARCHITECTURE)
+    for key, value in settings.items():
         cfg.merge_from_list([key, repr(value) if not isinstance(value, str) else value])
         if before[key] != value:
             print(f"{key}: {value}, as the weights have it (the config: {before[key]})")

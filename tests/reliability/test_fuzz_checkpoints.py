@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from worlds.options import tiny_cfg
 
 from fastreid.engine import DefaultTrainer
-from fastreid.engine.resume import PARTS
+from fastreid.engine.resume import PARTS, restored
 from fastreid.engine.trained_model import fit_to_checkpoint, trained_config
 from fastreid.modeling.weights import check_method, load_model_weights
+from fastreid.solver.optimizer import load_optimizer_state
 from fastreid.utils.checkpoint import load_checkpoint
 from fastreid.utils.errors import UserError
 
@@ -112,7 +113,7 @@ def test_a_part_that_is_missing_is_named(run, part):
         run.resume()
 
 
-@pytest.mark.parametrize("kind", ["another shape", "integers", "booleans", "complex", "sparse", "no numbers"])
+@pytest.mark.parametrize("kind", sorted(TENSORS.keys() - {"one number", "a list"}))
 def test_weights_that_are_not_what_the_model_has_are_refused(run, kind):
     run.save(replaced(run.state, ("model", "backbone.cls_token"), TENSORS[kind]))
     for use in (run.resume, run.evaluate):
@@ -120,13 +121,46 @@ def test_weights_that_are_not_what_the_model_has_are_refused(run, kind):
             use()
 
 
-@pytest.mark.parametrize("kind", ["another shape", "integers", "booleans", "complex", "sparse", "a list"])
+@pytest.mark.parametrize("kind", sorted(TENSORS.keys() - {"no numbers"}))
 def test_what_the_optimizer_remembers_is_of_its_parameters(run, kind):
     path = ("optimizer", "state", 0, "momentum_buffer")
     assert inside(run.state, path).is_floating_point()
     run.save(replaced(run.state, path, TENSORS[kind]))
     with pytest.raises(UserError, match="cannot be resumed, its state does not fit .*optimizer"):
         run.resume()
+
+
+ADAM = {
+    "a count that is text": (("state", 0, "step"), lambda _: "one", "step of the optimizer is str"),
+    "a count below zero": (
+        ("state", 0, "step"),
+        lambda value: -value - 1,
+        "step .* is no count",
+    ),
+    "a count of each number": (("state", 0, "step"), lambda _: torch.ones(3), "is no count of steps"),
+    "no average": (("state", 0, "exp_avg"), missing, "exp_avg of the optimizer is missing for a parameter"),
+    "an average of none": (("state", 1, "exp_avg_sq"), lambda _: torch.ones(()), r"is \(\) for a parameter"),
+    "rates that are text": (("param_groups", 0, "betas"), lambda _: (0.9, "x"), "betas of the optimizer is"),
+    "NaN as a rate": (
+        ("param_groups", 0, "betas"),
+        lambda _: (float("nan"), 0.9),
+        "betas of the optimizer is",
+    ),
+    "no group": (("param_groups",), lambda _: [], "zip"),
+    "a group too many": (("param_groups",), lambda groups: [*groups, groups[0]], "has a parameter twice"),
+}
+
+
+@pytest.mark.parametrize("kind", ADAM)
+def test_what_adam_remembers_is_checked(kind):
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    path, change, said = ADAM[kind]
+    load_optimizer_state(optimizer, copy.deepcopy(optimizer.state_dict()))
+    with pytest.raises(UserError, match=said), restored("model_latest.pth"):
+        load_optimizer_state(optimizer, replaced(optimizer.state_dict(), path, change))
 
 
 META = {

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from fastreid.utils.errors import UserError
+from fastreid.utils.weight_files import check_finite, misfit
 
 
 class ReleaseFormat:
@@ -104,10 +106,13 @@ def convert(
         training_only: prefixes of ours that the file may lack, see `ParameterRules`.
 
     Raises:
-        UserError: naming what our model has and the file lacks, and tensors of another shape.
+        UserError: naming what our model has and the file lacks, and tensors of another shape or type, or with
+            numbers that are not finite.
     """
     result = Conversion(release.our_own(own))
-    for name, value in release.rearranged(reference).items():
+    with taken_apart():
+        rearranged = release.rearranged(reference)
+    for name, value in rearranged.items():
         ours = release.our_name(name)
         if why := release.why_unused(name, reference):
             result.dropped[name] = why
@@ -117,8 +122,22 @@ def convert(
         else:
             result.unknown.append(name)
     _check_complete(result, own, training_only)
-    _check_shapes(result, own)
+    _check_misfits(result, own)
+    check_finite({theirs: result.state[ours] for theirs, ours in result.loaded.items()}, "the file")
     return result
+
+
+@contextmanager
+def taken_apart() -> Iterator[None]:
+    """Turn the failure of the block to read shapes of the authors' tensors, or cut them, into a UserError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the file's tensors are not of the shapes that its authors' code writes ({reason})",
+            "name a file of theirs in --model, as their code wrote it",
+        ) from error
 
 
 def not_theirs(reference: Mapping[str, Tensor], expected: str, names: str) -> UserError:
@@ -161,15 +180,15 @@ def _check_complete(result: Conversion, own: Mapping[str, Tensor], training_only
     )
 
 
-def _check_shapes(result: Conversion, own: Mapping[str, Tensor]) -> None:
+def _check_misfits(result: Conversion, own: Mapping[str, Tensor]) -> None:
     misfits = [
-        f"{theirs} {tuple(result.state[ours].shape)}, expected {tuple(own[ours].shape)}"
+        f"{theirs} {odd}"
         for theirs, ours in result.loaded.items()
-        if result.state[ours].shape != own[ours].shape
+        if (odd := misfit(result.state[ours], own[ours]))
     ]
     if misfits:
         more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise UserError(
-            f"tensors of another shape than the config describes: {'; '.join(misfits[:3])}{more}",
+            f"tensors of another shape or type than the config describes: {'; '.join(misfits[:3])}{more}",
             "check MODEL.BACKBONE, INPUT.SIZE_TRAIN and the method's own keys",
         )

@@ -151,7 +151,24 @@ def test_shapes_that_contradict_the_config_are_named(convert):
     names.draw("backbone.pos_embed", 1, 129, DIM)
     code, printed = convert({"model": dict(names)}, "Baseline_stage1_3view")
     assert code == 2
-    assert "backbone.pos_embed (1, 129, 128), expected (1, 9, 128)" in printed
+    assert "backbone.pos_embed (1, 129, 128) instead of (1, 9, 128)" in printed
+
+
+ODD = {
+    "integers": ("backbone.pos_embed", lambda v: v.int(), "backbone.pos_embed torch.int32 instead of"),
+    "NaN": ("backbone.pos_embed", lambda v: v * float("nan"), "the file: backbone.pos_embed has NaN"),
+    "one number": ("heads.weight", lambda v: v.sum(), "not of the shapes that its authors' code writes"),
+    "other centers": ("mm.view_centers.1", lambda v: v[..., 1:], "not of the shapes that its authors'"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_tensors_that_cannot_be_weights_are_not_converted(convert, kind):
+    name, change, said = ODD[kind]
+    names = stage1_file()
+    code, printed = convert({"model": dict(names) | {name: change(names[name])}}, "Baseline_stage1_3view")
+    assert code == 2
+    assert said in printed
 
 
 def test_pyramids_with_different_kernels_are_refused(convert):
