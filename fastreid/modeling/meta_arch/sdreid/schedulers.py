@@ -51,8 +51,8 @@ def build_scheduler(name: str, settings: dict[str, Any]) -> SchedulerMixin:
     with schedule_named(), torch.device("cpu"):  # its numbers are needed also by a model without any
         scheduler = kind.from_config(settings)
         kept = scheduler.alphas_cumprod
-        if not (torch.isfinite(kept).all() and kept.min() >= 0 and kept.max() <= 1):
-            raise ValueError("its betas leave shares of the signal that are not between 0 and 1")
+        if not (torch.isfinite(kept).all() and kept.min() >= 0 and kept.max() < 1):
+            raise ValueError("its betas leave shares of the signal that are not from 0 to below 1")
     return scheduler
 
 
