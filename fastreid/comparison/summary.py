@@ -4,6 +4,7 @@ import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -138,9 +139,17 @@ class Finished:
                     f"{training.folder}: query_scores.npz is not of the training's last evaluation",
                     f"remove {training.evaluations}: the same command makes the evaluation again",
                 )
-        timed = [line for line in read_json(training.folder / "metrics.json") if "time" in line]
-        seconds = statistics.median(line["time"] for line in timed) * timed[-1]["iteration"]
-        return cls(training, metrics, queries, seconds)
+        return cls(training, metrics, queries, _training_seconds(training.folder / "metrics.json"))
+
+
+def _training_seconds(path: Path) -> float:
+    """Estimate the seconds of a training's iterations by their median and number."""
+    timed = [
+        line for line in read_json(path) if isinstance(line, dict) and {"time", "iteration"} <= line.keys()
+    ]
+    if not timed:
+        raise UserError(f"{path} has no times of iterations", f"remove {path.parent} to train it again")
+    return statistics.median(line["time"] for line in timed) * timed[-1]["iteration"]
 
 
 def summarise(trainings: Sequence[Training]) -> Comparison:
@@ -220,12 +229,15 @@ def _cost(finished: list[Finished]) -> Cost | None:
     if path is None:
         return None
     report = read_json(path)
-    whole, batch = list(report["timing"].values())[-1], report["batch_size"]
-    return Cost(
-        report["parameters"]["total"]["total"],
-        report["flops"]["total"] / batch,
-        batch / whole["median_seconds"],
-        whole["peak_bytes"],
-        batch,
-        report["device"],
-    )
+    try:
+        whole, batch = list(report["timing"].values())[-1], report["batch_size"]
+        return Cost(
+            report["parameters"]["total"]["total"],
+            report["flops"]["total"] / batch,
+            batch / whole["median_seconds"],
+            whole["peak_bytes"],
+            batch,
+            report["device"],
+        )
+    except (LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"{path} is no profile of a model", "remove it: it is made again") from error

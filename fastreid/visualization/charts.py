@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fastreid.visualization.rankings import RECALL_LEVELS
 from fastreid.visualization.run_summary import ProtocolSummary, RunSummary
 
 CHANGE_BARS = 10  # on either side of the middle one in the chart of AP changes
-MOST_CAMERAS = 60  # rows and columns of a table
+MOST_LINES = 60  # rows, and columns, of a table
 MAP_ASPECT = 1.58  # width of a map over its height
 
 
@@ -133,14 +133,29 @@ def owners_of(datasets: Sequence[ReIDDataset]) -> dict[str, ReIDDataset]:
     return {s.path: dataset for dataset in datasets for s in (*dataset.query, *dataset.gallery)}
 
 
-def camera_table(dataset: ReIDDataset, runs: Sequence[RunSummary]) -> Table:
+def cut_table(table: Table, most: int = MOST_LINES) -> Table:
+    """Return the first `most` rows and columns of a table; where there are more its title says so."""
+    title = table.title
+    for lines, kind in ((table.row_names, "rows"), (table.column_names, "columns")):
+        title += f", {most} of {len(lines)} {kind}" if len(lines) > most else ""
+    return replace(
+        table,
+        title=title,
+        row_names=table.row_names[:most],
+        column_names=table.column_names[:most],
+        values=[row[:most] for row in table.values[:most]],
+        notes=[row[:most] for row in table.notes[:most]],
+    )
+
+
+def camera_table(dataset: ReIDDataset, runs: Sequence[RunSummary], most: int = MOST_LINES) -> Table:
     """Give the first run's mAP of each query camera against each gallery camera; notes tell the second's.
 
-    Of more than `MOST_CAMERAS` those with the most images are shown.
+    Of more than `most` those with the most images are shown.
     """
     q_cameras, g_cameras = ([s.camid for s in part] for part in (dataset.query, dataset.gallery))
     known = sorted({*q_cameras, *g_cameras})
-    rows, columns = _most_frequent(q_cameras), _most_frequent(g_cameras)
+    rows, columns = _most_frequent(q_cameras, most), _most_frequent(g_cameras, most)
     cells = np.ix_([known.index(camera) for camera in rows], [known.index(camera) for camera in columns])
     parts = [run.protocols[dataset.name].rankings for run in runs]
     values, queries = 100 * parts[0].pair_ap[cells], parts[0].pair_queries[cells]
@@ -160,8 +175,8 @@ def camera_table(dataset: ReIDDataset, runs: Sequence[RunSummary]) -> Table:
     return Table(f"cameras_{dataset.name}", title, *sides, _or_none(values), notes, limits)
 
 
-def _most_frequent(cameras: Sequence[int]) -> list[int]:
-    return sorted(camera for camera, _ in Counter(cameras).most_common(MOST_CAMERAS))
+def _most_frequent(cameras: Sequence[int], most: int) -> list[int]:
+    return sorted(camera for camera, _ in Counter(cameras).most_common(most))
 
 
 def _pair_note(queries: int, change: float, runs: Sequence[RunSummary]) -> str:

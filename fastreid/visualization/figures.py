@@ -1,5 +1,6 @@
 """Everything of a report but its rank lists: estimates, curves and tables."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -11,10 +12,12 @@ from fastreid.data import ReIDDataset
 from fastreid.data.datasets.base import joint_view_names
 from fastreid.structures import Table
 from fastreid.visualization.charts import (
+    MOST_LINES,
     Chart,
     camera_table,
     change_chart,
     cmc_chart,
+    cut_table,
     map_chart,
     precision_recall_chart,
     view_table,
@@ -26,6 +29,7 @@ from fastreid.visualization.training_curves import training_charts
 
 PLACES = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # settings that differ between any two runs
 NOT_THERE = "\N{EN DASH}"
+MOST_CELLS = 50_000  # of all tables together, about half of what a page may hold
 
 
 class SettingChange(NamedTuple):
@@ -61,24 +65,30 @@ class Figures(NamedTuple):
 def build_figures(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -> Figures:
     """Draw everything but the rank lists, of one or two runs."""
     names = [dataset.name for dataset in datasets]
-    views = joint_view_names(datasets)
+    views, most = joint_view_names(datasets), _lines_of_a_table(datasets, runs)
     return Figures(
         results={dataset.name: protocol_results(dataset, runs) for dataset in datasets},
         curves=[draw(name, runs) for name in names for draw in (cmc_chart, precision_recall_chart)],
         changes=[change_chart(name, runs) for name in names] if len(runs) > 1 else [],
-        cameras=[camera_table(dataset, runs) for dataset in datasets],
-        generated={dataset.name: _rates(dataset, runs) for dataset in datasets},
-        at_equal_terms=[view_table(datasets, run, views) for run in runs if run.distractors],
-        tables=_method_tables(runs),
+        cameras=[camera_table(dataset, runs, most) for dataset in datasets],
+        generated={dataset.name: _rates(dataset, runs, most) for dataset in datasets},
+        at_equal_terms=[cut_table(view_table(datasets, run, views), most) for run in runs if run.distractors],
+        tables=[cut_table(table, most) for table in _method_tables(runs)],
         maps=[map_chart(run.name, run.feature_map, datasets) for run in runs],
         training=[chart for run in runs for chart in training_charts(run)],
         settings=_setting_changes(*runs) if len(runs) > 1 else [],
     )
 
 
-def _rates(dataset: ReIDDataset, runs: Sequence[RunSummary]) -> list[Table]:
+def _lines_of_a_table(datasets: Sequence[ReIDDataset], runs: Sequence[RunSummary]) -> int:
+    """Return how many rows, and columns, each table may have for all to hold `MOST_CELLS` at most."""
+    tables = len(datasets) + sum(len(datasets) + 1 + len(run.tables) for run in runs)
+    return max(1, min(MOST_LINES, math.isqrt(MOST_CELLS // tables)))
+
+
+def _rates(dataset: ReIDDataset, runs: Sequence[RunSummary], most: int) -> list[Table]:
     found = [(run.name, run.protocols[dataset.name].generated) for run in runs]
-    return [rate_table(dataset, views, name) for name, views in found if views]
+    return [cut_table(rate_table(dataset, views, name), most) for name, views in found if views]
 
 
 def _setting_changes(first: RunSummary, second: RunSummary) -> list[SettingChange]:

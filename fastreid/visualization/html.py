@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, named_output
 
 SCRIPTS = ("theme.js", "protocol.js", "viewer.js", "charts.js", "rank_lists.js")
@@ -43,12 +44,14 @@ def write_page(path: str | Path, template: str, data: dict[str, Any], **values: 
     """Write what `render_page` gives, atomically; the file's folder is made.
 
     Raises:
-        ValueError: if the page would be larger than `PAGE_BYTES`.
-        UserError: if it cannot be written.
+        UserError: if it would be larger than `PAGE_BYTES`, or cannot be written.
     """
     encoded = render_page(template, data, **values)
     if len(encoded) > PAGE_BYTES:
-        raise ValueError(f"{path} would have {len(encoded)} bytes, more than {PAGE_BYTES}")
+        raise UserError(
+            f"{path} would have {len(encoded) / 1e6:.1f} MB, and {PAGE_BYTES / 1e6:.0f} are the most",
+            "name fewer protocols in DATASETS.TESTS, or fewer methods",
+        )
     with named_output(path), atomic_write(path) as file:
         file.write(encoded)
 

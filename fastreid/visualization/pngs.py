@@ -1,5 +1,6 @@
 """Everything of a report that is a picture, as PNG files."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from fastreid.visualization.run_summary import RunSummary
 from fastreid.visualization.selection import spread_by_precision
 
 SHEET_QUERIES = 8  # lines of a sheet of rank lists
+LONGEST_NAME = 200  # characters; file systems take about 255
 
 
 def write_pngs(
@@ -20,7 +22,8 @@ def write_pngs(
     """Write every chart and table, and for each protocol the run's rank lists of queries from bad to good.
 
     Returns:
-        The files.
+        The files, named by their content; of names that differ in other characters than letters and digits
+        alone the further ones are numbered.
 
     Raises:
         UserError: if a picture cannot be read, or a file not written.
@@ -28,7 +31,10 @@ def write_pngs(
     written: list[Path] = []
 
     def place(name: str) -> Path:
-        written.append(Path(folder) / f"{re.sub(r'[^a-zA-Z0-9_-]+', '_', name)}.png")
+        plain = re.sub(r"[^a-zA-Z0-9_-]+", "_", name)[:LONGEST_NAME]
+        names = itertools.chain([plain], (f"{plain}_{number}" for number in itertools.count(2)))
+        paths = (Path(folder) / f"{each}.png" for each in names)
+        written.append(next(path for path in paths if path not in written))
         return written[-1]
 
     for chart in figures.charts:

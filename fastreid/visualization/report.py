@@ -25,6 +25,7 @@ SAME = 0.05  # percent points: AP that changed by less is the same
 EXTREMES = 5  # queries named as those that gained or lost most
 MAP_SHARE = 0.25  # of the room for pictures, kept for those of the maps
 NAMING = 4_000  # bytes for the names of a protocol's extreme queries
+MOST_SETTINGS = 1000  # that differ, in the table of them
 
 
 def write_report(
@@ -107,6 +108,7 @@ def _describe_runs(
         "chart_number": {chart.name: number for number, chart in enumerate(figures.charts)},
         "length": next(iter(runs[0].protocols.values())).rankings.top_k.shape[1],
         "generated_length": SHOWN,
+        "most_settings": MOST_SETTINGS,
     }
 
 

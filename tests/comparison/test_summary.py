@@ -125,6 +125,13 @@ def test_files_that_do_not_belong_together_are_errors(tmp_path):
     path.write_text('{"iteration"')
     with pytest.raises(UserError, match="metrics.json cannot be read"):
         summarise(trainings)
+    path.write_text("")
+    with pytest.raises(UserError, match="metrics.json has no times of iterations"):
+        summarise(trainings)
+    trainings, path = broken(4, "cost.json")
+    path.write_text("{}")
+    with pytest.raises(UserError, match="cost.json is no profile of a model"):
+        summarise(trainings)
     trainings, path = broken(3, "model_final.pth")
     path.unlink()
     with pytest.raises(UserError, match="trained to its end, but model_final.pth is missing"):

@@ -124,6 +124,7 @@ def test_a_relative_csv_path_starts_from_the_working_directory(write_csv, monkey
         ([HEADER, GOOD[0], "a/1.png,7,0,drone"], "line 3: 4 cells, but the header has 5 columns"),
         ([HEADER, "", "a/1.png,7,0,drone,train,x"], "line 3: 6 cells"),
         ([HEADER, "a/1.png,7,0, ,train"], "line 2: the cell of column 'view' is empty"),
+        ([HEADER, f"a/1.png,7,0,{'v' * 101},train"], "line 2: view has 101 characters; 100 are the most"),
         ([HEADER, ",7,0,drone,train"], "line 2: the cell of column 'path' is empty"),
         ([HEADER, *GOOD, "new.png,07,0,drone,train"], "line 7: pid '07' is '7' on line 2; write it in one"),
         ([HEADER, *GOOD, "new.png,8,00,drone,train"], "line 7: camid '00' is '0' on line 2; write it in one"),

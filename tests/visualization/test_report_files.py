@@ -80,7 +80,8 @@ def test_names_are_text_and_never_markup(report, tmp_path):
 
 def test_one_run_without_comparison(tmp_path):
     datasets = [make_protocol(make_samples(make_pictures(tmp_path / "pictures", 60, 60), 6), 20)]
-    runs = [make_run(datasets, "Stage 1", 1.0, 0, distractors=9)]
+    tables = [make_table([[1, 0.5], [0.5, 1]], name) for name in ("a b", "a+b", "c" * 300)]
+    runs = [make_run(datasets, "Stage 1", 1.0, 0, distractors=9)._replace(tables=tables)]
     figures = build_figures(datasets, runs)
     write_report(tmp_path / "report.html", datasets, runs, figures, queries=8)
     text = page_text(tmp_path / "report.html")
@@ -92,7 +93,8 @@ def test_one_run_without_comparison(tmp_path):
     written = write_pngs(tmp_path / "report", datasets, runs[0], figures)
     assert {path.stem for path in written} == {
         *("cmc_TOY", "precision_recall_TOY", "cameras_TOY", "rank_lists_TOY"),
-        *("feature_map_Stage_1", "view_gap_Stage_1", "prototypes_Stage_1"),
+        *("feature_map_Stage_1", "view_gap_Stage_1"),
+        *("a_b_Stage_1", "a_b_Stage_1_2", "c" * 200),
     }
     for path in written:
         with Image.open(path) as picture:
@@ -239,7 +241,7 @@ def test_a_query_that_is_larger_than_a_page_loses_its_last_hits_and_says_so(tmp_
 def test_a_page_over_the_limit_is_refused_and_leaves_the_one_before(tmp_path):
     page = tmp_path / "page.html"
     page.write_text("before")
-    with pytest.raises(ValueError, match="more than 20000000"):
+    with pytest.raises(UserError, match="page.html would have 20.0 MB, and 20 are the most"):
         write_page(page, "search.html", {"images": "x" * PAGE_BYTES}, title="", shown=0, total=0)
     assert page.read_text() == "before"
 

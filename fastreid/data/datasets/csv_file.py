@@ -18,6 +18,7 @@ OPTIONAL_COLUMN = "protocol"
 SPLITS = ("train", "query", "gallery")
 NEGATIVE = re.compile(r"-(?!0+\Z)[0-9]{1,18}")
 WHOLE_NUMBER = re.compile(rf"[0-9]{{1,18}}|{NEGATIVE.pattern}")  # fits 64 bits
+LONGEST_NAME = 100  # characters: pages and file names have it
 PROTOCOL_NAME = re.compile(r"[A-Za-z0-9_.+-]+")  # becomes part of file names
 
 
@@ -199,6 +200,11 @@ def _row(cells: dict[str, str], line: int, place: str, folder: str) -> Row:
     for name in COLUMNS:
         if not cells[name].strip():
             raise UserError(f"{place}: the cell of column {name!r} is empty")
+    for name in ("pid", "camid", "view", OPTIONAL_COLUMN):
+        if (length := len(cells.get(name, ""))) > LONGEST_NAME:
+            raise UserError(
+                f"{place}: {name} has {length} characters; {LONGEST_NAME} are the most", "shorten it"
+            )
     pid, camid = cells["pid"].strip(), cells["camid"].strip()
     split, protocol = cells["split"].strip(), cells.get(OPTIONAL_COLUMN, "").strip()
     if split not in SPLITS:
