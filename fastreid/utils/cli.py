@@ -50,6 +50,14 @@ def exit_during_imports(module: str) -> None:
         let_stop_signals_through()
 
 
+def read_before_imports(module: str, build_parser: Callable[[], "CommandLineParser"]) -> None:
+    """Do as `exit_during_imports`, and read the command line: help and a mistake in it take no time."""
+    exit_during_imports(module)
+    if module == "__main__":
+        with exit_cleanly(sys.argv):
+            build_parser().read(sys.argv[1:])
+
+
 @contextmanager
 def exit_cleanly(
     arguments: Sequence[str] = (), when_stopped: str = "nothing to save", only_logs: bool = False

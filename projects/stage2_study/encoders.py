@@ -18,6 +18,7 @@ from fastreid.evaluation.evaluator import distinct_samples
 from fastreid.modeling.meta_arch.sdreid.feature_cache import encode_images
 from fastreid.structures import EncoderOutput, RetrievalTask
 from fastreid.utils.env import seed_all_rng
+from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import write_json
 from projects.stage2_study.settings import HELD_OUT_GOALS, PARTS, PROTOCOLS
 
@@ -68,11 +69,16 @@ class Encoder:
         return self.folder / "stage1" / "model_best.pth"
 
     def train(self) -> None:
-        """Train Stage 1, or go on with it, or do nothing when it is done; then encode all images."""
+        """Train Stage 1, or go on with it, or do nothing when it is done; then encode all images.
+
+        Raises:
+            UserError: if they are encoded, but a file of them is gone or damaged.
+        """
         cfg = self.config("base_stage1", "OUTPUT_DIR", str(self.folder / "stage1"))
         cfg.freeze()
         done = self.test_set / "complete.json"
         if done.exists():
+            self._check_encoded(done)
             return
         seed_all_rng(self.seed)
         trainer = DefaultTrainer(cfg)
@@ -138,6 +144,16 @@ class Encoder:
         cfg = self.config("base_stage1", "MODEL.WEIGHTS", str(self.weights), *plain, *parts)
         cfg.freeze()
         return load_trained_model(cfg)
+
+    def _check_encoded(self, done: Path) -> None:
+        for folder in (self.training_set, self.test_set):
+            for name in EncoderOutput._fields:
+                path = folder / f"{name}.npy"
+                try:
+                    np.load(path, mmap_mode="r")
+                except (OSError, ValueError, EOFError) as error:
+                    again = f"remove {done}: the same command encodes all images again"
+                    raise UserError(f"{path} cannot be read: {error}", again) from error
 
     def _encode(self) -> None:
         model = self._model()

@@ -1,12 +1,14 @@
 """The scores of a row on held-out and test identities, and its file."""
 
-import json
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 from fastreid.evaluation.evaluator import ReidEvaluator, protocol_features
+from fastreid.utils.documents import load_json
 from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, write_json
 from projects.stage2_study.encoders import Encoder
@@ -14,6 +16,7 @@ from projects.stage2_study.joining import Ways
 
 Scores = dict[str, dict[str, dict[str, float]]]  # split -> way -> protocol -> mAP
 PERSONS = "persons"
+DAMAGED = OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,26 @@ def read_trials(output: Path) -> list[tuple[Trial, dict[str, np.ndarray]]]:
     """Return all trials below `output`, with the scores of their queries.
 
     Raises:
-        UserError: for a trial of the study as it was before it wrote these.
+        UserError: for a damaged one, and one of the study as it was before it wrote these.
     """
-    trials = []
-    for path in sorted(output.glob("*/*/results/*.json")):
-        if not path.with_suffix(".npz").exists():
-            raise UserError(
-                f"{path} is of an earlier study, without scores of queries", "choose another --output"
-            )
-        with np.load(path.with_suffix(".npz")) as queries:
-            trials.append((Trial(**json.loads(path.read_text())), dict(queries)))
-    return trials
+    return [_read_trial(path) for path in sorted(output.glob("*/*/results/*.json"))]
+
+
+def _read_trial(path: Path) -> tuple[Trial, dict[str, np.ndarray]]:
+    again = f"remove {path}: the same command makes it again"
+    if not path.with_suffix(".npz").exists():
+        raise UserError(f"{path} has no scores of queries beside it", f"{again}, or choose another --output")
+    try:
+        trial = Trial(**load_json(path))
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+            queries = dict(file)
+        if not trial.mAP["held out"].keys() == trial.mAP["test"].keys() != set():
+            raise ValueError("no ways to join")
+        for way, scores in trial.mAP["test"].items():
+            for protocol, score in scores.items():
+                if len(queries[f"{protocol}/{way}"]) != len(queries[f"{protocol}/{PERSONS}"]):
+                    raise ValueError(f"{protocol}: persons and scores differ in number")
+                float(score)
+    except DAMAGED as error:
+        raise UserError(f"{path}, or its .npz, is damaged: {error}", again) from error
+    return trial, queries

@@ -1,13 +1,4 @@
-"""Train and score every setting of the study of Stage 2, which docs/stage2_study.md reports.
-
-    python projects/stage2_study/study.py --output logs/study MODEL.DEVICE cpu
-
-It renders the data, trains an encoder for every layout and seed, then the generators, and writes
-results.json, table.md, gains.png and weights.png to the output folder. What is finished is not done again,
-so that the same command goes on after an interruption, and runs for other layouts and seeds may share an
-output folder at the same time. Weights of joined parts are chosen on identities that were held out from
-training.
-"""
+"""Train and score every setting of the study of Stage 2, as `parser` describes."""
 
 import argparse
 import logging
@@ -18,12 +9,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from fastreid.utils.cli import CommandLineParser, command, exit_during_imports
+from fastreid.utils.cli import command, read_before_imports
+from projects.stage2_study.parser import build_parser
 
-exit_during_imports(__name__)
+read_before_imports(__name__, build_parser)
 
 import torch
 
+from fastreid.config import check_config
 from fastreid.rendered import BenchmarkSpec, write_benchmark
 from fastreid.utils.file_io import check_output_folder
 from fastreid.utils.logger import setup_logger
@@ -32,7 +25,7 @@ from projects.stage2_study.encoders import Encoder
 from projects.stage2_study.joining import Ways, baseline, join_generated
 from projects.stage2_study.report import write_report
 from projects.stage2_study.scoring import Trial, check_trials, save_trial, score
-from projects.stage2_study.settings import PROTOCOLS, REFERENCE, SETTINGS, Retrieval, Setting
+from projects.stage2_study.settings import REFERENCE, SETTINGS, Retrieval, Setting
 from projects.stage2_study.trials import (
     generate,
     stage2_config,
@@ -44,27 +37,6 @@ from projects.stage2_study.trials import (
 FIRST = "CARGO", 1  # layout and seed of what one encoder is enough for
 IMAGES_PER_CAMERA = {"CARGO": 2, "AG_ReID_v2": 3}
 logger = logging.getLogger("fastreid.study")
-
-
-def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(__doc__)
-    parser.add_argument("--root", default="datasets/study", help="of the data (default: %(default)s)")
-    parser.add_argument("--output", default="logs/study", help="folder (default: %(default)s)")
-    layouts = list(PROTOCOLS)
-    parser.add_argument("--layouts", nargs="+", choices=layouts, default=layouts, help="default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
-    names = [setting.name for setting in SETTINGS]
-    quoted = "; ".join(names)
-    parser.add_argument(
-        "--settings", nargs="+", choices=names, metavar="NAME", help=f"of {quoted} (default: all)"
-    )
-    parser.add_argument("--identities", type=int, default=1000, help="to train on; default: %(default)s")
-    parser.add_argument("--held-out-ids", type=int, default=200, help="to choose on; default: %(default)s")
-    parser.add_argument("--test-ids", type=int, default=400, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--report-only", action="store_true", help="write the report of what is finished")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration keys for all runs")
-    return parser
 
 
 @command(build_parser, "the same command goes on")
@@ -81,7 +53,11 @@ def main(args: argparse.Namespace) -> None:
 
 def run_trials(args: argparse.Namespace, output: Path) -> None:
     """Train and score what is not finished; leave the results and the encoded images."""
-    for encoder, settings in plan(args, output):
+    planned = list(plan(args, output))
+    for encoder, _ in planned:
+        check_config(encoder.config("base_stage1"))
+        stage2_config(encoder, encoder.folder)
+    for encoder, settings in planned:
         render(encoder, args.test_ids, args.threads)
         encoder.train()
         for setting in settings:

@@ -1,11 +1,4 @@
-"""Measure the view gap of the rendered benchmarks: a plain ViT at equal terms, by training persons.
-
-    python projects/testbed/calibrate.py --output logs/testbed --processes 2 MODEL.DEVICE cpu
-
-It renders the data, trains and evaluates, goes on where it was stopped, and writes gap.json, gap.md and
-gap.png. KEY VALUE pairs hold for all trainings, and stand behind an option that takes one value. With more
-than 1,000 persons SOLVER.MAX_EPOCH grows with them, so that every picture is seen as often.
-"""
+"""Measure the view gap of the rendered benchmarks, as `parser` describes."""
 
 import argparse
 import math
@@ -17,9 +10,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from fastreid.utils.cli import CommandLineParser, command, exit_during_imports
+from fastreid.utils.cli import command, read_before_imports
+from projects.testbed.parser import CONFIGS, build_parser
 
-exit_during_imports(__name__)
+read_before_imports(__name__, build_parser)
 
 from matplotlib.figure import Figure
 from tabulate import tabulate
@@ -34,29 +28,9 @@ from fastreid.utils.errors import UserError
 from fastreid.utils.file_io import atomic_write, check_output_file, write_json
 from fastreid.utils.logger import setup_logger
 
-CONFIGS = Path(__file__).with_name("configs")
-LAYOUTS = sorted(path.stem for path in CONFIGS.glob("[A-Z]*.yml"))
 IMAGES_PER_CAMERA = {"CARGO": 2, "AG_ReID_v2": 3}
 ENOUGH_FOR = 1000  # training persons, the epochs that a configuration says
 Row = dict[str, Any]
-
-
-def build_parser() -> CommandLineParser:
-    parser = CommandLineParser(__doc__)
-    parser.add_argument("--root", default="datasets/testbed", help="of the data (default: %(default)s)")
-    parser.add_argument("--output", default="logs/testbed", help="folder (default: %(default)s)")
-    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=["CARGO"], help="default: CARGO")
-    parser.add_argument("--view-gaps", nargs="+", choices=VIEW_GAPS, default=["real"], help="default: real")
-    counts = [1000, 100, 300, 3000]
-    parser.add_argument(
-        "--identities", type=int, nargs="+", default=counts, help=f"to train on; default: {counts}"
-    )
-    parser.add_argument("--test-ids", type=int, default=400, help="default: %(default)s")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="default: 1")
-    parser.add_count("--processes", 1, "trainings at a time")
-    parser.add_argument("--report-only", action="store_true", help="write the report of what is finished")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration keys for all trainings")
-    return parser
 
 
 @command(build_parser, "the same command goes on")
@@ -117,28 +91,36 @@ def read_rows(output: Path) -> list[Row]:
     """Read the mAP at equal terms of every protocol of every finished training below `output`.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or one cannot be read.
     """
     rows = []
     for path in sorted(output.glob("*_test*/seed*/results.json")):
-        content = read_results(str(path.parent))
-        distractors = content["config"]["TEST"]["EQUAL_TERMS"]["DISTRACTORS"]
-        _, mean_ap = metric_names(distractors)
-        layout, gap, identities, test_ids = path.parts[-3].rsplit("_", 3)
-        row = {
-            "layout": layout,
-            "view gap": gap,
-            "identities": int(identities.removeprefix("ids")),
-            "test identities": int(test_ids.removeprefix("test")),
-            "seed": content["config"]["MODEL"]["SEED"],
-            "distractors": distractors,
-            "mAP": {name: values[mean_ap] for name, values in content["results"].items()},
-        }
-        rows.append(row | content.get("view_gap", {}))
+        try:
+            rows.append(_read_row(path))
+        except (LookupError, TypeError, ValueError, UserError) as error:
+            again = f"remove {path.parent}: the same command trains it again"
+            raise UserError(f"{path} is not what a training has left", again) from error
     if not rows:
         raise UserError(f"{output}: no finished training yet", "run without --report-only")
     keys = ("layout", "view gap", "distractors", "test identities", "identities", "seed")
     return sorted(rows, key=lambda row: [row[key] for key in keys])
+
+
+def _read_row(path: Path) -> Row:
+    content = read_results(path)
+    distractors = content["config"]["TEST"]["EQUAL_TERMS"]["DISTRACTORS"]
+    _, mean_ap = metric_names(distractors)
+    layout, gap, identities, test_ids = path.parts[-3].rsplit("_", 3)
+    row = {
+        "layout": layout,
+        "view gap": gap,
+        "identities": int(identities.removeprefix("ids")),
+        "test identities": int(test_ids.removeprefix("test")),
+        "seed": int(content["config"]["MODEL"]["SEED"]),
+        "distractors": distractors,
+        "mAP": {name: float(values[mean_ap]) for name, values in content["results"].items()},
+    }
+    return row | {key: float(value) for key, value in content.get("view_gap", {}).items()}
 
 
 def write_report(output: Path) -> None:

@@ -16,6 +16,7 @@ from fastreid.cli.parsers import make_synthetic_benchmark
 from fastreid.deploy import image_lists
 from fastreid.utils.errors import UserError
 from fastreid.visualization import feature_map
+from projects.testbed import parser as testbed
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 PROGRAMS = sorted(path for path in TOOLS.glob("*.py") if path.name != "checkout.py")
@@ -48,6 +49,7 @@ def test_an_error_is_one_line_or_with_that_option_an_exception(command):
 def test_no_command_line_needs_what_takes_seconds_to_import():
     modules = [f"fastreid.cli.parsers.{module}" for module, _ in COMMANDS.values()]
     modules += [f"tools.benchmarks.parsers.{program}" for program in ("benchmark", "soak")]
+    modules += [f"projects.{project}.parser" for project in ("stage2_study", "testbed")]
     script = f"from importlib import import_module; [import_module(m).build_parser() for m in {modules}]"
     heavy = subprocess.run(
         [
@@ -71,6 +73,8 @@ def test_command_lines_offer_what_there_is():
     assert choices("visualize", "--map") == tuple(feature_map.METHODS)
     assert choices("extract_features", "--split") == image_lists.SPLITS
     assert choices("make_synthetic_benchmark", "--view-gap") == rendered.VIEW_GAPS
+    gaps = testbed.build_parser()._option_string_actions["--view-gaps"].choices
+    assert gaps == rendered.VIEW_GAPS
     assert make_synthetic_benchmark.BENCHMARKS == tuple(rendered.LAYOUTS)
     args = make_synthetic_benchmark.build_parser().parse_args(["--benchmark", "CARGO", "--root", "x"])
     default = rendered.BenchmarkSpec()

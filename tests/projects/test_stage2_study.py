@@ -1,6 +1,9 @@
 """The study of Stage 2: what it compares, what it chooses on, and that it goes on where it stopped."""
 
 import json
+import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -248,6 +251,38 @@ def test_a_report_of_nothing_is_refused(tmp_path):
     assert read_trials(tmp_path) == []
     with pytest.raises(UserError, match="no finished trial yet"):
         write_report(tmp_path)
+
+
+def test_a_damaged_trial_is_named(tiny_study, tmp_path):
+    shutil.copytree(tiny_study[1] / "CARGO", tmp_path / "CARGO")
+    path = next(tmp_path.glob("*/*/results/*.json"))
+    content = json.loads(path.read_text())
+    said = f"{re.escape(str(path))}, or its .npz, is damaged.*remove {path}"
+    other = [{**content, "seeds": 1}, {**content, "mAP": []}, {**content, "mAP": {"test": {}}}, []]
+    for damage in (b"", path.read_bytes()[:-9], *(json.dumps(values).encode() for values in other)):
+        path.write_bytes(damage)
+        with pytest.raises(UserError, match=said):
+            read_trials(tmp_path)
+    path.write_text(json.dumps(content))
+    queries = path.with_suffix(".npz")
+    for damage in (b"", queries.read_bytes()[:-9], b"[]"):
+        queries.write_bytes(damage)
+        with pytest.raises(UserError, match="is damaged"):
+            read_trials(tmp_path)
+    queries.unlink()
+    with pytest.raises(UserError, match="has no scores of queries beside it"):
+        read_trials(tmp_path)
+
+
+def test_a_damaged_encoding_is_named_before_anything_is_trained_on_it(encoder, tmp_path):
+    copy = replace(encoder, output=tmp_path)
+    shutil.copytree(encoder.test_set, copy.test_set)
+    shutil.copytree(encoder.training_set, copy.training_set)
+    copy.train()
+    for damage in (b"", (copy.training_set / "features.npy").read_bytes()[:-9]):
+        (copy.training_set / "features.npy").write_bytes(damage)
+        with pytest.raises(UserError, match=r"training_set/features.npy cannot be read.*remove .*complete"):
+            copy.train()
 
 
 def test_a_setting_that_does_not_exist_is_refused_before_anything_is_trained(capsys):

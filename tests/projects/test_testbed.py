@@ -72,3 +72,15 @@ def test_a_report_of_nothing_says_so(tmp_path, capsys):
     with pytest.raises(SystemExit):
         calibrate.main(["--report-only", "--output", str(tmp_path)])
     assert "no finished training yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ['{"results"', '{"results": {"CARGO_AG": {"mAP": 1}}}', "[]"])
+def test_a_damaged_result_is_named(tmp_path, content, capsys):
+    path = tmp_path / "CARGO_real_ids6_test4" / "seed1" / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        calibrate.main(["--report-only", "--output", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert (stopped.value.code, error.count("\n")) == (2, 1)
+    assert f"{path} is not what a training has left; remove {path.parent}" in error
