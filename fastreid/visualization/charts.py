@@ -18,6 +18,7 @@ from fastreid.visualization.run_summary import ProtocolSummary, RunSummary
 
 CHANGE_BARS = 10  # on either side of the middle one in the chart of AP changes
 MOST_LINES = 60  # rows, and columns, of a table
+LONGEST_LABEL = 66  # characters that have room below a chart
 MAP_ASPECT = 1.58  # width of a map over its height
 
 
@@ -89,6 +90,8 @@ def change_chart(protocol: str, runs: Sequence[RunSummary]) -> Chart:
         for middle, count in zip(middles, counts, strict=True)
     ]
     difference = f"{' less '.join(f'AP of {run.name}' for run in runs)}, percent points"
+    if len(difference) > LONGEST_LABEL:
+        difference = "AP of the first model less that of the second, percent points"
     bars = [Series("queries", _points(middles, counts, decimals=1), labels)]
     ranges = (float(edges[0]), float(edges[-1])), (0, max(1, int(counts.max())))
     title = f"Change of AP, {protocol}"

@@ -13,6 +13,7 @@ from fastreid.visualization.figures import build_figures
 from fastreid.visualization.report import write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+TIMEOUT = 120_000  # ms, for a machine that is busy
 REQUIRED = "FASTREID_NEED_BROWSER"  # set where a missing browser is an error
 
 
@@ -59,3 +60,26 @@ def browser() -> Iterator:
         chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """`open_page(file, width, height, scheme)`: a page that must ask for nothing, complain of nothing."""
+    contexts, complaints, requests = [], [], []
+
+    def open_it(file: Path, width: int = 1280, height: int = 900, scheme: str = "light"):
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(TIMEOUT)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert len({url for url in requests if url.startswith("file:")}) == 1  # the page

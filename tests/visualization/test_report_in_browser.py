@@ -2,38 +2,12 @@
 
 import io
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fastreid.visualization import SearchHit, SearchResult, write_search_page
-
-TIMEOUT = 120_000  # ms, for a machine that is busy
-
-
-@pytest.fixture
-def open_page(browser):
-    """`open_page(file, width, height, scheme)`: a page that must ask for nothing, complain of nothing."""
-    contexts, complaints, requests = [], [], []
-
-    def open_it(file: Path, width: int = 1280, height: int = 900, scheme: str = "light"):
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(TIMEOUT)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(file.as_uri())
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    assert len({url for url in requests if url.startswith("file:")}) == 1  # the page
 
 
 def shown_values(page, words: str) -> list[float]:

@@ -19,14 +19,16 @@ const openViewer = (function () {
   function show(index) {
     current = Math.max(0, Math.min(items.length - 1, index));
     fill(sides[1], items[current]);
-    dialog.querySelector("[name=before]").disabled = current === 0;
-    dialog.querySelector("[name=after]").disabled = current === items.length - 1;
+    const useless = { before: current === 0, after: current === items.length - 1 };
+    for (const [name, is] of Object.entries(useless)) { // a disabled one would lose the focus, and so the keys
+      dialog.querySelector(`[name=${name}]`).setAttribute("aria-disabled", is);
+    }
   }
 
   function build() {
     sides = [side(), side()];
     const button = (name, words, action) => {
-      const element = make("button", { type: "button", name }, words);
+      const element = make("button", { type: "button", name, autofocus: name === "after" }, words);
       element.addEventListener("click", action);
       return element;
     };
