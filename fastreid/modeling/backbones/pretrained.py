@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fastreid.utils.errors import UserError
 from fastreid.utils.weight_files import check_finite, misfit, read_weights, require_file
 
-# What methods add to a ViT stays as initialised, or they set it.
 LARGEST_PATCH = 64  # pixels; resampling takes memory with the fourth power
+# What methods add to a ViT stays as initialised, or they set it.
 NEW_KEYS = ("view_prompt", "view_token", "local_block.", "local_norm.")
 _TIMM_RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
 _DEIT_FILES = "https://dl.fbaipublicfiles.com/deit"
