@@ -77,7 +77,7 @@ def clear_names(folder: Path) -> None:
 
 @contextmanager
 def storage_errors_named(output_dir: str, kept: str, go_on: str) -> Iterator[None]:
-    """Turn the failure to write on a full or read-only disk, whichever file met it, into a UserError.
+    """Turn the failure to write, whichever file met it, into a UserError where the disk or the folder is why.
 
     Args:
         kept: what the message says about the work done so far.
@@ -86,6 +86,9 @@ def storage_errors_named(output_dir: str, kept: str, go_on: str) -> Iterator[Non
     try:
         yield
     except OSError as error:
+        if not os.path.isdir(output_dir):
+            problem = f"OUTPUT_DIR {output_dir!r} was removed while it was written: what it held is lost"
+            raise UserError(problem, "start again") from error
         if error.errno not in STORAGE_ERRORS:
             raise
         problem = f"cannot write in OUTPUT_DIR {output_dir!r}: {error.strerror}. {kept}"

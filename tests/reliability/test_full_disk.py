@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_runs import arguments, final_state, logged, same, train
 
+from fastreid.engine import storage_errors_named
 from fastreid.evaluation.report import read_results
 from fastreid.utils.checkpoint import Checkpointer, load_checkpoint
 from fastreid.utils.errors import UserError
@@ -51,6 +52,12 @@ def test_a_failed_writing_leaves_the_file_of_that_name_and_no_other(call, number
         file.write("after")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "before"
+
+
+def test_an_output_folder_that_is_removed_is_named(tmp_path):
+    gone = tmp_path / "gone"
+    with pytest.raises(UserError, match=f"{gone}' was removed"), storage_errors_named(str(gone), "", ""):
+        (gone / "file").write_text("")
 
 
 def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
