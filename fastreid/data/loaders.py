@@ -6,6 +6,7 @@ import signal
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from fastreid.data.image_set import ImageSet, ReportingSet, image_set_options
 from fastreid.data.train_set import TrainSet
 from fastreid.structures import Batch, RetrievalTask, Sample
 from fastreid.utils import comm
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import UserError, WorkerError
 from fastreid.utils.logger import warn_once
 from fastreid.utils.memory import pinning_shortage_named
 from fastreid.utils.signals import end_with_parent, stop_signals_held_back
@@ -30,7 +31,7 @@ class ReIDLoader(DataLoader):
     """A DataLoader of batches that leaves torch's global generator alone.
 
     Images are in channels-last memory. A `UserError` in a worker is raised here as it is; a worker that
-    dies is a RuntimeError.
+    dies is a WorkerError, out of whatever runs at that moment.
 
     Args:
         options: of torch's DataLoader; `loader_options` gives those that the configuration decides.
@@ -48,16 +49,17 @@ class ReIDLoader(DataLoader):
             with pinning_shortage_named():  # nothing else here is CUDA's
                 with stop_signals_held_back():  # from the workers for good
                     batches = super().__iter__()
+                _name_dead_workers()
                 for batch in batches:
                     if isinstance(batch, UserError):
                         raise batch
                     self._count_bad(batch.pop("bad_images"))
                     yield batch
         except (ConnectionError, EOFError) as error:  # its socket broke before torch saw it die
-            raise RuntimeError(DEAD_WORKER) from error
+            raise WorkerError(DEAD_WORKER) from error
         except RuntimeError as error:
             if str(error).startswith("DataLoader worker"):
-                raise RuntimeError(DEAD_WORKER) from error
+                raise WorkerError(DEAD_WORKER) from error
             raise
 
     def _count_bad(self, paths: list[str]) -> None:
@@ -204,6 +206,22 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
     channels_last = [{**item, "images": item["images"].permute(1, 2, 0)} for item in items]
     batch = default_collate(channels_last)
     return {**batch, "images": batch["images"].permute(0, 3, 1, 2), "bad_images": bad_images}
+
+
+def _name_dead_workers() -> None:
+    """Let the error that torch raises in its handler of SIGCHLD say what to do."""
+    torchs = signal.getsignal(signal.SIGCHLD)
+    if not getattr(torchs, "__module__", "").startswith("torch."):
+        return  # has been done; or this is not the main thread, where torch sets none
+
+    def answer(number: int, frame: FrameType | None) -> None:
+        try:
+            torchs(number, frame)
+        except RuntimeError as error:
+            raise WorkerError(DEAD_WORKER) from error
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, answer)
 
 
 def _init_worker(worker_id: int) -> None:

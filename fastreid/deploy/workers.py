@@ -19,6 +19,7 @@ from fastreid.utils.launcher import launcher_place, started_by_launcher
 from fastreid.utils.signals import (
     end_with_parent,
     let_stop_signals_through,
+    start_resource_tracker,
     stop_signals_held_back,
     stop_signals_to,
 )
@@ -61,6 +62,7 @@ def run_shared(work: Callable[..., None], args: tuple, processes: int, device: s
     _check(processes, device)
     workers: list[Worker] = []
     try:
+        start_resource_tracker()
         with stop_signals_held_back():
             workers += (_start(work, args, rank, processes, device) for rank in range(processes))
         _wait(workers)

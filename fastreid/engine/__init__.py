@@ -1,6 +1,5 @@
 """Training: launching, the loop with its hooks, and the trainer that a configuration describes."""
 
-from fastreid.engine.agent import WorkerError
 from fastreid.engine.defaults import default_setup, read_config, setup_config
 from fastreid.engine.launch import launch
 from fastreid.engine.run_folder import open_output_dir, storage_errors_named

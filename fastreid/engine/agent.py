@@ -17,7 +17,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
-from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
 from threading import Thread
 from types import FrameType
@@ -34,9 +33,15 @@ from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRen
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, create_handler
 
 from fastreid.utils import comm
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import UserError, WorkerError
 from fastreid.utils.logger import warn_once
-from fastreid.utils.signals import SAME_REQUEST, STOPPING, stop_signals_held_back, stop_signals_to
+from fastreid.utils.signals import (
+    SAME_REQUEST,
+    STOPPING,
+    start_resource_tracker,
+    stop_signals_held_back,
+    stop_signals_to,
+)
 
 TIMEOUT = timedelta(minutes=30)  # of a collective, and of the wait for the other machines
 STORE_TIMEOUT = timedelta(minutes=1)  # of what an agent that has met the others asks of the store
@@ -48,12 +53,8 @@ LOST = "another process of the run has ended (its output tells why), and the con
 Address = tuple[str, int]
 
 
-class WorkerError(RuntimeError):
-    """A process of the run failed; the message holds its traceback."""
-
-
 class Failure(NamedTuple):
-    """The end of a process: `code` is 1 for a fault, 2 for a UserError, 130 or 143 for a stop on a signal."""
+    """The end of a process: `code` is 1 for a fault, 2 for a UserError, 128 + N for a stop on signal N."""
 
     code: int
     text: str = ""
@@ -64,15 +65,17 @@ class Failure(NamedTuple):
         """Describe the end of process `rank`, if it can from what torch's `record` wrote."""
         if isinstance(failure.message, dict):
             kind, _, text = failure.message["message"].partition(": ")
-            trace = failure.message["extraInfo"]["py_callstack"][-LONGEST_TEXT:]
+            trace = failure.message["extraInfo"]["py_callstack"][-LONGEST_TEXT:].rstrip()
             if kind in (UserError.__name__, WorkerError.__name__):
                 return cls(2 if kind == UserError.__name__ else 1, text, trace)
-            return cls(1, f"process {rank} of the run failed:\n{trace}")
+            return cls(1, f"process {rank} of the run failed:\n{trace}", trace)
         code = failure.exitcode
-        if (number := -code if code < 0 else code - 128) in STOPPING:
-            return cls(128 + number)
+        if code - 128 in STOPPING:
+            return cls(code)  # the process has told it
+        if -code in STOPPING:
+            return cls(128 - code, f"stopped by {failure.signal_name()}")
         end = f"was killed by {failure.signal_name()}" if code < 0 else f"exited with code {code}"
-        hint = "; SIGKILL often means too little memory" if number == signal.SIGKILL else ""
+        hint = "; SIGKILL often means too little memory" if signal.SIGKILL in (-code, code - 128) else ""
         return cls(1, f"process {rank} of the run {end}{hint}")
 
     def exception(self) -> BaseException:
@@ -96,6 +99,7 @@ class Agent(LocalElasticAgent):
         self.machine_rank, self._remaining_restarts = machine_rank, restarts
         self.failure: Failure | None = None
         self._asked: tuple[int, float] | None = None  # the signal, and when it came
+        self._told = ""  # the traceback of the last fault after which it went on
 
     def run(self, *role: str) -> RunResult:
         try:
@@ -130,7 +134,7 @@ class Agent(LocalElasticAgent):
             raise SystemExit(128 + self._asked[0])
         self.failure = None
         os.environ[START] = worker_group.store.compare_set(self.NAME, "", uuid.uuid4().hex).decode()
-        resource_tracker.ensure_running()  # its start lets signals through
+        start_resource_tracker()
         others = (signal.SIGHUP, signal.SIGQUIT)  # an older torch takes these, too, and keeps them
         with stop_signals_to(self.stop, others), stop_signals_held_back():
             return super()._start_workers(worker_group)
@@ -144,14 +148,22 @@ class Agent(LocalElasticAgent):
         if result.state == WorkerState.SUCCEEDED or not store.check([self.FAILURE]):
             return result
         self.failure = Failure(*json.loads(store.get(self.FAILURE)))
-        if self.failure.code != 1 or self._asked:
+        if self.failure.code == 1 and self._remaining_restarts > 0:
+            self._tell_restart(self.failure)
+            if self._asked:
+                self.failure = Failure(128 + self._asked[0])
+        if self.failure.code != 1:
             self._remaining_restarts = 0
-        if self._remaining_restarts > 0:
-            left = f"{self._remaining_restarts - 1} more restarts"
-            print(f"{self.failure.text}; going on from the last checkpoint ({left})", file=sys.stderr)
-        else:
+        if self._remaining_restarts == 0:
             self._exit_barrier(GRACE_SECONDS)
         return RunResult(WorkerState.FAILED, failures=result.failures)
+
+    def _tell_restart(self, fault: Failure) -> None:
+        """Print a fault that does not end the run; when it comes again, its last line."""
+        text = fault.text.splitlines()[-1] if fault.trace == self._told else fault.text
+        left = f"going on from the last checkpoint ({self._remaining_restarts - 1} more restarts)"
+        print(f"{text}; {'--resume goes on' if self._asked else left}", file=sys.stderr)
+        self._told = fault.trace
 
     def _exit_barrier(self, seconds: float = 300.0) -> None:
         """Let all machines get here before the one leaves that holds the store."""
@@ -202,6 +214,8 @@ def run_agent(
                 strange = f"what answers at --dist-url {place} is no run of this program"
                 failure = Failure(1, LOST) if agent else Failure(2, strange)
     if failure:
+        if failure.code > 128 and failure.text:
+            print(failure.text, file=sys.stderr)
         raise failure.exception() from (WorkerError(failure.trace) if failure.code == 2 else None)
 
 

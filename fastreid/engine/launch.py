@@ -14,12 +14,14 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from fastreid.engine.agent import GRACE_SECONDS, LOST, START, TIMEOUT, Address, WorkerError, run_agent
+from fastreid.engine.agent import GRACE_SECONDS, LOST, START, TIMEOUT, Address, run_agent
 from fastreid.utils import comm
 from fastreid.utils.env import share_cores
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import UserError, WorkerError
 from fastreid.utils.launcher import check_meeting_point, launcher_place, started_by_launcher
-from fastreid.utils.signals import STOPPING, end_with_parent, let_stop_signals_through
+from fastreid.utils.signals import end_with_parent, handle_stop_signals, let_stop_signals_through
+
+STOP_SECONDS = 0.5  # for all ranks to get to their end; one may still wait for another, in an evaluation
 
 
 def launch(
@@ -102,8 +104,7 @@ def _check_devices(processes: int, device: str) -> None:
 def _run_spawned(main: Callable[..., Any], args: tuple, device: str, address: Address) -> None:
     """Runs in a process that the agent has started."""
     os.setpgrp()  # Ctrl-C reaches the agent alone, which passes it on once
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_DFL)
+    handle_stop_signals(signal.SIG_DFL)
     share_cores(launcher_place().local_world_size)
     code: Any = 1
     try:
@@ -143,7 +144,7 @@ def _run(main: Callable[..., Any], args: tuple, device: str, address: Address | 
         main(*args)
     except SystemExit:
         if store is not None:  # all are asked to stop, and the end of one ends all
-            comm.meet(store, "stopped", dist.get_world_size(), GRACE_SECONDS)
+            comm.meet(store, "stopped", dist.get_world_size(), STOP_SECONDS)
         raise
     except Exception as error:
         if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):

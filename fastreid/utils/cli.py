@@ -16,9 +16,9 @@ from functools import wraps
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import UserError, WorkerError
 from fastreid.utils.output import check_printed, secure_output
-from fastreid.utils.signals import STOPPING, let_stop_signals_through, stop_signals_to
+from fastreid.utils.signals import handle_stop_signals, let_stop_signals_through, stop_signals_to
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ LONGEST_LINE = 4000  # characters of a message; it may quote what somebody else 
 
 
 def exit_during_imports(module: str) -> None:
-    """Let SIGINT and SIGTERM end a program at once, with one line, until `exit_cleanly` takes them over.
+    """Let a signal that asks to stop end a program at once, with a line, until `exit_cleanly` takes over.
 
     At once, because an exception from a signal handler can come out of half an import as any other error.
     From here on the program has an output that may break, too: see `secure_output`.
@@ -45,8 +45,7 @@ def exit_during_imports(module: str) -> None:
 
     if module in ("__main__", "__mp_main__"):
         secure_output()
-        for number in STOPPING:
-            signal.signal(number, stop)
+        handle_stop_signals(stop)
         let_stop_signals_through()
 
 
@@ -84,12 +83,17 @@ def exit_cleanly(
 def exit_on_user_error(debug: bool = False) -> Iterator[None]:
     """Turn a `UserError` from the block into ``error: …`` on stderr and ``SystemExit(2)``.
 
-    So is a path that the system cannot follow, wherever it came from. With `debug` the exception passes
-    through, so that the traceback shows where it came from. Every other exception passes through too: it is
-    a fault of the program.
+    So is a path that the system cannot follow, wherever it came from; a `WorkerError` ends with 1. With
+    `debug` the exception passes through, so that the traceback shows where it came from. Every other
+    exception passes through too: it is a fault of the program.
     """
     try:
         yield
+    except WorkerError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except (UserError, OSError) as error:
         if debug or (isinstance(error, OSError) and error.errno not in NO_PATH):
             raise
@@ -101,7 +105,7 @@ def exit_on_user_error(debug: bool = False) -> Iterator[None]:
 
 @contextmanager
 def exit_on_signals(when_stopped: str = "nothing to save") -> Iterator[None]:
-    """Turn SIGINT and SIGTERM in the block into one line on stderr and ``SystemExit`` with 128 + the number.
+    """Turn a signal that asks to stop into one line on stderr and ``SystemExit`` with 128 + its number.
 
     For the time in which there is nothing to save; training has its own way (`StopOnSignal`). A second
     signal ends the process at once.

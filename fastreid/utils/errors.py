@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user rather than of the program."""
+"""The exceptions that the tools print without a traceback of their own."""
 
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -30,6 +30,14 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return str(Complaint(self.problem, self.fix))
+
+
+class WorkerError(RuntimeError):
+    """A process that works for this one has failed; the message holds its traceback, if it left one.
+
+    The command-line tools print it alone, as the traceback of this process tells nothing, and exit with
+    code 1.
+    """
 
 
 def nearest_name(name: str, known: list[str]) -> str:

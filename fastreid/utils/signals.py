@@ -1,4 +1,4 @@
-"""The signals that ask a program to stop: SIGINT (Ctrl-C) and SIGTERM."""
+"""The signals that ask a program to stop: SIGINT (Ctrl-C), SIGTERM, and SIGHUP of a terminal that closes."""
 
 import ctypes
 import multiprocessing
@@ -8,12 +8,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME_REQUEST = 0.5  # seconds: a scheduler signals every process, and the launcher passes it on to them again
 
 Handler = Callable[[int, FrameType | None], None]
+
+
+def handle_stop_signals(
+    handler: Handler | signal.Handlers, numbers: Sequence[signal.Signals] = STOPPING
+) -> None:
+    """Let `handler` have these signals from now on. A SIGHUP that is ignored, as under nohup, stays so."""
+    for number in numbers:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -25,7 +35,8 @@ def stop_signals_to(handler: Handler, numbers: Sequence[signal.Signals] = STOPPI
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in numbers}
+    previous = {number: signal.getsignal(number) for number in numbers}
+    handle_stop_signals(handler, numbers)
     try:
         yield
     finally:
@@ -35,7 +46,7 @@ def stop_signals_to(handler: Handler, numbers: Sequence[signal.Signals] = STOPPI
 
 @contextmanager
 def stop_signals_held_back() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait until the block is over.
+    """Let the signals that ask to stop wait until the block is over.
 
     In processes started in the block they wait until `let_stop_signals_through`: a Python that has only just
     begun would answer Ctrl-C with a traceback.
@@ -49,6 +60,15 @@ def stop_signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         for number in came[:1]:
             os.kill(os.getpid(), number)
+
+
+def start_resource_tracker() -> None:
+    """Start the process that multiprocessing has beside those it spawns, such that SIGHUP does not end it.
+
+    Call it before processes are spawned with signals held back: its start would let them through.
+    """
+    with stop_signals_held_back():
+        resource_tracker.ensure_running()
 
 
 def let_stop_signals_through() -> None:

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import time
 from itertools import islice
 
 import pytest
@@ -23,7 +24,7 @@ from fastreid.data import (
 from fastreid.data.datasets import base
 from fastreid.data.loaders import ReIDLoader
 from fastreid.utils import comm
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import UserError, WorkerError
 
 
 def train_batches(cfg, count, start_iter=0):
@@ -249,14 +250,17 @@ def test_odd_images_become_batches(cargo_cfg):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_killed_worker_ends_the_run_with_the_cause(cargo_cfg):
+@pytest.mark.parametrize("busy", ["with the batches", "elsewhere"])
+def test_a_killed_worker_ends_the_run_with_the_cause(busy, cargo_cfg):
     cargo_cfg.DATALOADER.NUM_WORKERS = 2
     batches = iter(build_train_loader(cargo_cfg, build_train_dataset(cargo_cfg)))
     others = {process.pid for process in multiprocessing.active_children()}
     next(batches)
     worker = next(p.pid for p in multiprocessing.active_children() if p.pid not in others)
-    with pytest.raises(RuntimeError, match="worker"):  # noqa: PT012  (torch raises in its signal handler)
+    with pytest.raises(WorkerError, match="lower DATALOADER"):  # noqa: PT012  (raised by a signal handler)
         os.kill(worker, signal.SIGKILL)
+        if busy == "elsewhere":
+            time.sleep(100)
         for _ in range(100):
             next(batches)
 

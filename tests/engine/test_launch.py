@@ -11,17 +11,23 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 import toy_workers
+from torch.distributed.elastic.agent.server import WorkerSpec
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from toy_training import ToyLoader
 
-from fastreid.engine import WorkerError, agent, launch
+from fastreid.engine import agent, launch
 from fastreid.engine.agent import TIMEOUT
 from fastreid.modeling.losses.triplet import triplet
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import UserError, WorkerError
 
 REPO = Path(__file__).resolve().parents[2]
 SECONDS = 300  # until a process counts as hanging; on a busy machine the imports alone take many
@@ -156,6 +162,47 @@ def test_the_first_failure_ends_all_processes_and_is_the_one_reported(how, error
         launch(toy_workers.fail, 2, args=(how,), device="cpu", max_restarts=max_restarts)
     assert multiprocessing.active_children() == []
     assert "; restart " not in capfd.readouterr().err
+
+
+@pytest.fixture
+def watching(monkeypatch):
+    """`watching(*failures)`: an agent that may restart twice and sees a start end so, again and again."""
+    process = {"local_rank": 1, "pid": 0, "error_file": "/none"}
+
+    def agent_of(code: int, message: object = "") -> agent.Agent:
+        failure = ProcessFailure(exitcode=code, **process)
+        failure.message = message
+        seen = RunResult(WorkerState.FAILED, failures={1: failure})
+        monkeypatch.setattr(LocalElasticAgent, "_monitor_workers", lambda *_: seen)
+        watcher = agent.Agent(0, 2, WorkerSpec("", 1, None, entrypoint=print), DefaultLogsSpecs())
+        watcher._worker_group = SimpleNamespace(store=dist.HashStore(), group_world_size=1)
+        return watcher
+
+    return agent_of
+
+
+def test_a_stop_asked_for_when_a_process_has_just_died_ends_the_run_as_one(watching, capsys):
+    """Before it could start again; not with the code of a failure, after which nobody would go on."""
+    watcher = watching(-signal.SIGKILL)
+    watcher._asked = signal.SIGTERM, 0.0
+    watcher._monitor_workers(watcher._worker_group)
+    assert (watcher.failure.code, watcher._remaining_restarts) == (143, 0)
+    assert "process 1 of the run was killed by SIGKILL" in capsys.readouterr().err
+
+
+def test_the_same_fault_after_a_restart_is_told_in_a_line(watching, capsys):
+    told = {"message": "ValueError: bad", "extraInfo": {"py_callstack": "Traceback …\nValueError: bad\n"}}
+    watcher = watching(1, told)
+    for before in ("process 1 of the run failed:\nTraceback …\n", ""):
+        watcher._monitor_workers(watcher._worker_group)
+        said = capsys.readouterr().err
+        assert said.startswith(f"{before}ValueError: bad; going on from the last checkpoint")
+
+
+def test_the_death_of_a_process_by_a_signal_that_it_could_not_tell_is_told(watching):
+    watcher = watching(-signal.SIGTERM)
+    watcher._monitor_workers(watcher._worker_group)
+    assert watcher.failure[:2] == (143, "stopped by SIGTERM")
 
 
 def test_the_wait_for_another_machine_ends_at_once_on_a_signal():

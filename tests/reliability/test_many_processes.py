@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import chain
@@ -86,6 +88,43 @@ def check_same_weights(run: Path, expected: Path) -> None:
         torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in (run, expected)
     )
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def everyone(process: subprocess.Popen) -> list[int]:
+    """`process` and all that it, or one of them, has started."""
+    found = [process.pid]
+    for pid in found:
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += map(int, path.read_text().split())
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_sigterm_to_every_process_of_a_job_saves_after_an_iteration_and_leaves_none(cargo, tmp_path):
+    """To the launcher, the ranks and their loader workers at once, as Slurm, systemd and containers do."""
+    endless = ("SOLVER.ITERS_PER_EPOCH", "100000", "DATALOADER.NUM_WORKERS", "1")
+    run = start(*arguments(1, cargo, tmp_path / "run", *PAIRS, *endless), "--num-gpus", "2")
+    read_until(run, "iter 1/")
+    job = everyone(run)
+    assert len(job) >= 5
+    for pid in job:
+        os.kill(pid, signal.SIGTERM)
+    output = finish(run, 143)
+    assert "Traceback" not in output
+    for _ in range(100):
+        if not (left := [Path(f"/proc/{pid}/cmdline").read_text() for pid in job if is_running(pid)]):
+            break
+        time.sleep(0.1)
+    assert not left
+    done = int(re.search(r"Stopped after iteration (\d+); the same command with --resume", output)[1])
+    saved = torch.load(tmp_path / "run/model_latest.pth", weights_only=True)
+    assert saved["iteration"] == done
 
 
 LOOPBACK = [(), ()], "127.0.0.1"

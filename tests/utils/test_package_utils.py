@@ -21,7 +21,7 @@ from fastreid.utils.env import (
     set_rng_state,
     use_device,
 )
-from fastreid.utils.errors import UserError, nearest_name
+from fastreid.utils.errors import UserError, WorkerError, nearest_name
 from fastreid.utils.file_io import (
     atomic_write,
     check_output_file,
@@ -230,3 +230,12 @@ def test_user_errors_end_a_program_with_one_line(capsys):
     assert capsys.readouterr().err == "error: two lines\n"
     with pytest.raises(UserError), exit_on_user_error(debug=True):
         raise UserError("x")
+
+
+def test_of_the_failure_of_another_process_a_program_prints_that_alone(capsys):
+    with pytest.raises(SystemExit) as stopped, exit_on_user_error():
+        raise WorkerError("process 1 failed:\nTraceback …")
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: process 1 failed:\nTraceback …\n"
+    with pytest.raises(WorkerError), exit_on_user_error(debug=True):
+        raise WorkerError("x")

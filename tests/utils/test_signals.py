@@ -1,11 +1,14 @@
-"""Processes that end with the one that has started them."""
+"""Signals that ask to stop, and processes that end with the one that has started them."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from fastreid.utils.signals import stop_signals_to
 
 REPO = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -40,3 +43,15 @@ def test_a_process_ends_with_its_parent_also_if_that_has_ended_before(steps):
         check=True,
     )
     assert done.stdout == b""
+
+
+def test_sighup_that_is_ignored_as_under_nohup_stays_so_and_else_stops():
+    came = []
+    for ignored in (True, False):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        try:
+            with stop_signals_to(lambda number, frame: came.append(number)):
+                os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        assert came == ([] if ignored else [signal.SIGHUP])

@@ -1,4 +1,4 @@
-"""Stopping cleanly on SIGINT (Ctrl-C) and SIGTERM."""
+"""Stopping cleanly on SIGINT (Ctrl-C), SIGTERM and SIGHUP (a closed terminal)."""
 
 import logging
 import os
