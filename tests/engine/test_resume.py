@@ -130,6 +130,15 @@ def test_checkpoints_in_the_middle_of_an_epoch(uninterrupted, toy_cfg, run, tmp_
     check_same(uninterrupted, tmp_path / "run")
 
 
+@pytest.fixture
+def without_nohup():
+    """SIGHUP as programs have it that did not ask to ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_stops_with_its_exit_code(number, uninterrupted, toy_cfg, run, tmp_path):
     before = signal.getsignal(number)
