@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from fastreid.config import CfgNode
 from fastreid.data.datasets import open_dataset
-from fastreid.data.datasets.csv_file import SPLITS
+from fastreid.data.datasets.csv_file import SPLITS, WHOLE_NUMBER
 from fastreid.data.datasets.files import list_images
 from fastreid.data.formats import SUFFIXES_IN_WORDS
 from fastreid.structures import Sample, SampleNames
@@ -135,9 +135,9 @@ def read_columns(path: str | os.PathLike) -> Columns:
 
 def _whole_numbers(values: list[str], place: str) -> list[int]:
     for row, value in enumerate(values, start=1):
-        if not value.lstrip("-").isdecimal():
+        if not WHOLE_NUMBER.fullmatch(value):
             fix = "give whole numbers; names have the columns person, camera and view"
-            raise UserError(f"{place}, picture {row}: {value!r} is no whole number", fix)
+            raise UserError(f"{place}, picture {row}: {value!r} is no whole number of 64 bits", fix)
     return list(map(int, values))
 
 
