@@ -7,7 +7,13 @@ its command line. Nothing heavy is imported before one of them is chosen, and it
 import sys
 from importlib import import_module
 
-from fastreid.utils.cli import CommandLineParser, exit_cleanly, exit_during_imports, exit_on_user_error
+from fastreid.utils.cli import (
+    CommandLineParser,
+    exit_cleanly,
+    exit_during_imports,
+    exit_on_user_error,
+    read_command_line,
+)
 from fastreid.utils.errors import UserError, nearest_name
 from fastreid.utils.output import secure_output
 
@@ -67,9 +73,7 @@ def run(module: str, name: str) -> None:
     if name == "__main__":
         package, _, program = module.rpartition(".")
         with exit_on_user_error(debug="--debug" in sys.argv):
-            parser = _import(f"{package}.parsers.{program}").build_parser()
-            with exit_cleanly(sys.argv):
-                parser.read(sys.argv[1:])
+            read_command_line(_import(f"{package}.parsers.{program}").build_parser)
             work = _import(module)
         sys.exit(work.main())
 

@@ -49,12 +49,17 @@ def exit_during_imports(module: str) -> None:
         let_stop_signals_through()
 
 
+def read_command_line(build_parser: Callable[[], "CommandLineParser"]) -> None:
+    """Read the program's command line before the imports: help and a mistake in it take no time."""
+    with exit_cleanly(sys.argv):
+        build_parser().read(sys.argv[1:])
+
+
 def read_before_imports(module: str, build_parser: Callable[[], "CommandLineParser"]) -> None:
-    """Do as `exit_during_imports`, and read the command line: help and a mistake in it take no time."""
+    """Do as `exit_during_imports` and, where `module` is the program, as `read_command_line`."""
     exit_during_imports(module)
     if module == "__main__":
-        with exit_cleanly(sys.argv):
-            build_parser().read(sys.argv[1:])
+        read_command_line(build_parser)
 
 
 @contextmanager

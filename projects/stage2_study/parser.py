@@ -19,8 +19,7 @@ def build_parser() -> CommandLineParser:
     parser.add_argument("--output", default="logs/study", help="folder (default: %(default)s)")
     layouts = list(PROTOCOLS)
     parser.add_argument("--layouts", nargs="+", choices=layouts, default=layouts, help="default: all")
-    seeds = {"type": number_from_zero, "nargs": "+", "default": [1, 2, 3]}
-    parser.add_argument("--seeds", **seeds, help="default: 1 2 3")
+    parser.add_count("--seeds", [1, 2, 3], "of the trainings", type=number_from_zero, nargs="+")
     names = [setting.name for setting in SETTINGS]
     quoted = "; ".join(names)
     parser.add_argument(

@@ -9,7 +9,8 @@ than 1,000 persons SOLVER.MAX_EPOCH grows with them, so that every picture is se
 
 from pathlib import Path
 
-from fastreid.utils.cli import CommandLineParser, number_from_zero, positive_number
+from fastreid.cli.parsers.make_synthetic_benchmark import VIEW_GAPS
+from fastreid.utils.cli import CommandLineParser, number_from_zero
 
 CONFIGS = Path(__file__).with_name("configs")
 LAYOUTS = sorted(path.stem for path in CONFIGS.glob("[A-Z]*.yml"))
@@ -20,13 +21,10 @@ def build_parser() -> CommandLineParser:
     parser.add_argument("--root", default="datasets/testbed", help="of the data (default: %(default)s)")
     parser.add_argument("--output", default="logs/testbed", help="folder (default: %(default)s)")
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=["CARGO"], help="default: CARGO")
-    gaps = ("real", "none")
-    parser.add_argument("--view-gaps", nargs="+", choices=gaps, default=["real"], help="default: real")
-    counts = {"type": positive_number, "nargs": "+", "default": [1000, 100, 300, 3000]}
-    parser.add_argument("--identities", **counts, help=f"to train on; default: {counts['default']}")
+    parser.add_argument("--view-gaps", nargs="+", choices=VIEW_GAPS, default=["real"], help="default: real")
+    parser.add_count("--identities", [1000, 100, 300, 3000], "to train on", nargs="+")
     parser.add_count("--test-ids", 400, "to test on")
-    seeds = {"type": number_from_zero, "nargs": "+", "default": [1]}
-    parser.add_argument("--seeds", **seeds, help="default: 1")
+    parser.add_count("--seeds", [1], "of the trainings", type=number_from_zero, nargs="+")
     parser.add_count("--processes", 1, "trainings at a time")
     parser.add_argument("--report-only", action="store_true", help="write the report of what is finished")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration keys for all trainings")

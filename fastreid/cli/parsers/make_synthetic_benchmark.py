@@ -9,6 +9,7 @@ import argparse
 
 from fastreid.utils.cli import CommandLineParser
 
+VIEW_GAPS = ("real", "none")
 BENCHMARKS = ("CARGO", "AG_ReID_v1", "AG_ReID_v2", "LAGPeR", "G2APS-ReID")
 SEEN = (
     "images of one identity in each camera that sees it: one camera of every view in AG_ReID_v1 and v2, two"
@@ -36,6 +37,6 @@ def build_parser() -> CommandLineParser:
     size = {"type": height_and_width, "default": (256, 128), "metavar": "HxW"}
     parser.add_argument("--size", **size, help="pixels (default 256x128)")
     what = "real: views show different things of a person; none: all views show all (default %(default)s)"
-    parser.add_argument("--view-gap", choices=("real", "none"), default="real", help=what)
+    parser.add_argument("--view-gap", choices=VIEW_GAPS, default="real", help=what)
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a processor)")
     return parser
