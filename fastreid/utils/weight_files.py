@@ -58,6 +58,7 @@ def read_weights(path: Path, what: str, fix: str) -> dict[str, Tensor]:
     They are mapped from the file: what nobody reads is not read. Values beside the tensors are left out.
 
     Args:
+        path: of a file that `require_file` has let pass.
         what: the file, for messages.
         fix: what to do about one that cannot be used.
 
@@ -65,7 +66,6 @@ def read_weights(path: Path, what: str, fix: str) -> dict[str, Tensor]:
         UserError: if it cannot be read, is damaged, needs code to be run, or holds none or other tensors than
             `check_weights` lets pass.
     """
-    require_file(path, what, fix)
     if path.suffix == ".safetensors":
         with readable(path, what, fix):
             content: Any = load_file(path)
@@ -121,9 +121,8 @@ def check_weights(state: Mapping[Any, Any], source: str) -> None:
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{source} holds no model weights: expected a state_dict, or one under 'model'")
     for name, value in state.items():
-        if not isinstance(name, str) or (kind := _odd_kind(value)):
-            kind = kind if isinstance(name, str) else "by no name"
-            raise UserError(f"{source}: {name!r} is a tensor {kind}", "save dense tensors by their names")
+        if odd := _odd_kind(value) if isinstance(name, str) else "by no name":
+            raise UserError(f"{source}: {name!r} is a tensor {odd}", "save dense tensors by their names")
 
 
 def misfit(given: Tensor, own: Tensor, reshaped: bool = False) -> str:
