@@ -210,9 +210,11 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
 
 def _name_dead_workers() -> None:
     """Let the error that torch raises in its handler of SIGCHLD say what to do."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # where torch sets none
     torchs = signal.getsignal(signal.SIGCHLD)
     if not getattr(torchs, "__module__", "").startswith("torch."):
-        return  # has been done; or this is not the main thread, where torch sets none
+        return  # there are no workers, or it has been done
 
     def answer(number: int, frame: FrameType | None) -> None:
         try:
@@ -220,8 +222,7 @@ def _name_dead_workers() -> None:
         except RuntimeError as error:
             raise WorkerError(DEAD_WORKER) from error
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, answer)
+    signal.signal(signal.SIGCHLD, answer)
 
 
 def _init_worker(worker_id: int) -> None:

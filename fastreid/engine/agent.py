@@ -135,8 +135,8 @@ class Agent(LocalElasticAgent):
         self.failure = None
         os.environ[START] = worker_group.store.compare_set(self.NAME, "", uuid.uuid4().hex).decode()
         start_resource_tracker()
-        others = (signal.SIGHUP, signal.SIGQUIT)  # an older torch takes these, too, and keeps them
-        with stop_signals_to(self.stop, others), stop_signals_held_back():
+        # An older torch takes SIGQUIT, too, and keeps it.
+        with stop_signals_to(self.stop, [signal.SIGQUIT]), stop_signals_held_back():
             return super()._start_workers(worker_group)
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
