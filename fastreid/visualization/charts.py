@@ -17,7 +17,6 @@ from fastreid.visualization.rankings import RECALL_LEVELS
 from fastreid.visualization.run_summary import ProtocolSummary, RunSummary
 
 CHANGE_BARS = 10  # on either side of the middle one in the chart of AP changes
-MOST_LINES = 60  # rows, and columns, of a table
 LONGEST_LABEL = 66  # characters that have room below a chart
 MAP_ASPECT = 1.58  # width of a map over its height
 
@@ -136,7 +135,7 @@ def owners_of(datasets: Sequence[ReIDDataset]) -> dict[str, ReIDDataset]:
     return {s.path: dataset for dataset in datasets for s in (*dataset.query, *dataset.gallery)}
 
 
-def cut_table(table: Table, most: int = MOST_LINES) -> Table:
+def cut_table(table: Table, most: int) -> Table:
     """Return the first `most` rows and columns of a table; where there are more its title says so."""
     title = table.title
     for lines, kind in ((table.row_names, "rows"), (table.column_names, "columns")):
@@ -151,7 +150,7 @@ def cut_table(table: Table, most: int = MOST_LINES) -> Table:
     )
 
 
-def camera_table(dataset: ReIDDataset, runs: Sequence[RunSummary], most: int = MOST_LINES) -> Table:
+def camera_table(dataset: ReIDDataset, runs: Sequence[RunSummary], most: int) -> Table:
     """Give the first run's mAP of each query camera against each gallery camera; notes tell the second's.
 
     Of more than `most` those with the most images are shown.

@@ -12,7 +12,6 @@ from fastreid.data import ReIDDataset
 from fastreid.data.datasets.base import joint_view_names
 from fastreid.structures import Table
 from fastreid.visualization.charts import (
-    MOST_LINES,
     Chart,
     camera_table,
     change_chart,
@@ -29,6 +28,7 @@ from fastreid.visualization.training_curves import training_charts
 
 PLACES = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # settings that differ between any two runs
 NOT_THERE = "\N{EN DASH}"
+MOST_LINES = 60  # rows, and columns, of a table
 MOST_CELLS = 50_000  # of all tables together, about half of what a page may hold
 
 
