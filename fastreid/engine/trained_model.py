@@ -15,6 +15,7 @@ from fastreid.modeling.weights import check_method, load_model_weights
 from fastreid.structures import DataNames
 from fastreid.utils.checkpoint import load_checkpoint, without_module_prefix
 from fastreid.utils.errors import UserError
+from fastreid.utils.weight_files import require_file
 
 
 def load_trained_model(cfg: CfgNode) -> MetaArch:
@@ -57,7 +58,7 @@ def find_checkpoint(model: str | os.PathLike) -> Path:
         model: a checkpoint, or the folder of a run: its ``model_best.pth``, else its ``model_final.pth``.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or something else in its place.
     """
     path = Path(model)
     if path.is_dir():
@@ -65,8 +66,7 @@ def find_checkpoint(model: str | os.PathLike) -> Path:
         if found is None:
             raise UserError(f"no {BEST} or {FINAL} in {path}", "name a checkpoint, or another run's folder")
         return found
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} not found", "name a .pth file, or the folder of a run")
+    require_file(path, "checkpoint", "name a .pth file, or the folder of a run")
     return path
 
 
