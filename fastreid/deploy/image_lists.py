@@ -136,8 +136,8 @@ def read_columns(path: str | os.PathLike) -> Columns:
 def _whole_numbers(values: list[str], place: str) -> list[int]:
     for row, value in enumerate(values, start=1):
         if not WHOLE_NUMBER.fullmatch(value):
-            fix = "give whole numbers; names have the columns person, camera and view"
-            raise UserError(f"{place}, picture {row}: {value!r} is no whole number of 64 bits", fix)
+            fix = "give whole numbers of at most 18 digits; names have the columns person, camera and view"
+            raise UserError(f"{place}, picture {row}: {value!r} is no whole number", fix)
     return list(map(int, values))
 
 
